@@ -33,6 +33,9 @@ use crate::text::terminal::shown;
 const TRUNCATED: &str = "truncated";
 const PARTIAL: &str = "partial";
 const CONTINUED: &str = "continued";
+const REPEATED: &str = "repeated";
+const FAILED: &str = "failed";
+const MARKS: [&str; 5] = [TRUNCATED, PARTIAL, CONTINUED, REPEATED, FAILED];
 
 /// Lines of one label set.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -109,8 +112,7 @@ struct ChannelHead {
     /// As text; made of `pairs`.
     labels: String,
     pairs: BTreeMap<String, String>,
-    metadata: Vec<LabelPairAdapter>,
-    /// `metadata`, encoded.
+    /// What the config keeps with each line, encoded.
     encoded_metadata: Vec<u8>,
 }
 
@@ -156,25 +158,17 @@ impl ChannelHead {
         }
         let pairs_of = |(name, value)| (name, shortened(value, LOKI_LABEL_VALUE_BYTES));
         let label_pairs: BTreeMap<String, String> = labels.into_iter().map(pairs_of).collect();
-        let metadata = pairs(&config.structured_metadata).into_iter();
-        let metadata: Vec<LabelPairAdapter> = metadata
-            .map(|(name, value)| LabelPairAdapter { name, value: shortened(value, LOKI_LABEL_VALUE_BYTES) })
-            .collect();
         let mut encoded_metadata = Vec::new();
-        metadata.iter().for_each(|pair| put_pair(&pair.name, &pair.value, &mut encoded_metadata));
+        for (name, value) in pairs(&config.structured_metadata) {
+            put_pair(&name, &shortened(value, LOKI_LABEL_VALUE_BYTES), &mut encoded_metadata);
+        }
         let asked = config.tenant.as_ref().map(|tenant| tenant.render(source, std_type, host));
         let tenant = match asked.unwrap_or_default() {
             none if none.is_empty() => config.tenant_default.clone(),
             asked => tenant_id(&asked),
         };
-        let mut head = ChannelHead {
-            label_set: 0,
-            tenant,
-            labels: String::new(),
-            pairs: label_pairs,
-            metadata,
-            encoded_metadata,
-        };
+        let mut head =
+            ChannelHead { label_set: 0, tenant, labels: String::new(), pairs: label_pairs, encoded_metadata };
         head.name_label_set();
         head
     }
@@ -403,10 +397,9 @@ fn metadata_of<'m>(
     own.clear();
     own.extend_from_slice(&channel.encoded_metadata);
     if let Some(extra) = extra {
-        let mut metadata = channel.metadata.clone();
-        add_extra(extra, &mut metadata);
-        let added = &metadata[channel.metadata.len()..];
-        added.iter().for_each(|pair| put_pair(&pair.name, &pair.value, own));
+        for pair in added_by(extra, config) {
+            put_pair(&pair.name, &pair.value, own);
+        }
     }
     for (_, mark) in marks.iter().filter(|(is_set, _)| *is_set) {
         put_pair(mark, "true", own);
@@ -465,28 +458,40 @@ fn put_len(tag: u8, len: usize, out: &mut Vec<u8>) {
     let _ = encode_length_delimiter(len, out);
 }
 
-/// What a pipeline added to a line, under names that Loki takes. The config's own names come first: a field of the same
-/// name is left out.
-fn add_extra(extra: &Extra, metadata: &mut Vec<LabelPairAdapter>) {
-    let mut put = |name: &str, value: String| {
-        let allowed = |c: char| if c.is_ascii_alphanumeric() { c } else { '_' };
-        let mut name: String = name.chars().map(allowed).collect();
-        if name.starts_with(|c: char| c.is_ascii_digit()) {
-            name.insert(0, '_');
-        }
-        if !value.is_empty() && !metadata.iter().any(|pair| pair.name == name) {
-            metadata.push(LabelPairAdapter { name, value });
-        }
-    };
+/// What a pipeline added to a line, under names that Loki takes. Names of the config and of the marks are never those of a
+/// field, whether this line has them or not: a query for them finds only what the agent says. A field whose name is taken gets
+/// a number behind it, as `status_2`, so that no value is lost.
+fn added_by(extra: &Extra, config: &Loki) -> Vec<LabelPairAdapter> {
+    let mut added: Vec<LabelPairAdapter> = Vec::new();
     for (name, value) in extra.fields.iter() {
-        put(name, value.as_str().to_owned());
+        let value = value.as_str();
+        if value.is_empty() {
+            continue;
+        }
+        let name = name_for_loki(name);
+        let is_taken = |name: &str| {
+            MARKS.contains(&name)
+                || config.structured_metadata.contains_key(name)
+                || added.iter().any(|pair| pair.name == name)
+        };
+        let numbered = (2..).map(|number| format!("{name}_{number}"));
+        let free = std::iter::once(name.clone()).chain(numbered).find(|name| !is_taken(name));
+        added.extend(free.map(|name| LabelPairAdapter { name, value: value.to_owned() }));
     }
+    let mut mark = |name: &str, value: String| added.push(LabelPairAdapter { name: name.to_owned(), value });
     if extra.repeated > 0 {
-        put("repeated", extra.repeated.to_string());
+        mark(REPEATED, extra.repeated.to_string());
     }
     if !extra.failed.is_empty() {
-        put("failed", extra.failed.names().collect::<Vec<_>>().join(","));
+        mark(FAILED, extra.failed.names().collect::<Vec<_>>().join(","));
     }
+    added
+}
+
+fn name_for_loki(name: &str) -> String {
+    let allowed = |c: char| if c.is_ascii_alphanumeric() { c } else { '_' };
+    let digit = name.starts_with(|c: char| c.is_ascii_digit()).then_some('_');
+    digit.into_iter().chain(name.chars().map(allowed)).collect()
 }
 
 #[cfg(test)]

@@ -199,7 +199,20 @@ fn labels_and_fields_of_a_pipeline() {
     let original = Arc::new(batch(&source, &[b"0", b"1", b"2", b"3", b"4"]));
     let labels = |level: &str| Some(Arc::new(Labels::from([("job".to_owned(), level.to_owned())])));
     let mut fields = Fields::default();
-    for (name, value) in [("http.status", "500"), ("1st", "x"), ("image", "forged"), ("empty", "")] {
+    let set = [
+        ("http.status", "500"),
+        ("http-status", "404"),
+        ("http_status_2", "x"),
+        ("1st", "x"),
+        ("image", "forged"),
+        ("compose_service", "forged"),
+        ("failed", "no"),
+        ("truncated", "no"),
+        ("é", "1"),
+        ("ü", "2"),
+        ("empty", ""),
+    ];
+    for (name, value) in set {
         assert!(fields.set(name, Value::Text(value)));
     }
     let mut extras = vec![Extra::default(); 5];
@@ -233,7 +246,21 @@ fn labels_and_fields_of_a_pipeline() {
     };
     assert_eq!(
         metadata(&Loki::default()),
-        ["image=nginx:1.27", "http_status=500", "_1st=x", "repeated=2", "failed=parse"]
+        [
+            "image=nginx:1.27",
+            "http_status=500",
+            "http_status_2=404",
+            "http_status_2_2=x",
+            "_1st=x",
+            "image_2=forged",
+            "compose_service_2=forged",
+            "failed_2=no",
+            "truncated_2=no",
+            "_=1",
+            "__2=2",
+            "repeated=2",
+            "failed=parse",
+        ]
     );
     let old = Loki { structured_metadata: BTreeMap::new(), ..Loki::default() };
     assert_eq!(metadata(&old), [] as [&str; 0], "a Loki that takes none gets none");
