@@ -2,6 +2,7 @@
 //! where it plans the next attempt.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -9,6 +10,7 @@ use super::SinkError;
 use crate::model::record::{Batch, Source, StreamId};
 use crate::pipeline::Processed;
 use crate::text::age::age_text;
+use crate::text::disk_room;
 
 /// This many reasons for which outputs are blocked are named.
 pub(super) const NAMED_MAX: usize = 3;
@@ -55,28 +57,49 @@ struct Output {
     failures: u32,
     attempt_at: Instant,
     since: Instant,
+    /// The whole of it.
     trouble: Arc<str>,
-    /// The trouble without the output's name, for others may have the same; and that name.
-    alike: (String, String),
+    said: Said,
 }
 
-/// What a trouble says of any output in its directory, and of which output it says that.
-fn alike(trouble: &str) -> (String, String) {
-    // Not that of "Input/output error".
-    let Some((before, rest)) = trouble.find(" /").map(|at| trouble.split_at(at + 1)) else {
-        return (trouble.to_owned(), String::new());
-    };
-    let end = rest.find(": ").unwrap_or(rest.len());
-    let (path, hint) = rest.split_at(end);
-    let (directory, _) = path.rsplit_once('/').unwrap_or_default();
-    // "…: free space": the error, where, and then what to do.
-    let what = before.trim_end().trim_end_matches(" writing").trim_end_matches(" opening");
-    let cure = if hint == ": free space" {
-        format!("; free some space there (df -h {directory})")
-    } else {
-        hint.replacen(": ", "; ", 1)
-    };
-    (format!("{what} in {directory}\n{cure}"), path.to_owned())
+/// Why an output takes nothing, in parts.
+#[derive(Default)]
+struct Said {
+    /// What others in its directory may have, too; `None` = it is no file.
+    alike: Option<Alike>,
+    /// What was tried, and of which file.
+    tried: String,
+    name: String,
+    cure: Option<String>,
+}
+
+/// Outputs of which all of this is the same are told in one sentence.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord)]
+struct Alike {
+    /// The system's words.
+    error: String,
+    directory: PathBuf,
+    is_disk_full: bool,
+}
+
+impl Said {
+    fn of(error: &SinkError) -> Said {
+        let alike = error.directory().map(|directory| Alike {
+            error: error.source.to_string(),
+            directory: directory.to_owned(),
+            is_disk_full: error.is_disk_full,
+        });
+        let name = error.path.as_deref().and_then(Path::file_name).unwrap_or_default();
+        Said { alike, tried: error.tried(), name: name.to_string_lossy().into_owned(), cure: error.cure() }
+    }
+}
+
+impl Alike {
+    /// How much room there is, where that is the trouble.
+    fn room(&self) -> String {
+        let room = self.is_disk_full.then(|| disk_room::room(&self.directory)).flatten();
+        room.map(|room| format!(" ({room} in {})", self.directory.display())).unwrap_or_default()
+    }
 }
 
 impl Held {
@@ -109,13 +132,13 @@ impl Held {
             attempt_at,
             since: Instant::now(),
             trouble: Arc::from(""),
-            alike: Default::default(),
+            said: Said::default(),
         });
         held.failures += 1;
         held.attempt_at = attempt_at;
         let differs = *held.trouble != *trouble;
         if differs {
-            held.alike = alike(&trouble);
+            held.said = Said::of(error);
             held.trouble = trouble.into();
         }
         differs
@@ -180,15 +203,19 @@ impl Held {
     /// Which outputs are blocked, and why; `None` = none is. A full disk blocks hundreds for one reason, and that is said once.
     /// With a time it is also said for how long.
     pub(super) fn outputs(&self, now: Option<Instant>) -> Option<String> {
-        let mut groups: BTreeMap<&str, Vec<&Output>> = BTreeMap::new();
-        self.outputs.values().for_each(|held| groups.entry(&held.alike.0).or_default().push(held));
+        let mut groups: BTreeMap<(Option<&Alike>, &str), Vec<&Output>> = BTreeMap::new();
+        for held in self.outputs.values() {
+            let alike = held.said.alike.as_ref();
+            let alone = if alike.is_some() { "" } else { &*held.trouble };
+            groups.entry((alike, alone)).or_default().push(held);
+        }
         let mut groups: Vec<_> = groups.into_iter().collect();
         groups.sort_by_key(|(_, of_group)| std::cmp::Reverse(of_group.len()));
         if groups.is_empty() {
             return None;
         }
         let (named, rest) = groups.split_at(groups.len().min(NAMED_MAX));
-        let told: Vec<String> = named.iter().map(|(what, of_group)| tell(what, of_group, now)).collect();
+        let told: Vec<String> = named.iter().map(|(_, of_group)| tell(of_group, now)).collect();
         let more = match rest.iter().map(|(_, of_group)| of_group.len()).sum::<usize>() {
             0 => String::new(),
             more => format!("; and {more} more outputs for other reasons"),
@@ -206,22 +233,34 @@ impl Held {
     }
 }
 
-/// What several outputs have in common.
-fn tell(what: &str, outputs: &[&Output], now: Option<Instant>) -> String {
-    let oldest = outputs.iter().map(|held| held.since).min();
-    let age = now.zip(oldest).map_or(0, |(now, oldest)| now.saturating_duration_since(oldest).as_secs());
-    let since = age_text(age);
+/// What several outputs have in common. How much room a full disk has is told with the time: both change by themselves.
+fn tell(outputs: &[&Output], now: Option<Instant>) -> String {
     let [first, others @ ..] = outputs else { return String::new() };
-    let Some((what, cure)) = what.split_once('\n').filter(|_| !others.is_empty()) else {
-        return if age == 0 {
-            first.trouble.to_string()
-        } else {
-            format!("{}; it began {since} ago", first.trouble)
+    let Some(now) = now else {
+        return match (&first.said.alike, others) {
+            (Some(alike), [_, ..]) => format!(
+                "{} in {}: {} outputs wait, such as {}",
+                alike.error,
+                alike.directory.display(),
+                outputs.len(),
+                first.said.name
+            ),
+            _ => first.trouble.to_string(),
         };
     };
-    let since = if age == 0 { String::new() } else { format!(" for {since}") };
-    let name = first.alike.1.rsplit('/').next().unwrap_or_default();
-    format!("{what}{since}: {} outputs wait, such as {name}{cure}", outputs.len())
+    let since = outputs.iter().map(|held| held.since).min().unwrap_or(now);
+    let age = now.saturating_duration_since(since).as_secs();
+    let for_how_long = if age == 0 { String::new() } else { format!(" for {}", age_text(age)) };
+    let cure = first.said.cure.as_deref().map(|cure| format!("; {cure}")).unwrap_or_default();
+    let Some(alike) = &first.said.alike else { return format!("{}{for_how_long}{cure}", first.said.tried) };
+    let room = alike.room();
+    if others.is_empty() {
+        return format!("{}{room}{for_how_long}{cure}", first.said.tried);
+    }
+    let (error, directory, name) = (&alike.error, alike.directory.display(), &first.said.name);
+    let count = outputs.len();
+    let room = if room.is_empty() { format!(" in {directory}") } else { room };
+    format!("{error}{room}{for_how_long}: {count} outputs wait, such as {name}{cure}")
 }
 
 #[cfg(test)]
@@ -230,34 +269,66 @@ mod tests {
 
     use super::*;
 
-    fn block(held: &mut Held, path: &str, kind: io::ErrorKind) {
-        let error = SinkError::retry(format!("writing {path}"), io::Error::from(kind));
-        held.block(path.into(), &error, Duration::ZERO);
+    fn block(held: &mut Held, path: &Path, kind: io::ErrorKind) {
+        let error = SinkError::of_file("writing", path.to_owned(), "sinks.local_file.directory", kind.into());
+        held.block(path.display().to_string().into(), &error, Duration::ZERO);
     }
 
-    /// Three hundred outputs of one full disk were told by three names and a number, and the cost was not seen.
+    /// Three hundred outputs of one full disk were told by three names and a number, and the cost was not seen. Later the
+    /// directory was not named, nor how full it was.
     #[test]
-    fn a_full_disk_is_said_once() {
+    fn a_full_disk_is_said_once_and_named() {
+        let home = tempfile::tempdir().unwrap();
+        let dir = home.path();
         let mut held = Held::default();
         assert_eq!(held.outputs(None), None);
-        block(&mut held, "/o/a b.log", io::ErrorKind::StorageFull);
-        assert_eq!(
-            held.outputs(None).unwrap(),
-            "no storage space writing /o/a b.log: free space; outputs blocked: 1"
-        );
-        (0..299).for_each(|number| block(&mut held, &format!("/o/{number}.log"), io::ErrorKind::StorageFull));
-        block(&mut held, "/p/x.log", io::ErrorKind::StorageFull);
-        block(&mut held, "/o/y.log", io::ErrorKind::PermissionDenied);
-        let later = Instant::now() + Duration::from_secs(180);
-        let told = held.outputs(Some(later)).unwrap();
-        let first = "no storage space in /o for 3 min: 300 outputs wait, such as 0.log; free some space there (df -h /o); ";
-        assert!(told.starts_with(first), "{told}");
+        block(&mut held, &dir.join("a b.log"), io::ErrorKind::StorageFull);
+        let one = held.outputs(None).unwrap();
+        let shown = dir.display();
         assert!(
-            told.contains("writing /p/x.log: free space; it began 3 min ago") && told.contains("/o/y.log"),
+            one.starts_with(&format!("no storage space writing {shown}/a b.log: free some room")),
+            "{one}"
+        );
+        assert!(one.ends_with("; outputs blocked: 1"), "{one}");
+        let told = held.outputs(Some(Instant::now())).unwrap();
+        assert!(
+            told.contains(&format!("a b.log ({}", "")) && told.contains(&format!("free in {shown})")),
             "{told}"
         );
+        assert!(told.contains(&format!("; free some room on the disk of {shown} (df -h {shown}")), "{told}");
+        assert!(told.contains("with sinks.local_file.directory; outputs blocked: 1"), "{told}");
+        for number in 0..299 {
+            block(&mut held, &dir.join(format!("{number}.log")), io::ErrorKind::StorageFull);
+        }
+        block(&mut held, Path::new("/p/x.log"), io::ErrorKind::StorageFull);
+        block(&mut held, &dir.join("y.log"), io::ErrorKind::PermissionDenied);
+        let later = Instant::now() + Duration::from_secs(180);
+        let told = held.outputs(Some(later)).unwrap();
+        assert!(
+            told.starts_with("no storage space (")
+                && told.contains(&format!("free in {shown}) for 3 min: 300 outputs wait, such as ")),
+            "{told}"
+        );
+        assert!(told.contains("writing /p/x.log for 3 min; free some room"), "{told}");
+        assert!(told.contains("y.log for 3 min; give the agent the right"), "{told}");
         assert!(told.ends_with("; outputs blocked: 302"), "{told}");
         // The log has a line when this changes, and time alone is no change.
         assert_eq!(held.outputs(None), held.outputs(None));
+    }
+
+    /// What is alike was once read from the sentence: an error with a slash in it, or a name with a colon, made other groups.
+    #[test]
+    fn the_words_of_an_error_make_no_groups() {
+        let mut held = Held::default();
+        for (name, words) in [("a: b.log", "odd /x: y"), ("c.log", "odd /x: y"), ("d.log", "other")] {
+            let error =
+                SinkError::of_file("writing", Path::new("/o").join(name), "", io::Error::other(words));
+            held.block(name.into(), &error, Duration::ZERO);
+        }
+        let told = held.outputs(None).unwrap();
+        assert!(
+            told.starts_with("odd /x: y in /o: 2 outputs wait, such as a: b.log; other writing /o/d.log;"),
+            "{told}"
+        );
     }
 }

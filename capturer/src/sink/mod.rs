@@ -34,10 +34,12 @@ mod troubles;
 
 use std::fmt;
 use std::io;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use crate::model::record::{Batch, OutputMark, SavedMarks, Source, StreamId};
+use crate::text::disk_room;
 
 pub use plain::show_line;
 pub use runtime::{SinkHandle, spawn};
@@ -145,8 +147,14 @@ pub enum SinkErrorKind {
 pub struct SinkError {
     /// What can be done.
     pub kind: SinkErrorKind,
-    /// What was tried: "writing ./captured/web-1.ndjson".
+    /// What was tried: "writing".
     pub what: String,
+    /// Of which file, if it was done to one.
+    pub path: Option<PathBuf>,
+    /// The key of the config that says where such files are.
+    pub key: &'static str,
+    /// The disk, or this user's share of it, has no room.
+    pub is_disk_full: bool,
     /// The system's answer.
     pub source: io::Error,
 }
@@ -154,7 +162,14 @@ pub struct SinkError {
 impl SinkError {
     /// A failure that is tried again.
     pub fn retry(what: impl Into<String>, source: impl Into<io::Error>) -> SinkError {
-        SinkError { kind: SinkErrorKind::Retry, what: what.into(), source: source.into() }
+        let (kind, what, source) = (SinkErrorKind::Retry, what.into(), source.into());
+        let is_disk_full = spool::is_disk_full(&source);
+        SinkError { kind, what, path: None, key: "", is_disk_full, source }
+    }
+
+    /// The same of a file; `key` = the key of the config that says where such files are.
+    pub fn of_file(what: &str, path: PathBuf, key: &'static str, source: io::Error) -> SinkError {
+        SinkError { path: Some(path), key, ..SinkError::retry(what, source) }
     }
 
     /// A failure that is tried again, and concerns all outputs.
@@ -162,30 +177,61 @@ impl SinkError {
         SinkError { kind: SinkErrorKind::RetryAll, ..SinkError::retry(what, source) }
     }
 
+    /// What went wrong, in what, and where.
+    fn tried(&self) -> String {
+        let gap = if self.what.is_empty() { "" } else { " " };
+        let path = self.path.as_ref().map(|path| format!(" {}", path.display())).unwrap_or_default();
+        format!("{}{gap}{}{path}", self.source, self.what)
+    }
+
+    /// The directory of the file.
+    fn directory(&self) -> Option<&Path> {
+        self.path.as_deref()?.parent()
+    }
+
+    /// With how much room there is, where that is the trouble. For health alone: it changes by itself.
+    fn with_room(&self) -> String {
+        let directory = self.directory().filter(|_| self.is_disk_full);
+        let room = directory.and_then(|directory| Some((disk_room::room(directory)?, directory.display())));
+        match room {
+            Some((room, directory)) => format!("{self}; {room} in {directory}"),
+            None => self.to_string(),
+        }
+    }
+
     /// How to mend it, where that is known.
-    fn hint(&self) -> &'static str {
-        match (self.kind, self.source.kind()) {
-            (SinkErrorKind::Closed, _) => "",
-            (_, io::ErrorKind::StorageFull) => ": free space",
-            (_, io::ErrorKind::QuotaExceeded) => ": raise the quota or free space",
-            (_, io::ErrorKind::PermissionDenied) => ": give the agent the right to write there",
-            (_, io::ErrorKind::ReadOnlyFilesystem) => ": mount it writable or choose another directory",
-            (_, io::ErrorKind::FileTooLarge) => ": raise the file size limit or move the file away",
-            (_, io::ErrorKind::IsADirectory | io::ErrorKind::NotADirectory) => {
-                ": move away what stands there"
-            }
+    fn cure(&self) -> Option<String> {
+        let cure = match (self.kind, self.source.kind()) {
+            (SinkErrorKind::Closed, _) => return None,
+            _ if self.is_disk_full => return Some(self.cure_of_full_disk()),
+            (_, io::ErrorKind::PermissionDenied) => "give the agent the right to write there",
+            (_, io::ErrorKind::ReadOnlyFilesystem) => "mount it writable or choose another directory",
+            (_, io::ErrorKind::FileTooLarge) => "raise the file size limit or move the file away",
+            (_, io::ErrorKind::IsADirectory | io::ErrorKind::NotADirectory) => "move away what stands there",
             _ if rustix::io::Errno::from_io_error(&self.source) == Some(rustix::io::Errno::LOOP) => {
-                ": links are not followed there, move it away"
+                "links are not followed there, move it away"
             }
-            _ => "",
+            _ => return None,
+        };
+        Some(cure.to_owned())
+    }
+
+    fn cure_of_full_disk(&self) -> String {
+        let quota =
+            if self.source.kind() == io::ErrorKind::QuotaExceeded { "raise the quota, or " } else { "" };
+        match self.directory() {
+            Some(directory) => format!("{quota}{}", disk_room::cure(directory, self.key)),
+            None => format!("{quota}free some room there"),
         }
     }
 }
 
 impl fmt::Display for SinkError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let gap = if self.what.is_empty() { "" } else { " " };
-        write!(f, "{}{gap}{}{}", self.source, self.what, self.hint())
+        match self.cure() {
+            Some(cure) => write!(f, "{}: {cure}", self.tried()),
+            None => f.write_str(&self.tried()),
+        }
     }
 }
 

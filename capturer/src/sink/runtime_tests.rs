@@ -30,8 +30,8 @@ struct Fake {
 impl Fake {
     fn answer<T>(&self, what: &str, value: T) -> Result<T, SinkError> {
         if self.closed.load(Ordering::SeqCst) {
-            let source = io::ErrorKind::BrokenPipe.into();
-            return Err(SinkError { kind: SinkErrorKind::Closed, what: what.to_owned(), source });
+            let source = io::ErrorKind::BrokenPipe;
+            return Err(SinkError { kind: SinkErrorKind::Closed, ..SinkError::retry(what, source) });
         }
         if self.broken.load(Ordering::SeqCst) {
             return Err(SinkError::retry(what, io::ErrorKind::StorageFull));
@@ -158,7 +158,7 @@ fn keeps_trying_says_why_and_recovers_in_order() {
     assert!(!health.ok);
     assert_eq!(
         health.message,
-        "no storage space writing 1: free space; reading waits, and lines stay in the log files as long as those are kept"
+        "no storage space writing 1: free some room there; reading waits, and lines stay in the log files as long as those are kept"
     );
     assert!(told.try_recv().is_err());
     fake.broken.store(false, Ordering::SeqCst);

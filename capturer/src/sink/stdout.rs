@@ -131,7 +131,7 @@ impl Sink for StdoutSink {
             Err(source) => {
                 let gone = source.kind() == io::ErrorKind::BrokenPipe;
                 let kind = if gone { SinkErrorKind::Closed } else { SinkErrorKind::Retry };
-                Err(SinkError { kind, what: "writing standard output".to_owned(), source })
+                Err(SinkError { kind, ..SinkError::retry("writing standard output", source) })
             }
         }
     }

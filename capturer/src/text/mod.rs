@@ -2,10 +2,12 @@
 
 pub(crate) mod age;
 pub mod counted;
+pub(crate) mod disk_room;
 pub(crate) mod encoding;
 pub(crate) mod ids;
 pub(crate) mod label_values;
 pub(crate) mod level;
+pub(crate) mod over;
 pub(crate) mod path_text;
 pub(crate) mod percent;
 pub(crate) mod terminal;

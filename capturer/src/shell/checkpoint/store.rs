@@ -101,7 +101,8 @@ fn cure(error: &io::Error) -> &'static str {
             " (the file system of data_dir is read-only: mount it writable, or name another directory with data_dir)"
         }
         io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
-            " (the disk of data_dir is full: free some room there, or name another directory with data_dir)"
+            " (the disk of data_dir is full: free some room there, which df -h and du -xh show, or name a directory on another \
+             disk with data_dir)"
         }
         io::ErrorKind::PermissionDenied => " (give data_dir and all in it to the agent's user: chown -R)",
         _ => "",

@@ -50,6 +50,8 @@ use overhang::{Overhangs, Plan};
 use root::Root;
 
 const NAME: &str = "local_file";
+/// The key of the config that says where outputs are.
+const DIRECTORY_KEY: &str = "sinks.local_file.directory";
 /// How often, at most, the path of the directory is looked at while outputs are written.
 const CHECK_INTERVAL: Duration = Duration::from_secs(1);
 
@@ -121,9 +123,8 @@ impl LocalFileSink {
         claims: Claims,
     ) -> Result<(LocalFileSink, Restored), SinkError> {
         let directory = &settings.directory;
-        let failed = |what: &str| {
-            let what = format!("{what} {}", directory.display());
-            move |source: io::Error| SinkError::retry(what, source)
+        let failed = |what: &'static str| {
+            move |source: io::Error| SinkError::of_file(what, directory.clone(), DIRECTORY_KEY, source)
         };
         let root = Arc::new(Root::open(directory, &claims).map_err(failed("opening directory"))?);
         let archive = Archive::start(Arc::clone(&root), settings.compress, Keep::new(settings))
@@ -176,7 +177,7 @@ impl LocalFileSink {
     }
 
     fn failed(&self, what: &str, path: &str, source: io::Error) -> SinkError {
-        SinkError::retry(format!("{what} {}", self.shown(path)), source)
+        SinkError::of_file(what, self.settings.directory.join(path), DIRECTORY_KEY, source)
     }
 
     /// What of a batch is to be written; `None` = all of it.

@@ -10,7 +10,7 @@ use rustix::io::Errno;
 
 use super::beneath::{identify, open_file, open_parent};
 use super::restore::print_of;
-use super::{IDLE_AFTER, LocalFileSink, NAME, generations};
+use super::{DIRECTORY_KEY, IDLE_AFTER, LocalFileSink, NAME, generations};
 use crate::ledger::Owner;
 use crate::ledger::claims::Claimed;
 use crate::limits::OUTPUT_PRINT_BYTES;
@@ -214,7 +214,12 @@ impl LocalFileSink {
         }
         if !self.root.is_current() {
             self.root.reopen().map_err(|source| {
-                SinkError::retry(format!("opening directory {}", self.settings.directory.display()), source)
+                SinkError::of_file(
+                    "opening directory",
+                    self.settings.directory.clone(),
+                    DIRECTORY_KEY,
+                    source,
+                )
             })?;
             tracing::warn!(
                 directory = %self.settings.directory.display(),

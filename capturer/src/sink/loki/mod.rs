@@ -42,7 +42,7 @@ use bytesize::ByteSize;
 
 use super::dead_letters::DeadLetters;
 use super::spool::{self, AppendError, format};
-use super::{Delivered, Sink, SinkError};
+use super::{Delivered, Sink, SinkError, SinkErrorKind};
 use crate::ledger::Owner;
 use crate::ledger::claims::Claims;
 use crate::model::record::{Batch, OutputMark, Source, StreamId};
@@ -179,23 +179,21 @@ impl LokiSink {
             put = self.put_what_fits();
         }
         if let Err(error) = put {
-            let (what, source) = match error {
+            let failed = match error {
                 // All is said: where that was tells nobody anything.
-                AppendError::Full => (
-                    String::new(),
+                AppendError::Full => SinkError::retry_all(
+                    "",
                     io::Error::other(format!(
                         "the spool is full ({}) and waits for Loki; other outputs go on; logs keep rotating, and what rotates away \
                          unread is lost; get Loki running again, raise sinks.loki.spool.max_size, or keep more of the logs",
                         ByteSize(self.config.spool.bytes_max).display().iec()
                     )),
                 ),
-                AppendError::Io(error) => {
-                    (format!("putting lines into {}", self.spool_dir.display()), self.explain(error))
-                }
+                AppendError::Io(error) => self.failed("putting lines into", error),
             };
             // What is there already must be delivered, else no room would ever come.
             self.sync()?;
-            return Err(SinkError::retry_all(what, source));
+            return Err(failed);
         }
         self.waiting.clear();
         self.batches.on_put();
@@ -218,11 +216,15 @@ impl LokiSink {
     fn sync(&mut self) -> Result<(), SinkError> {
         let committed = self.writer.commit();
         self.push.wake();
-        committed.map_err(|source| {
-            SinkError::retry_all(format!("syncing {}", self.spool_dir.display()), self.explain(source))
-        })?;
+        committed.map_err(|source| self.failed("syncing", source))?;
         self.batches.on_synced();
         Ok(())
+    }
+
+    fn failed(&self, what: &str, source: io::Error) -> SinkError {
+        let is_disk_full = spool::is_disk_full(&source);
+        let error = SinkError::of_file(what, self.spool_dir.clone(), "data_dir", self.explain(source));
+        SinkError { kind: SinkErrorKind::RetryAll, is_disk_full, ..error }
     }
 
     /// Says of a full disk what of it the spool has, and what to do.

@@ -1,0 +1,39 @@
+//! What a full disk's sentence says of the place: how much is free there, and what to do. Tells people, decides nothing.
+
+use std::path::Path;
+
+use bytesize::ByteSize;
+
+/// `0 B of 20.0 MiB free`; `None` = the kernel does not say.
+pub fn room(directory: &Path) -> Option<String> {
+    let stat = rustix::fs::statvfs(directory).ok()?;
+    let shown = |blocks: u64| ByteSize(blocks.saturating_mul(stat.f_frsize)).display().iec().to_string();
+    Some(format!("{} of {} free", shown(stat.f_bavail), shown(stat.f_blocks)))
+}
+
+/// What to do about a directory whose disk is full; `key` names it in the config.
+pub fn cure(directory: &Path, key: &str) -> String {
+    let shown = directory.display();
+    let move_it = if key.is_empty() {
+        String::new()
+    } else {
+        format!(", or name a directory on another disk with {key}")
+    };
+    format!(
+        "free some room on the disk of {shown} (df -h {shown} shows it, du -xh {shown} | sort -h what takes it){move_it}"
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_directory_its_room_and_what_to_do_are_named() {
+        let told = room(Path::new("/")).expect("a root");
+        assert!(told.contains("B of ") && told.ends_with("B free"), "{told}");
+        assert_eq!(room(Path::new("/no/such/directory")), None);
+        let cure = cure(Path::new("/o"), "data_dir");
+        assert!(cure.contains("df -h /o") && cure.ends_with("with data_dir"), "{cure}");
+    }
+}
