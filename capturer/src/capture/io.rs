@@ -6,6 +6,7 @@ use std::sync::Arc;
 use crate::capture::checkpoint::Checkpoint;
 use crate::model::cursor::{FileId, HeadPrint, TailPrint};
 use crate::model::delivery::FromSink;
+use crate::model::docker::{EngineFault, EngineTrouble};
 use crate::model::record::{Batch, SavedMarks, Source, StreamId};
 
 /// In [`Event::FileRead`]: a hole reaches from what was read to the file's end.
@@ -64,6 +65,20 @@ pub enum RequestError {
         /// The most that is accepted.
         max: usize,
     },
+}
+
+impl RequestError {
+    /// What kind of trouble with the Engine it is.
+    pub fn trouble(&self) -> EngineTrouble {
+        let fault = match self {
+            RequestError::Connect { errno, .. } => {
+                EngineFault::of_system(std::io::Error::from_raw_os_error(*errno).kind())
+            }
+            RequestError::NoAnswer { timeout_s, .. } => EngineFault::Silent { waited_s: *timeout_s },
+            RequestError::Broken { .. } | RequestError::TooLarge { .. } => EngineFault::Other,
+        };
+        EngineTrouble { fault, text: self.to_string() }
+    }
 }
 
 /// How one read of a body ended.
@@ -178,6 +193,15 @@ pub enum Event {
     DescriptorsRanOut {
         /// At least 1.
         files: usize,
+    },
+    /// The opening of a file waits until a descriptor is free; told again while it does.
+    FileWaits {
+        /// The stream that this concerns.
+        stream: StreamId,
+        /// Number of the file.
+        file: FileNo,
+        /// How long it is, if it was seen.
+        len: Option<u64>,
     },
     /// A file operation of a stream has had no answer for longer than it may take; told again while that is so.
     FileHung {
@@ -313,6 +337,14 @@ pub enum FileError {
     /// The directory is not there.
     #[error("{0} does not exist")]
     NoDirectory(String),
+    /// It could be opened, but would take a descriptor of the reserve.
+    #[error("opening {what}: {NO_ROOM}")]
+    NoDescriptor {
+        /// Which file.
+        what: String,
+        /// How long it is, if it was seen.
+        len: Option<u64>,
+    },
     /// Anything else the operating system said.
     #[error("{what}: {cause}")]
     Other {
@@ -323,7 +355,7 @@ pub enum FileError {
     },
 }
 
-/// The cause of a [`FileError::Other`] where a file could be opened but would take a descriptor of the reserve.
+/// Why something can't be opened for now.
 pub const NO_ROOM: &str = "too few file descriptors";
 
 /// An order that the core gives to the shell.

@@ -43,7 +43,10 @@ pub fn get(socket: &Path, path: &str) -> io::Result<Vec<u8>> {
 /// A peer that sends a byte a second must not hold us: the time is for all of it.
 fn read_all(connection: &mut UnixStream) -> io::Result<Vec<u8>> {
     let deadline = Instant::now() + PATIENCE;
-    let late = || io::Error::other(format!("no whole answer within {} s", PATIENCE.as_secs()));
+    let late = || {
+        let text = format!("no whole answer within {} s", PATIENCE.as_secs());
+        io::Error::new(io::ErrorKind::TimedOut, text)
+    };
     let mut answer = Vec::new();
     let mut part = [0; 16 * 1024];
     loop {

@@ -4,6 +4,7 @@
 //! that is read here.
 
 use std::collections::BTreeMap;
+use std::io;
 
 use serde::Deserialize;
 
@@ -19,6 +20,51 @@ pub const EVENTS: &str = concat!(
     "/events?filters=%7B%22type%22%3A%5B%22container%22%5D%2C%22event%22%3A%5B%22create%22%2C%22start%22%2C%22die%22%2C",
     "%22destroy%22%2C%22rename%22%2C%22restart%22%2C%22pause%22%2C%22unpause%22%5D%7D"
 );
+
+/// Why the Engine can't be asked. What is done about it goes by this, and never by the words of an error.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum EngineFault {
+    /// Somebody is there and gives no answer.
+    Silent {
+        /// For so long the answer was waited for.
+        waited_s: u64,
+    },
+    /// This user may not use the socket.
+    Denied,
+    /// No process listens there.
+    Away,
+    /// Something else.
+    #[default]
+    Other,
+}
+
+impl EngineFault {
+    /// Of what the system says to who connects or reads.
+    pub fn of_system(kind: io::ErrorKind) -> EngineFault {
+        match kind {
+            io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => EngineFault::Silent { waited_s: 0 },
+            io::ErrorKind::PermissionDenied => EngineFault::Denied,
+            io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => EngineFault::Away,
+            _ => EngineFault::Other,
+        }
+    }
+}
+
+/// The same with what people are told.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct EngineTrouble {
+    /// What kind of trouble.
+    pub fault: EngineFault,
+    /// In words; empty = none.
+    pub text: String,
+}
+
+impl EngineTrouble {
+    /// Of a kind that has no cure of its own.
+    pub fn other(text: impl Into<String>) -> EngineTrouble {
+        EngineTrouble { fault: EngineFault::Other, text: text.into() }
+    }
+}
 
 /// The path that inspects one container.
 pub fn inspect(id: &str) -> String {

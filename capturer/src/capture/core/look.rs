@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use super::{Capture, Kind, Loss, Losses, Stream};
 use crate::capture::discover::Unmatched;
-use crate::capture::io::{Action, Event, FileError, FoundFile, NO_ROOM};
+use crate::capture::io::{Action, Event, FileError, FoundFile};
 use crate::capture::stream::State;
 use crate::capture::stream::file::NotText;
 use crate::model::clock::Now;
@@ -38,7 +38,7 @@ impl Unreadable {
             FileError::Denied(_) => UnreadableReason::Permission,
             FileError::NotRegular(_) => UnreadableReason::NotRegular,
             FileError::NoDirectory(_) => UnreadableReason::NoDirectory,
-            FileError::Other { cause, .. } if cause == NO_ROOM => UnreadableReason::NoDescriptor,
+            FileError::NoDescriptor { .. } => UnreadableReason::NoDescriptor,
             FileError::Other { .. } => UnreadableReason::Other,
         };
         self.by_stream.insert(stream, (reason, error.to_string()));
@@ -94,6 +94,17 @@ impl Progress {
     pub(super) fn forget(&mut self, stream: StreamId) {
         self.by_stream.remove(&stream);
     }
+}
+
+/// A source that can't be read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UnreadableSource {
+    /// Why, as a kind.
+    pub reason: UnreadableReason,
+    /// Which it is.
+    pub whose: String,
+    /// Why, in words.
+    pub why: String,
 }
 
 /// How many sources there is something to report of, and a sentence that names the first.
@@ -272,8 +283,8 @@ impl Capture {
         &mut self.losses
     }
 
-    /// Sources that can't be read: why, and a sentence for each of the first, and how many there are for each reason.
-    pub fn unreadable(&self) -> (Vec<(UnreadableReason, String)>, BTreeMap<UnreadableReason, usize>) {
+    /// Sources that can't be read: the first of them, and how many there are for each reason.
+    pub fn unreadable(&self) -> (Vec<UnreadableSource>, BTreeMap<UnreadableReason, usize>) {
         let (mut first, mut counts) = (Vec::new(), BTreeMap::new());
         for (id, (reason, text)) in &self.unreadable.by_stream {
             let Some(stream) = self.streams.get(id) else { continue };
@@ -282,7 +293,8 @@ impl Capture {
             if reads && stream.source.outlet.index == 0 {
                 *counts.entry(*reason).or_default() += 1;
                 if first.len() < UNREADABLE_NAMED_MAX {
-                    first.push((*reason, format!("{}: {text}", name_of(&stream.source))));
+                    let (whose, why) = (name_of(&stream.source), text.clone());
+                    first.push(UnreadableSource { reason: *reason, whose, why });
                 }
             }
         }

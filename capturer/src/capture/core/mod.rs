@@ -42,6 +42,7 @@ use crate::capture::stream::{Kind, Stream};
 use crate::limits::{API_GATHER_BYTES, READ_BYTES};
 use crate::model::clock::Now;
 use crate::model::delivery::FromSink;
+use crate::model::docker::EngineTrouble;
 use crate::model::record::{Ack, Amount, StreamId, StreamKey};
 use crate::settings::Settings;
 use crate::telemetry::losses::{Loss, Losses};
@@ -316,6 +317,7 @@ impl Capture {
             }
             Event::LookAtAll => self.look_at_all(now),
             Event::DescriptorsRanOut { files } => self.shared.open_files.make_room(files),
+            Event::FileWaits { stream, file, len } => self.file_waits(stream, file, len),
             Event::FileHung { stream, place, operation } => {
                 self.with_stream(now, stream, |stream, cx| stream.on_hung(&place, &operation, cx));
             }
@@ -403,7 +405,7 @@ impl Capture {
     }
 
     /// What keeps containers from being found, if anything does; `None` if they are not monitored.
-    pub fn docker_trouble(&self) -> Option<Option<String>> {
+    pub fn docker_trouble(&self) -> Option<Option<EngineTrouble>> {
         Some(self.discovery.as_ref()?.trouble())
     }
 

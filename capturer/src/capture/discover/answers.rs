@@ -7,7 +7,7 @@ use super::{Discovery, DiscoveryEvent, EventsPhase, Question, absence};
 use crate::capture::context::{Context, Timer};
 use crate::capture::io::{Action, HttpAnswer, RequestError, RequestId};
 use crate::model::docker;
-use crate::model::docker::{Inspect, ListRow, ListRowWithFacts};
+use crate::model::docker::{EngineTrouble, Inspect, ListRow, ListRowWithFacts};
 use crate::telemetry::metrics::RequestResult;
 
 /// First pause before the list is taken again after an answer that could not be used; doubles up to the interval of
@@ -135,15 +135,14 @@ impl Discovery {
         let error = match result {
             Ok(_) if self.reachable => return,
             Ok(_) => {
-                tracing::info!("Docker answers again");
                 self.reachable = true;
-                self.last_error.clear();
+                self.last_error = EngineTrouble::default();
                 return self.ask_list(cx);
             }
-            Err(error) => error.to_string(),
+            Err(error) => error.trouble(),
         };
         if self.reachable {
-            tracing::warn!("Docker does not answer: {error}");
+            tracing::warn!("Docker does not answer: {}", error.text);
         }
         self.reachable = false;
         self.last_error = error;

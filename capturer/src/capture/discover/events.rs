@@ -6,7 +6,7 @@ use super::{Discovery, DiscoveryEvent, EventsPhase};
 use crate::capture::context::{Context, Timer};
 use crate::capture::io::{Action, BodyOutcome, HttpAnswer};
 use crate::model::docker;
-use crate::model::docker::ContainerEvent;
+use crate::model::docker::{ContainerEvent, EngineTrouble};
 use crate::telemetry::metrics::{Metrics, RequestResult};
 
 /// The longest event line that is accepted. It contains the labels: a container can have 200,000 of them, 3 MB.
@@ -27,9 +27,9 @@ impl Discovery {
         cx.act(Action::OpenConn { conn, stream: None, path: docker::EVENTS.to_owned() });
     }
 
-    fn unreachable(&mut self, error: String, cx: &mut Context<'_>) {
+    fn unreachable(&mut self, error: EngineTrouble, cx: &mut Context<'_>) {
         if self.reachable || self.failures == 0 {
-            tracing::warn!("Docker is not reachable: {error}; trying again");
+            tracing::warn!("Docker is not reachable: {}; trying again", error.text);
         }
         self.reachable = false;
         self.last_error = error;
@@ -45,12 +45,9 @@ impl Discovery {
         let EventsPhase::Opening(conn) = self.events else { return };
         match result {
             Ok((200, _)) => {
-                if !self.reachable && self.failures > 0 {
-                    tracing::info!("Docker is reachable again");
-                }
                 self.reachable = true;
+                self.last_error = EngineTrouble::default();
                 self.opened_at_ms = cx.now.mono_ms;
-                self.last_error.clear();
                 self.held.clear();
                 self.searched = 0;
                 self.skipping = false;
@@ -63,9 +60,9 @@ impl Discovery {
             }
             Ok((status, body)) => {
                 let text = docker::refusal(status, &body);
-                self.unreachable(text, cx);
+                self.unreachable(EngineTrouble::other(text), cx);
             }
-            Err(error) => self.unreachable(error.to_string(), cx),
+            Err(error) => self.unreachable(error.trouble(), cx),
         }
     }
 
@@ -97,7 +94,7 @@ impl Discovery {
                 if cx.now.mono_ms - self.opened_at_ms >= WELL_AFTER_MS {
                     self.failures = 0;
                 }
-                self.last_error = "the Engine ended the event stream".to_owned();
+                self.last_error = EngineTrouble::other("the Engine ended the event stream");
                 self.events = EventsPhase::Closing(conn);
                 cx.act(Action::CloseConn { conn });
                 return;

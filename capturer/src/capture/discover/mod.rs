@@ -24,7 +24,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::capture::context::{Context, Timer};
 use crate::capture::io::{Action, ConnId, RequestId};
-use crate::model::docker::Inspect;
+use crate::model::docker::{EngineTrouble, Inspect};
 use crate::settings::Select;
 use crate::telemetry::status::DockerRow;
 use crate::text::counted::counted;
@@ -127,7 +127,7 @@ pub struct Discovery {
     /// When the event stream was opened last.
     opened_at_ms: u64,
     failures: u32,
-    last_error: String,
+    last_error: EngineTrouble,
     reachable: bool,
     stopping: bool,
 }
@@ -160,7 +160,7 @@ impl Discovery {
             inspect_error: String::new(),
             opened_at_ms: 0,
             failures: 0,
-            last_error: String::new(),
+            last_error: EngineTrouble::default(),
             reachable: false,
             stopping: false,
         }
@@ -270,25 +270,25 @@ impl Discovery {
     }
 
     /// Why containers can't be found, in a sentence; `None` if they can.
-    pub fn trouble(&self) -> Option<String> {
+    pub fn trouble(&self) -> Option<EngineTrouble> {
         if !self.reachable {
-            let asked = !self.last_error.is_empty();
+            let asked = !self.last_error.text.is_empty();
             return Some(if asked {
                 self.last_error.clone()
             } else {
-                "Docker has not answered yet".to_owned()
+                EngineTrouble::other("Docker has not answered yet")
             });
         }
         if !self.list_error.is_empty() {
-            return Some(self.list_error.clone());
+            return Some(EngineTrouble::other(self.list_error.clone()));
         }
         let count = self.uninspected.len();
         (count > 0).then(|| {
-            format!(
+            EngineTrouble::other(format!(
                 "not captured: {} that can't be inspected, the last {}",
                 counted(count as u64, "container"),
                 self.inspect_error
-            )
+            ))
         })
     }
 
@@ -303,8 +303,8 @@ impl Discovery {
     }
 
     /// Why Docker seems not to answer, if it does.
-    pub fn silence(&self) -> Option<&str> {
-        (!self.reachable && !self.last_error.is_empty()).then_some(self.last_error.as_str())
+    pub fn silence(&self) -> Option<&EngineTrouble> {
+        (!self.reachable && !self.last_error.text.is_empty()).then_some(&self.last_error)
     }
 
     /// The row that `/api/v1/streams` shows.
@@ -313,7 +313,8 @@ impl Discovery {
             enabled: true,
             reachable: self.reachable,
             socket,
-            error: self.last_error.clone(),
+            error: self.last_error.text.clone(),
+            fault: self.last_error.fault,
             containers: self.running.len() as u64,
         }
     }

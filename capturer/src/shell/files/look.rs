@@ -14,7 +14,7 @@ use rustix::io::Errno;
 use super::aside::aside;
 use super::listings::{Listing, Listings};
 use super::{olddir, unpack};
-use crate::capture::io::{FileError, FoundFile, NO_DATA, NO_ROOM, OpenedFile};
+use crate::capture::io::{FileError, FoundFile, NO_DATA, OpenedFile};
 use crate::decode::damage::{leading_nuls, without_room};
 use crate::ledger::Owner;
 use crate::ledger::claims::Claims;
@@ -268,9 +268,7 @@ fn classify(errno: Errno, shown: &str, what: &str) -> FileError {
         Errno::NOENT => FileError::Changed(shown.to_owned()),
         Errno::LOOP | Errno::XDEV | Errno::NXIO | Errno::ISDIR => FileError::NotRegular(shown.to_owned()),
         Errno::ACCESS | Errno::PERM => FileError::Denied(shown.to_owned()),
-        Errno::MFILE | Errno::NFILE => {
-            FileError::Other { what: format!("opening {what}"), cause: NO_ROOM.to_owned() }
-        }
+        Errno::MFILE | Errno::NFILE => FileError::NoDescriptor { what: what.to_owned(), len: None },
         errno => {
             FileError::Other { what: format!("opening {what}"), cause: io::Error::from(errno).to_string() }
         }
@@ -352,7 +350,8 @@ pub fn open(
     let (dir, _) = open_directory(directory)?;
     let file = open_beneath(&dir, directory, &found.name)?;
     if !descriptors::may_keep(file.as_fd()) {
-        return Err(classify(Errno::MFILE, directory, &found.name));
+        let len = identify(&file).ok().map(|(_, len, _)| len).filter(|_| !found.compressed);
+        return Err(FileError::NoDescriptor { what: found.name.clone(), len });
     }
     let (id, len, _) = identify(&file).map_err(|errno| classify(errno, &found.name, &found.name))?;
     if id != found.id {
