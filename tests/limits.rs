@@ -2,9 +2,12 @@
 //! when there is room again. And sources that it may not read: each is named, and others go on.
 
 use std::fs;
+use std::fs::File;
 use std::io::Write as _;
 use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::process::CommandExt as _;
 use std::path::PathBuf;
+use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
@@ -17,6 +20,8 @@ use serde_json::Value;
 const DEADLINE: Duration = Duration::from_secs(120);
 /// More than may be open under a limit of 256, and less than twice as many.
 const FILES: usize = 250;
+/// The user that may read nothing that is not open to all.
+const NOBODY: u32 = 65_534;
 
 /// A config that follows `in/*.log` into one output.
 fn config(home: &Home) -> Result<String> {
@@ -81,7 +86,7 @@ fn more_quiet_files_than_descriptors() -> Result<()> {
     await_health(&agent, "descriptors", true, &["of at most 256", "enough are free"])?;
     // Closed ones are seen to grow.
     for number in 0..FILES {
-        writeln!(fs::File::options().append(true).open(file(number))?, "another of {number}")?;
+        writeln!(File::options().append(true).open(file(number))?, "another of {number}")?;
     }
     all_of("another of each", 2 * FILES - FILES / 10)?;
     await_health(&agent, "descriptors", true, &["enough are free"])?;
@@ -149,12 +154,27 @@ fn more_files_that_stay_open_than_descriptors() -> Result<()> {
         &["wait until another is closed", "LimitNOFILE=", "256 file descriptors"],
     )?;
     wait_until("the first lines", DEADLINE, || delivered(&home) >= 100)?;
+    // A row of a file that waits once said that 0 bytes are unread, and not what it waits for. They grow while they wait.
+    for number in 0..FILES {
+        let mut file = File::options().append(true).open(home.path().join(format!("in/{number}.log")))?;
+        file.write_all(format!("{}\n", "more ".repeat(1_000)).as_bytes())?;
+    }
+    wait_until("each row that waits to say how much and for what", DEADLINE, || {
+        let streams = agent.streams()?;
+        let waiting: Vec<_> = streams.iter().filter(|row| row["lines"] == 0).collect();
+        ensure!(!waiting.is_empty(), "none waits");
+        for row in waiting {
+            ensure!(row["says"] == "waits: no file descriptor is free" && row["attention"] == 2, "{row:?}");
+            ensure!(row["lag_bytes"].as_u64() > Some(5_000), "{row:?}");
+        }
+        Ok(())
+    })?;
     await_health(&agent, "checkpoint", true, &[])?;
     agent.stop()?;
     let agent = home.launch_program(&config, &limited(&home, "ulimit -n 512")?, &[])?;
     wait_until("all lines, once", DEADLINE, || {
         let got = delivered(&home);
-        ensure!(got == FILES, "{got} of {FILES}");
+        ensure!(got == 2 * FILES, "{got} of 2 × {FILES}");
         Ok(())
     })?;
     await_health(&agent, "descriptors", true, &["of at most 512", "enough are free"])?;
@@ -206,10 +226,38 @@ fn what_may_not_be_read_is_named() -> Result<()> {
     let log = agent.log_text()?;
     let loud = log.lines().filter(|line| line.contains(" WARN ") || line.contains(" ERROR "));
     assert_eq!(loud.filter(|line| line.contains("no permission to read")).count(), 1, "{log}");
+    // Whoever asks `doctor` as the same user is told the same.
+    let doctor = || -> Result<String> {
+        let mut command = Command::new(program());
+        command.args(["doctor", "-c"]).arg(home.path().join("config.yaml")).uid(NOBODY).gid(NOBODY);
+        let output = command.output()?;
+        let text = String::from_utf8(output.stdout)?;
+        let at = text.find(" file_monitor ").with_context(|| text.clone())?;
+        Ok(text[at..].split_whitespace().take(80).collect::<Vec<_>>().join(" "))
+    };
+    let told = doctor()?;
+    for words in [
+        "2 files matched",
+        "1 can't be read:",
+        "shut.log",
+        "1 directory can't be listed",
+        "in/closed",
+        "exclude",
+    ] {
+        ensure!(told.contains(words), "{words:?} is not in {told}");
+    }
     rights(&shut, 0o644)?;
     rights(&closed, 0o755)?;
     wait_until("all lines", DEADLINE, || delivered(&home) == 3)?;
     await_health(&agent, "files", true, &[])?;
+    let told = doctor()?;
+    ensure!(told.contains("3 files matched by the patterns, none unreadable"), "{told}");
+    wait_until("the log to say that both are over", DEADLINE, || {
+        let log = agent.log_text()?;
+        let ends = |words: &str| log.lines().any(|line| line.contains("over after ") && line.contains(words));
+        ensure!(ends("could not be read: ") && ends("could not be listed: "), "{log}");
+        Ok(())
+    })?;
     agent.stop()
 }
 

@@ -354,6 +354,7 @@ impl Shell {
                 });
                 vec![Event::FileOpened { stream, file, result }]
             }
+            files::FilesAnswer::Waits { stream, file, len } => vec![Event::FileWaits { stream, file, len }],
             files::FilesAnswer::Closed { file } => {
                 self.open_files.remove(&file);
                 vec![Event::Tick]

@@ -5,15 +5,14 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
-use crate::settings::advice::is_silence;
+use crate::model::docker::EngineFault;
 use crate::telemetry::status::{Health, Snapshot, StreamRow};
+use crate::telemetry::stream_row::Blocked;
 use crate::text::age::age_text;
 use crate::text::ids::briefly;
 
 /// A read of a file that takes so long is worth a look.
 const OPERATION_IS_LONG_MS: u64 = 1_000;
-/// How the cause begins of a stream whose output takes nothing.
-pub const BLOCKED: &str = "its output is blocked: ";
 /// The operation of a stream that waits for its pipeline's rate limit.
 pub const RATE_LIMIT: &str = "waiting (rate_limit)";
 /// Why a stream begins again that has nothing wrong.
@@ -41,6 +40,9 @@ pub struct Words {
     /// It waits for something that has gone wrong, or is held back: a group of sinks that it reads for may go on while it
     /// does.
     pub waits: bool,
+    /// What becomes of its lines beside a group of sinks that waits, where that is more than that it goes on.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub besides: String,
     /// Nobody knows how much is unread.
     pub unknown: bool,
 }
@@ -62,15 +64,34 @@ impl<'a> About<'a> {
         let titles =
             bad.filter_map(|(name, health)| Some((name.as_str(), health.told.as_ref()?.title.as_str())));
         About {
-            dockerd_is_silent: docker.enabled && !docker.reachable && is_silence(&docker.error),
+            dockerd_is_silent: docker.enabled
+                && !docker.reachable
+                && matches!(docker.fault, EngineFault::Silent { .. }),
             components: titles.collect(),
         }
     }
 
     /// Why a sink takes nothing, in few words.
     fn why(&self, sink: &str) -> Option<&'a str> {
-        let of = |component: String| self.components.get(component.as_str()).copied();
-        of(format!("sink_{sink}")).or_else(|| of(format!("sink_{sink}_delivery")))
+        let of_sink = self.components.get(format!("sink_{sink}").as_str()).copied();
+        of_sink.or_else(|| self.why_not_delivered(sink))
+    }
+
+    /// Why the other side of a network sink takes nothing: meanwhile the sink puts lines into its spool.
+    fn why_not_delivered(&self, sink: &str) -> Option<&'a str> {
+        self.components.get(format!("sink_{sink}_delivery").as_str()).copied()
+    }
+
+    /// A sink that reads on is not one whose lines arrive.
+    fn besides(&self, row: &StreamRow) -> String {
+        if row.sinks.iter().all(|sink| self.why_not_delivered(sink).is_none()) {
+            return String::new();
+        }
+        let each = row.sinks.iter().map(|sink| match self.why_not_delivered(sink) {
+            None => format!("{sink} goes on"),
+            Some(why) => format!("lines for {sink} wait in its spool: {}", lower(why)),
+        });
+        each.collect::<Vec<_>>().join("; ")
     }
 
     /// See [`Words`].
@@ -81,8 +102,10 @@ impl<'a> About<'a> {
         Words {
             says: self.says(row, doubtful),
             attention: attention as u8,
-            waits: !row.now.held_up.is_empty() || row.cause.starts_with(BLOCKED),
-            unknown: doubtful || (no_access && row.lag_bytes.unwrap_or_default() == 0),
+            waits: !row.now.held_up.is_empty() || matches!(row.now.blocked, Some(Blocked::Output(_))),
+            besides: self.besides(row),
+            unknown: doubtful
+                || ((no_access || row.now.lacks_descriptor) && row.lag_bytes.unwrap_or_default() == 0),
         }
     }
 
@@ -103,8 +126,17 @@ impl<'a> About<'a> {
         if !now.left_out.is_empty() {
             return format!("left out: {}", now.left_out);
         }
-        if let Some(trouble) = row.cause.strip_prefix(BLOCKED) {
-            return format!("waits: {}", cause_first(trouble));
+        match &now.blocked {
+            Some(Blocked::Output(trouble)) => return format!("waits: {}", cause_first(trouble)),
+            Some(Blocked::Docker { waited_s }) => return no_answer(*waited_s),
+            Some(Blocked::NoDocker(error)) => return format!("waits: {}", cause_first(error)),
+            None => {}
+        }
+        if now.lacks_descriptor {
+            return "waits: no file descriptor is free".to_owned();
+        }
+        if now.waits_its_turn {
+            return "waits its turn: too many files for the descriptors".to_owned();
         }
         if now.operation == RATE_LIMIT {
             let ms = now.operation_deadline_ms.unwrap_or_default();
@@ -112,9 +144,6 @@ impl<'a> About<'a> {
                 "waits: rate limit of its pipeline, next line in {}",
                 age_text(ms.div_ceil(1000))
             );
-        }
-        if row.cause.contains("does not answer") {
-            return format!("waits: {}", cause_first(&row.cause));
         }
         if row.cause.as_ref() == PLANNED && row.state != "following" {
             return "reopening (planned)".to_owned();
@@ -149,24 +178,26 @@ fn is_failing(row: &StreamRow) -> bool {
 
 fn attention(row: &StreamRow) -> Attention {
     let now = &row.now;
-    let held = row.cause.starts_with(BLOCKED) || row.cause.contains("does not answer");
+    let held = now.blocked.is_some() || now.lacks_descriptor;
     let is_told = !now.set_aside.is_empty() || !now.held_up.is_empty();
     let is_unread = row.state == "not captured" && now.left_out.is_empty();
     if row.failures > 0 || row.counts.losses > 0 || held || is_told || is_unread {
         return Attention::Much;
     }
     // What is left out for its age is as its owner wants it.
-    let is_left_out = !now.left_out.is_empty() && !now.left_out.contains("older");
-    if is_left_out || now.operation == RATE_LIMIT { Attention::Some } else { Attention::None }
+    let is_left_out = !now.left_out.is_empty() && !now.left_out_for_age;
+    let is_late = now.operation == RATE_LIMIT || now.waits_its_turn;
+    if is_left_out || is_late { Attention::Some } else { Attention::None }
 }
 
-/// In a narrow row the end is cut: so the cause comes first, in the fewest words.
+fn no_answer(waited_s: u64) -> String {
+    format!("waits: no answer from dockerd within {waited_s} s")
+}
+
+/// In a narrow row the end is cut: so the cause comes first, in the fewest words. Only words depend on words here.
 fn cause_first(text: &str) -> String {
     let text = briefly(text);
-    if let Some((_, within)) =
-        text.strip_prefix("Docker does not answer: ").unwrap_or(&text).rsplit_once(" within ")
-        && text.contains("no answer to ")
-    {
+    if let Some((_, within)) = text.rsplit_once(" within ").filter(|_| text.contains("no answer to ")) {
         return format!("no answer from dockerd within {within}");
     }
     // The details have the whole of it.
@@ -239,12 +270,23 @@ mod tests {
             "waits: rate limit of its pipeline, next line in 46 min",
             Attention::Some,
         );
-        let full =
-            "its output is blocked: No space left on device (os error 28) writing /o/a.log: free space";
-        check(&row("following", full, RowNow::default()), "waits: disk full", Attention::Much);
+        let full = "No space left on device (os error 28) writing /o/a.log: free some room";
+        let full = RowNow { blocked: Some(Blocked::Output(full.into())), ..RowNow::default() };
+        check(&row("following", "x", full), "waits: disk full", Attention::Much);
+        let lacks = RowNow { lacks_descriptor: true, ..RowNow::default() };
+        check(&row("opening", "x", lacks), "waits: no file descriptor is free", Attention::Much);
         check(&row("opening", PLANNED, RowNow::default()), "reopening (planned)", Attention::None);
         check(&row("following", "x", RowNow::default()), "follows its file", Attention::None);
-        let old = RowNow { left_out: "older than ignore_older".to_owned(), ..RowNow::default() };
+        // A word in a text changes nothing.
+        let old = "older than ignore_older".to_owned();
+        let older = RowNow { left_out: old.clone(), ..RowNow::default() };
+        check(&row("following", "x", older), "left out: older than ignore_older", Attention::Some);
+        check(
+            &row("following", "dockerd does not answer", RowNow::default()),
+            "follows its file",
+            Attention::None,
+        );
+        let old = RowNow { left_out: old, left_out_for_age: true, ..RowNow::default() };
         check(&row("following", "x", old), "left out: older than ignore_older", Attention::None);
         let lost = StreamRow {
             counts: StreamCounts { losses: 1, ..StreamCounts::default() },
@@ -263,11 +305,8 @@ mod tests {
             ..row("opening", "x", RowNow { last_error: error.clone(), ..RowNow::default() })
         };
         check(&failing, says, Attention::Much);
-        check(
-            &row("waiting", &format!("Docker does not answer: {error}"), RowNow::default()),
-            says,
-            Attention::Much,
-        );
+        let silent = RowNow { blocked: Some(Blocked::Docker { waited_s: 5 }), ..RowNow::default() };
+        check(&row("waiting", "x", silent), says, Attention::Much);
     }
 
     #[test]
@@ -286,6 +325,34 @@ mod tests {
         let about = About::new(&Snapshot::default(), &components);
         let words = about.words(&held);
         assert_eq!((words.says.as_str(), words.waits), ("loki waits: the spool is full", true));
+    }
+
+    /// A row once said that "loki goes on" beside a full disk of the files, while Loki refused every push.
+    #[test]
+    fn what_goes_on_beside_a_sink_that_waits_is_true_in_each_state() {
+        let told = |message: &str| Health {
+            told: Some(crate::telemetry::told::Told::of("sink_loki_delivery", message)),
+            ..Health::new(false, message)
+        };
+        let follows = row("following", "x", RowNow::default());
+        for (message, expected) in [
+            (
+                "Loki has been unreachable for 9 s: no",
+                "lines for loki wait in its spool: Loki cannot be reached",
+            ),
+            ("Loki has not answered for 9 s", "lines for loki wait in its spool: Loki does not answer"),
+            ("status 401: no", "lines for loki wait in its spool: Loki refuses the login (401)"),
+            (
+                "label set {a} waits: status 429: x",
+                "lines for loki wait in its spool: Loki limits the rate (429)",
+            ),
+        ] {
+            let components = [("sink_loki_delivery".to_owned(), told(message))].into();
+            let words = About::new(&Snapshot::default(), &components).words(&follows);
+            assert_eq!((words.besides.as_str(), words.waits), (expected, false), "{message}");
+        }
+        let words = About::default().words(&follows);
+        assert_eq!(words.besides, "", "it goes on");
     }
 
     /// A zero that nobody knows looks like all is read.

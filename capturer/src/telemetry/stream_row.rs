@@ -85,6 +85,18 @@ pub struct RowNow {
     /// Last error, empty if none.
     #[serde(skip_serializing_if = "str::is_empty")]
     pub last_error: String,
+    /// What it waits for, of what words and attention depend on.
+    #[serde(skip)]
+    pub blocked: Option<Blocked>,
+    /// It is left out for its age, as its owner wants it.
+    #[serde(skip)]
+    pub left_out_for_age: bool,
+    /// The opening of its file waits until a file descriptor is free.
+    #[serde(skip)]
+    pub lacks_descriptor: bool,
+    /// More files are followed than may be open, and its turn comes.
+    #[serde(skip)]
+    pub waits_its_turn: bool,
     /// What of its counts the runs before a reload had counted.
     #[serde(skip)]
     pub carried: StreamCounts,
@@ -100,6 +112,10 @@ impl Begins for RowNow {
         held_up: String::new(),
         oldest_unacked_ms: None,
         last_error: String::new(),
+        blocked: None,
+        left_out_for_age: false,
+        lacks_descriptor: false,
+        waits_its_turn: false,
         carried: StreamCounts {
             rotations: 0,
             read_timeouts: 0,
@@ -109,6 +125,20 @@ impl Begins for RowNow {
             lost_bytes: 0,
         },
     };
+}
+
+/// What keeps a stream waiting that is not its own doing.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Blocked {
+    /// Its output takes nothing, for this reason.
+    Output(Arc<str>),
+    /// dockerd is there and gives no answer; so long each question waits for one.
+    Docker {
+        /// In seconds.
+        waited_s: u64,
+    },
+    /// dockerd can't be asked, in words.
+    NoDocker(Arc<str>),
 }
 
 fn is_empty(text: &impl AsRef<str>) -> bool {

@@ -144,6 +144,13 @@ impl Capture {
         }
     }
 
+    /// The opening of a file waits for a descriptor. That changes what is reported of the stream, and not what it does.
+    pub(super) fn file_waits(&mut self, stream: StreamId, file: FileNo, len: Option<u64>) {
+        if let Some(Kind::File(source)) = self.streams.get_mut(&stream).map(|stream| &mut stream.kind) {
+            source.waits_for_descriptor(file, len);
+        }
+    }
+
     /// How many streams there are.
     pub fn stream_count(&self) -> usize {
         self.streams.len()

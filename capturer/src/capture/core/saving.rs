@@ -159,9 +159,7 @@ impl Capture {
             Ok(()) => {
                 self.shared.actions.extend(marks.map(Action::Saved));
                 self.metrics.checkpoint_saves_total.inc();
-                if self.saving.error.take().is_some() {
-                    tracing::info!("the checkpoint is saved again");
-                }
+                self.saving.error = None;
                 self.tracker.on_saved(seq);
                 if self.tracker.dirty_seq() > seq {
                     self.plan_save(now);

@@ -7,8 +7,9 @@ use super::{Capture, READ_BYTES};
 use crate::capture::discover::Discovery;
 use crate::capture::stream::{Kind, State, Stream};
 use crate::model::clock::Now;
-use crate::telemetry::row_words::BLOCKED;
+use crate::model::docker::{EngineFault, EngineTrouble};
 use crate::telemetry::status::{Snapshot, StreamRow};
+use crate::telemetry::stream_row::Blocked;
 
 impl Capture {
     /// Everything the admin server shows.
@@ -36,9 +37,13 @@ impl Capture {
         let silent = self.discovery.as_ref().and_then(Discovery::silence);
         let silent =
             silent.filter(|_| matches!(stream.kind, Kind::Api(_)) && stream.state() == State::Following);
-        if let Some(error) = silent {
+        if let Some(EngineTrouble { fault, text }) = silent {
             row.state = State::Waiting.as_str();
-            row.cause = format!("Docker does not answer: {error}").into();
+            row.cause = format!("Docker does not answer: {text}").into();
+            row.now.blocked = Some(match fault {
+                EngineFault::Silent { waited_s } => Blocked::Docker { waited_s: *waited_s },
+                _ => Blocked::NoDocker(text.as_str().into()),
+            });
         }
         if let Some(held_up) = self.held_up(stream, now) {
             row.now.held_up = held_up;
@@ -48,7 +53,8 @@ impl Capture {
             row.cause = why.into();
         }
         if let Some(cause) = self.held.cause(stream.source.id) {
-            row.cause = format!("{BLOCKED}{cause}").into();
+            row.cause = format!("its output is blocked: {cause}").into();
+            row.now.blocked = Some(Blocked::Output(cause.into()));
             if !row.now.held_up.is_empty() {
                 row.now.held_up.clear();
             }
@@ -63,7 +69,9 @@ impl Capture {
         let sent_ms = stream.oldest_sent_ms().map_or(0, |sent| now.mono_ms.saturating_sub(sent));
         if sent_ms >= SINK_WAITS_MS {
             let seconds = sent_ms / 1000;
-            return Some(format!("{} has not accepted its lines for {seconds} s", sinks()));
+            // A network sink takes lines into its spool; what its other side takes is another matter.
+            let where_to = if outlet.outlet.index > 0 { "put them into its spool" } else { "write them" };
+            return Some(format!("{} has had lines for {seconds} s and could not {where_to}", sinks()));
         }
         let is_behind = stream.state() == State::Following && stream.unread_bytes().0 > 0;
         (is_behind && !outlet.credit.has_room(READ_BYTES)).then(|| {

@@ -145,7 +145,13 @@ fn said(shown: &Map<String, Value>, rows: &[&Map<String, Value>]) -> String {
         let sinks = row.get("sinks").and_then(Value::as_array).into_iter().flatten();
         sinks.filter_map(Value::as_str).collect::<Vec<_>>().join(", ")
     };
-    let others: Vec<String> = others.iter().map(|row| format!("{} goes on", sinks(row))).collect();
+    let others: Vec<String> = others
+        .iter()
+        .map(|row| match text(row, "besides") {
+            "" => format!("{} goes on", sinks(row)),
+            besides => besides.to_owned(),
+        })
+        .collect();
     format!("{}; {}", says(shown), others.join("; "))
 }
 
@@ -227,6 +233,10 @@ mod tests {
         ];
         let sources = sources(&rows, "", Order::Trouble);
         assert_eq!(sources[0].what, "loki waits: the spool is full; local_file goes on");
+        let mut rows = rows;
+        rows[0].insert("besides".to_owned(), "lines for x wait in its spool".into());
+        let sources = super::sources(&rows, "", Order::Trouble);
+        assert_eq!(sources[0].what, "loki waits: the spool is full; lines for x wait in its spool");
     }
 
     /// Whoever looks at three hundred sources wants the worst of them first, and amber ones before those that are well.

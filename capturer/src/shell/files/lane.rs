@@ -24,7 +24,7 @@ use super::report::PatternReport;
 use super::unpack::Unpacker;
 use super::waiting::Waiting;
 use super::{Alive, Answers, FilesAnswer, OpenFile, Request, Unwatched};
-use crate::capture::io::{FileError, FileNo, LaneId, NO_ROOM};
+use crate::capture::io::{FileError, FileNo, LaneId};
 use crate::ledger::claims::{Claimed, Claims};
 use crate::model::record::StreamId;
 use crate::settings::FileSet;
@@ -284,10 +284,10 @@ impl Worker {
         let Request::Open { stream, file, directory, found, expected, owner } = request else { return None };
         let beat = || self.progress.beat();
         let result = look::open(&directory, &found, &expected, &self.claims, &beat);
-        if matches!(&result, Err(FileError::Other { cause, .. }) if cause == NO_ROOM) {
+        if let Err(FileError::NoDescriptor { len, .. }) = result {
             self.waiting.push(Request::Open { stream, file, directory, found, expected, owner });
             self.progress.state().without_room = self.waiting.len();
-            return None;
+            return Some(FilesAnswer::Waits { stream, file, len });
         }
         let result = result.map(|(descriptor, mut opened)| {
             opened.lane = self.lane;

@@ -153,6 +153,15 @@ pub enum FilesAnswer {
         /// The file that was opened.
         result: Result<(OpenFile, OpenedFile), FileError>,
     },
+    /// The [`Request::Open`] waits for a descriptor; its answer comes later.
+    Waits {
+        /// The stream that asks.
+        stream: StreamId,
+        /// Number of the file.
+        file: FileNo,
+        /// How long it is, if it was seen.
+        len: Option<u64>,
+    },
     /// The answer to [`Request::Read`].
     Read {
         /// The stream that asks.

@@ -73,6 +73,8 @@ pub struct Link {
     pub idle: bool,
     /// It is no text, and passed over.
     pub left_out: bool,
+    /// Its opening waits for a file descriptor.
+    pub lacks_descriptor: bool,
     /// Whether it holds what another file held.
     pub copy: Copied,
 }
@@ -119,6 +121,7 @@ pub(super) fn link(found: FoundFile) -> Link {
         rewritten: false,
         left_out: false,
         idle: false,
+        lacks_descriptor: false,
         found,
     }
 }

@@ -5,6 +5,7 @@ use super::FileSource;
 use crate::capture::context::{Context, Purpose};
 use crate::capture::stream::chain::{Handle, Link};
 use crate::telemetry::metrics::StreamError;
+use crate::text::over::over;
 
 /// inotify tells of writes by this host alone. What another one writes to a file system that may hang (there is no other
 /// way to tell) is found by looking, this often.
@@ -59,7 +60,11 @@ impl FileSource {
         }
         let after_s = (cx.now.mono_ms - since_ms) / 1000;
         let path = self.path();
-        tracing::info!(path, after_s, "{place} answers again; going on from the position");
+        tracing::info!(
+            path,
+            "{}; reading goes on from the position",
+            over(after_s, &format!("{place} did not answer"))
+        );
     }
 
     /// Where a read of it hangs.

@@ -26,6 +26,21 @@ impl FileSource {
         }
     }
 
+    /// The opening of this file waits for a descriptor; it is so long, if somebody could look.
+    pub fn waits_for_descriptor(&mut self, file: FileNo, len: Option<u64>) {
+        let is_it = |link: &&mut Link| link.handle == Handle::Opening(file);
+        if let Some(link) = self.chain.links.iter_mut().find(is_it) {
+            link.lacks_descriptor = true;
+            link.len = link.len.max(len.unwrap_or(0));
+        }
+    }
+
+    /// The opening of one of its files waits for a file descriptor.
+    pub(super) fn lacks_descriptor(&self) -> bool {
+        let lacks = |link: &Link| matches!(link.handle, Handle::Opening(_)) && link.lacks_descriptor;
+        self.chain.links.iter().any(lacks)
+    }
+
     /// What the open deleted files hold that was not read: nobody can read it once this process has ended.
     pub fn deleted_unread(&self) -> impl Iterator<Item = (String, u64)> + '_ {
         let deleted = self.chain.links.iter().filter(|link| link.deleted && link.unread_bytes() > 0);

@@ -92,6 +92,12 @@ impl FileSource {
         let ignored = self.is_ignored().then_some("older than ignore_older");
         if let Some(left_out) = self.left_out().or(ignored) {
             row.now.left_out = left_out.to_owned();
+            row.now.left_out_for_age = self.left_out().is_none();
+        }
+        if self.lacks_descriptor() {
+            row.now.lacks_descriptor = true;
+        } else if self.waits_to_open && self.files_open() == 0 {
+            row.now.waits_its_turn = true;
         }
         let operation = self.operation();
         if !operation.is_empty() {

@@ -23,7 +23,7 @@ impl FileSource {
                 }
                 has_place = true;
                 let file = cx.new_file();
-                link.handle = Handle::Opening(file);
+                (link.handle, link.lacks_descriptor) = (Handle::Opening(file), false);
                 link.doubted = !link.is_proven();
                 self.asked_ms = cx.now.mono_ms;
                 cx.act(Action::OpenFile {
@@ -102,7 +102,7 @@ pub(super) fn unreadable(error: &FileError) -> SourceEvent {
         FileError::Denied(_) | FileError::NoDirectory(_) | FileError::NotRegular(_) => {
             SourceEvent::Unreadable(error.to_string())
         }
-        FileError::Changed(_) | FileError::Other { .. } => {
+        FileError::Changed(_) | FileError::NoDescriptor { .. } | FileError::Other { .. } => {
             SourceEvent::Failed(StreamError::OpenFailed, error.to_string())
         }
     }
