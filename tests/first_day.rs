@@ -366,9 +366,11 @@ fn each_fault_costs_itself_and_is_named() -> Result<()> {
     }
     let shown = top(&agent, &[])?;
     println!("{shown}");
+    // A sentence goes on below.
+    let shown = shown.split_whitespace().collect::<Vec<_>>().join(" ").to_lowercase();
     for (component, words) in named {
         ensure!(shown.contains(component), "top does not show {component}: {shown}");
-        ensure!(words.iter().all(|word| shown.contains(word)), "{words:?} in {shown}");
+        ensure!(words.iter().all(|word| shown.contains(&word.to_lowercase())), "{words:?} in {shown}");
     }
     ensure!(agent.ask("/readyz")?.0 == 200, "nothing of this keeps the agent from being ready");
 
@@ -416,6 +418,15 @@ fn each_fault_costs_itself_and_is_named() -> Result<()> {
         same("Loki", &loki, &host.secret.name(), &["nobody reads this".to_owned()])?;
         same("files", &files, &host.secret.name(), &["nobody reads this".to_owned()])
     })?;
+    // The log says of each that it is over, in the one form there is.
+    for what in ["secret.log", "An output cannot be written"] {
+        wait_until(&format!("the end of {what} in the log"), PATIENCE, || {
+            let log = agent.log_text()?;
+            let ends = log.lines().any(|line| line.contains("over after ") && line.contains(what));
+            ensure!(ends, "{log}");
+            Ok(())
+        })?;
+    }
     agent.stop()?;
     host.engine.close()
 }

@@ -287,7 +287,7 @@ fn what_is_not_found_is_said() -> Result<()> {
     wait_until("both to be said in the log", DEADLINE, || {
         let log = agent.log_text()?;
         let count = |text: &str| log.lines().filter(|line| line.contains(text)).count();
-        ensure!((count("matches no file"), count("matches a file now")) == (2, 2), "{log}");
+        ensure!((count("matches no file"), count("over after ")) == (2, 2), "{log}");
         anyhow::Ok(())
     })?;
     agent.stop()?;

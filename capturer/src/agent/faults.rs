@@ -1,9 +1,11 @@
 //! What is wrong with files, a sentence each: health has all of them, the log one line when each begins and one when it
 //! ends.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
+use crate::telemetry::status::HealthState;
 use crate::text::counted::{counted, which};
+use crate::text::over::over;
 
 /// Faults of one kind that a sentence names.
 const NAMED_MAX: usize = 5;
@@ -36,17 +38,29 @@ pub(super) enum Kind {
     UnmatchedYet,
     /// inotify is at its limit.
     Unwatched,
+    /// A directory may be entered and not watched.
+    UnwatchedDenied,
 }
 
 impl Kind {
-    /// Nothing is wrong with it.
-    fn is_note(self) -> bool {
-        matches!(self, Kind::LeftOut | Kind::UnmatchedYet)
+    /// Red is for what is lost, or does not arrive although it is there.
+    fn state(self) -> HealthState {
+        match self {
+            Kind::LeftOut | Kind::UnmatchedYet => HealthState::Well,
+            // There is nothing to read, or it is found a little later.
+            Kind::Unmatched | Kind::Unwatched => HealthState::Warning,
+            Kind::Hung
+            | Kind::Unreadable
+            | Kind::NotAFile
+            | Kind::Unlistable
+            | Kind::NotText
+            | Kind::UnwatchedDenied => HealthState::Bad,
+        }
     }
 
     fn sentence(self, count: usize, texts: &str) -> String {
         match self {
-            Kind::Hung | Kind::Unwatched => texts.to_owned(),
+            Kind::Hung | Kind::Unwatched | Kind::UnwatchedDenied => texts.to_owned(),
             Kind::Unreadable => {
                 format!("{} can't be read: {texts}; {CURE_UNREADABLE}", counted(count as u64, "source"))
             }
@@ -79,9 +93,12 @@ impl Kind {
 
     fn begins(self, text: &str) -> String {
         match self {
-            Kind::Hung | Kind::Unwatched | Kind::NotText | Kind::LeftOut | Kind::UnmatchedYet => {
-                text.to_owned()
-            }
+            Kind::Hung
+            | Kind::Unwatched
+            | Kind::UnwatchedDenied
+            | Kind::NotText
+            | Kind::LeftOut
+            | Kind::UnmatchedYet => text.to_owned(),
             Kind::Unreadable => format!("can't be read: {text}; {CURE_UNREADABLE}"),
             Kind::NotAFile => format!("can't be read: {text}; {CURE_NOT_A_FILE}"),
             Kind::Unlistable => {
@@ -93,32 +110,49 @@ impl Kind {
         }
     }
 
-    fn ends(self, name: &str) -> String {
+    /// What was so and is no longer, or is no longer followed.
+    fn was(self, name: &str) -> String {
         match self {
-            Kind::Hung => format!("{name} answers again"),
-            Kind::Unreadable | Kind::NotAFile | Kind::NotText | Kind::LeftOut => {
-                format!("no longer so, or no longer followed: {name}")
-            }
-            Kind::Unlistable => format!("can be listed again: {name}"),
+            Kind::Hung => format!("{name} did not answer"),
+            Kind::Unreadable | Kind::NotAFile => format!("could not be read: {name}"),
+            Kind::NotText | Kind::LeftOut => format!("not text: {name}"),
+            Kind::Unlistable => format!("could not be listed: {name}"),
             Kind::Unmatched | Kind::UnmatchedYet => {
-                format!("a pattern of file_monitor matches a file now: {name}")
+                format!("a pattern of file_monitor matched no file: {name}")
             }
-            Kind::Unwatched => "every directory is watched by inotify".to_owned(),
+            Kind::Unwatched => "directories were not watched, because inotify was at its limit".to_owned(),
+            Kind::UnwatchedDenied => {
+                "directories could not be watched, because they may not be listed".to_owned()
+            }
         }
     }
+}
+
+/// One fault, in words.
+#[derive(Debug)]
+struct Fault {
+    text: String,
+    /// Whose it is, where all there is to say is that there is no permission.
+    denied: Option<String>,
 }
 
 /// What is wrong now.
 #[derive(Debug, Default)]
 pub(super) struct Faults {
-    by_kind: BTreeMap<Kind, BTreeMap<String, String>>,
+    by_kind: BTreeMap<Kind, BTreeMap<String, Fault>>,
     counts: BTreeMap<Kind, usize>,
 }
 
 impl Faults {
     /// `name` tells it from others of its kind.
     pub(super) fn add(&mut self, kind: Kind, name: String, text: String) {
-        self.by_kind.entry(kind).or_default().insert(name, text);
+        self.by_kind.entry(kind).or_default().insert(name, Fault { text, denied: None });
+    }
+
+    /// A source that can't be read for want of a permission.
+    pub(super) fn add_denied(&mut self, whose: String, text: String) {
+        let of_kind = self.by_kind.entry(Kind::Unreadable).or_default();
+        of_kind.insert(text.clone(), Fault { text, denied: Some(whose) });
     }
 
     /// This many there are, though not all are named.
@@ -134,7 +168,12 @@ impl Faults {
 
     /// There is nothing but notes.
     pub(super) fn is_well(&self) -> bool {
-        self.by_kind.keys().all(|kind| kind.is_note())
+        self.state() == HealthState::Well
+    }
+
+    /// As bad as the worst of them.
+    pub(super) fn state(&self) -> HealthState {
+        self.by_kind.keys().map(|kind| kind.state()).max().unwrap_or(HealthState::Well)
     }
 
     /// All of it in a sentence; `None` = nothing is wrong.
@@ -147,10 +186,10 @@ impl Faults {
             if matches!(kind, Kind::Unmatched | Kind::UnmatchedYet) {
                 return kind.sentence(count, &patterns(texts));
             }
-            let named = texts.values().take(NAMED_MAX).map(String::as_str);
-            let denied: Option<Vec<&str>> = named.clone().map(denied).collect();
-            let is_denied = *kind == Kind::Unreadable && denied.is_some();
-            let first = denied.filter(|_| is_denied).unwrap_or_else(|| named.collect());
+            let named = texts.values().take(NAMED_MAX);
+            let denied: Option<Vec<&str>> = named.clone().map(|fault| fault.denied.as_deref()).collect();
+            let is_denied = denied.is_some();
+            let first = denied.unwrap_or_else(|| named.map(|fault| fault.text.as_str()).collect());
             let more = and_more(count.saturating_sub(first.len()));
             // Names alone are one part of the sentence; whole sentences are one each.
             let is_names = is_denied || first.iter().all(|text| !text.contains([':', ' ']));
@@ -166,7 +205,8 @@ impl Faults {
 /// What the log was told.
 #[derive(Debug, Default)]
 pub(super) struct FilesSaid {
-    told: BTreeSet<(Kind, String)>,
+    /// Since when.
+    told: BTreeMap<(Kind, String), u64>,
     /// How many there were of a kind at the last look whose names the log was not told.
     unnamed: BTreeMap<Kind, usize>,
 }
@@ -175,6 +215,8 @@ pub(super) struct FilesSaid {
 #[derive(Debug, PartialEq, Eq)]
 enum FaultLine {
     Begins(String),
+    /// The same of a fault by which no line is lost or waits.
+    Warns(String),
     /// The same of what is no fault.
     Notes(String),
     Ends(String),
@@ -182,44 +224,50 @@ enum FaultLine {
 
 impl FilesSaid {
     /// Tells the log what begins and what ends.
-    pub(super) fn tell(&mut self, faults: &Faults) {
-        for line in self.lines(faults) {
+    pub(super) fn tell(&mut self, now_ms: u64, faults: &Faults) {
+        for line in self.lines(now_ms, faults) {
             match line {
                 FaultLine::Begins(text) => tracing::error!(component = "files", "{text}"),
+                FaultLine::Warns(text) => tracing::warn!(component = "files", "{text}"),
                 FaultLine::Notes(text) => tracing::info!(component = "files", "{text}"),
                 FaultLine::Ends(text) => tracing::info!(component = "files", "{text}"),
             }
         }
     }
 
-    fn lines(&mut self, faults: &Faults) -> Vec<FaultLine> {
+    fn lines(&mut self, now_ms: u64, faults: &Faults) -> Vec<FaultLine> {
         let is_there = |kind: &Kind, name: &String| {
             faults.by_kind.get(kind).is_some_and(|texts| texts.contains_key(name))
         };
         let mut lines = Vec::new();
-        let mut ended: BTreeMap<Kind, Vec<String>> = BTreeMap::new();
-        for (kind, name) in self.told.extract_if(.., |(kind, name)| !is_there(kind, name)) {
-            ended.entry(kind).or_default().push(name);
+        let mut ended: BTreeMap<Kind, Vec<(String, u64)>> = BTreeMap::new();
+        for ((kind, name), since_ms) in self.told.extract_if(.., |(kind, name), _| !is_there(kind, name)) {
+            ended.entry(kind).or_default().push((name, now_ms.saturating_sub(since_ms) / 1000));
         }
         for (kind, names) in ended {
             if names.len() <= LINES_MAX {
-                lines.extend(names.iter().map(|name| FaultLine::Ends(kind.ends(name))));
+                let told = names.iter().map(|(name, seconds)| over(*seconds, &kind.was(name)));
+                lines.extend(told.map(FaultLine::Ends));
             } else {
-                let named = names[..LINES_MAX].join(", ");
+                let longest = names.iter().map(|(_, seconds)| *seconds).max().unwrap_or(0);
+                let named: Vec<&str> = names[..LINES_MAX].iter().map(|(name, _)| name.as_str()).collect();
                 let more = names.len() - LINES_MAX;
-                lines.push(FaultLine::Ends(kind.ends(&format!("{named} and {more} more"))));
+                let named = format!("{} and {more} more", named.join(", "));
+                lines.push(FaultLine::Ends(over(longest, &kind.was(&named))));
             }
         }
         self.unnamed.retain(|kind, _| faults.by_kind.contains_key(kind));
         // What may come in a minute is no news yet.
         for (kind, texts) in faults.by_kind.iter().filter(|(kind, _)| **kind != Kind::UnmatchedYet) {
             let mut new = Vec::new();
-            for (name, text) in texts {
-                if self.told.len() < TOLD_MAX && self.told.insert((*kind, name.clone())) {
-                    new.push(text.as_str());
+            for (name, fault) in texts {
+                let key = (*kind, name.clone());
+                if self.told.len() < TOLD_MAX && !self.told.contains_key(&key) {
+                    self.told.insert(key, now_ms);
+                    new.push(fault.text.as_str());
                 }
             }
-            let named = self.told.iter().filter(|(of, _)| of == kind).count();
+            let named = self.told.keys().filter(|(of, _)| of == kind).count();
             let unnamed = faults.number(*kind) - named;
             let before = self.unnamed.insert(*kind, unnamed).unwrap_or_default();
             // What has a name now may have been counted before without one.
@@ -239,7 +287,11 @@ impl FilesSaid {
                     vec![kind.sentence(begun, &names)]
                 }
             };
-            let line = if kind.is_note() { FaultLine::Notes } else { FaultLine::Begins };
+            let line = match kind.state() {
+                HealthState::Well => FaultLine::Notes,
+                HealthState::Warning => FaultLine::Warns,
+                HealthState::Bad => FaultLine::Begins,
+            };
             lines.extend(texts.into_iter().map(line));
         }
         lines
@@ -252,17 +304,13 @@ fn and_more(count: usize) -> String {
 }
 
 /// All names first, for the number before them is of names, and then what is to be said of some.
-fn patterns(texts: &BTreeMap<String, String>) -> String {
+fn patterns(texts: &BTreeMap<String, Fault>) -> String {
     let names: Vec<&str> = texts.keys().take(NAMED_MAX).map(String::as_str).collect();
     let more = and_more(texts.len() - names.len());
-    let said = texts.iter().filter(|(name, text)| name != text).map(|(_, text)| format!("; {text}"));
+    let said = texts.iter().filter(|(name, fault)| **name != fault.text);
+    let said = said.map(|(_, fault)| format!("; {}", fault.text));
     let said: String = said.take(NAMED_MAX).collect();
     format!("{}{more}{said}", names.join(", "))
-}
-
-/// Whose text says only that there is no permission.
-fn denied(text: &str) -> Option<&str> {
-    text.split_once(": no permission to read ").map(|(whose, _)| whose)
 }
 
 #[cfg(test)]
@@ -292,7 +340,7 @@ mod tests {
         let mut lines = |names: &[&str]| {
             let mut faults = Faults::default();
             names.iter().for_each(|name| faults.add(Kind::Unmatched, (*name).to_owned(), (*name).to_owned()));
-            let lines = said.lines(&faults);
+            let lines = said.lines(1_000, &faults);
             let ends = lines.iter().filter(|line| matches!(line, FaultLine::Ends(_))).count();
             (lines.len() - ends, ends)
         };
@@ -323,7 +371,7 @@ mod tests {
             faults.add(Kind::Unreadable, name.clone(), format!("container {name}: Permission denied"));
         }
         let mut said = FilesSaid::default();
-        let lines = said.lines(&faults);
+        let lines = said.lines(1_000, &faults);
         let [FaultLine::Begins(text)] = &lines[..] else { panic!("{lines:?}") };
         assert!(
             text.starts_with("200 sources can't be read: container web-000: Permission denied; "),
@@ -331,9 +379,9 @@ mod tests {
         );
         assert!(text.contains("web-002") && !text.contains("web-003"), "{text}");
         assert!(text.contains("and 197 more, see /health; give the agent the right"), "{text}");
-        let lines = said.lines(&Faults::default());
+        let lines = said.lines(1_000, &Faults::default());
         let [FaultLine::Ends(text)] = &lines[..] else { panic!("{lines:?}") };
-        assert_eq!(text, "no longer so, or no longer followed: web-000, web-001, web-002 and 197 more");
+        assert_eq!(text, "over after 0 s: could not be read: web-000, web-001, web-002 and 197 more");
     }
 
     /// The core names fifty; the number is of all, and what was counted once is not counted again.
@@ -346,7 +394,7 @@ mod tests {
                 faults.add(Kind::Unreadable, format!("f{at:03}"), format!("f{at:03}"));
             });
             faults.count(Kind::Unreadable, count - first);
-            let lines = said.lines(&faults);
+            let lines = said.lines(1_000, &faults);
             let begins = lines.into_iter().filter_map(|line| match line {
                 FaultLine::Begins(text) => Some(text.split(" can't").next().unwrap_or_default().to_owned()),
                 _ => None,
@@ -375,7 +423,7 @@ mod tests {
         let mut faults = Faults::default();
         faults.add(Kind::LeftOut, "wtmp".to_owned(), "wtmp is not text and is left out".to_owned());
         assert!(faults.is_well() && faults.health().is_some_and(|text| text.contains("wtmp")));
-        let told = FilesSaid::default().lines(&faults);
+        let told = FilesSaid::default().lines(1_000, &faults);
         assert!(matches!(&told[..], [FaultLine::Notes(_)]), "{told:?}");
         faults.add(Kind::Unreadable, "a".to_owned(), "a".to_owned());
         assert!(!faults.is_well());
@@ -386,14 +434,52 @@ mod tests {
     fn a_missing_permission_is_said_once() {
         let mut faults = Faults::default();
         for name in ["/a", "/b"] {
-            let text = format!("file {name}: no permission to read {name}");
-            faults.add(Kind::Unreadable, text.clone(), text);
+            faults.add_denied(format!("file {name}"), format!("file {name}: no permission to read {name}"));
         }
         let text = faults.health().unwrap();
         assert!(
             text.starts_with("2 sources can't be read (no permission): file /a, file /b; give"),
             "{text}"
         );
+    }
+
+    /// Red is for what is lost or does not arrive; a pattern that matches no file was red.
+    #[test]
+    fn it_is_as_bad_as_the_worst_of_it() {
+        let state = |kinds: &[Kind]| {
+            let mut faults = Faults::default();
+            kinds.iter().for_each(|kind| faults.add(*kind, "x".to_owned(), "x".to_owned()));
+            faults.state()
+        };
+        assert_eq!(state(&[]), HealthState::Well);
+        assert_eq!(state(&[Kind::LeftOut, Kind::UnmatchedYet]), HealthState::Well);
+        assert_eq!(state(&[Kind::LeftOut, Kind::Unmatched, Kind::Unwatched]), HealthState::Warning);
+        assert_eq!(state(&[Kind::Unmatched, Kind::Unreadable]), HealthState::Bad);
+        assert_eq!(state(&[Kind::UnwatchedDenied]), HealthState::Bad);
+    }
+
+    /// Each kind begins and ends, and all ends have the form that the log has for every fault.
+    #[test]
+    fn the_end_of_every_kind_has_one_form() {
+        for kind in [
+            Kind::Hung,
+            Kind::Unreadable,
+            Kind::NotAFile,
+            Kind::Unlistable,
+            Kind::NotText,
+            Kind::LeftOut,
+            Kind::Unmatched,
+            Kind::Unwatched,
+            Kind::UnwatchedDenied,
+        ] {
+            let mut faults = Faults::default();
+            faults.add(kind, "x".to_owned(), "x".to_owned());
+            let mut said = FilesSaid::default();
+            assert_eq!(said.lines(1_000, &faults).len(), 1, "{kind:?}");
+            let ended = said.lines(13_000, &Faults::default());
+            let [FaultLine::Ends(text)] = &ended[..] else { panic!("{kind:?}: {ended:?}") };
+            assert!(text.starts_with("over after 12 s: "), "{kind:?}: {text}");
+        }
     }
 
     #[test]

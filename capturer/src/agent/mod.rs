@@ -319,7 +319,7 @@ impl Process {
                 let turning = self.open(Arc::clone(&old)).with_context(|| {
                     format!("{text}; and the previous config could not be started again either")
                 })?;
-                self.status.set_health(CONFIG, false, text.clone());
+                self.status.set_warning(CONFIG, text.clone());
                 (turning, old, ReloadResult::Failed, ReloadOutcome::Failed(text))
             }
         };

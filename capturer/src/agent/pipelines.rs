@@ -128,7 +128,8 @@ fn by_step(drops: &Drops) -> String {
 pub(super) struct Unused {
     /// Since when all sources are known.
     since_ms: Option<u64>,
-    told: BTreeSet<String>,
+    /// Since when, by name.
+    told: BTreeMap<String, u64>,
 }
 
 /// What is to be said of them.
@@ -138,8 +139,8 @@ pub(super) struct UnusedSaid {
     pub texts: Vec<String>,
     /// Those of them that are new.
     pub begin: Vec<String>,
-    /// Names of pipelines that take something now.
-    pub end: Vec<String>,
+    /// Pipelines that take something now, and for how many seconds they did not.
+    pub end: Vec<(String, u64)>,
 }
 
 impl Unused {
@@ -151,19 +152,21 @@ impl Unused {
         is_used: impl Fn(&str) -> bool,
     ) -> UnusedSaid {
         let mut said = UnusedSaid::default();
-        if now_ms < *self.since_ms.get_or_insert(now_ms) + LEAST_MS {
+        let since_ms = self.since_ms.get_or_insert(now_ms);
+        if now_ms < *since_ms + LEAST_MS {
             return said;
         }
         for pipeline in &settings.pipelines {
             let name = &pipeline.name;
             if is_used(name) {
-                said.end.extend(self.told.take(name));
+                let told = self.told.remove(name);
+                said.end.extend(told.map(|since_ms| (name.clone(), now_ms.saturating_sub(since_ms) / 1000)));
             } else if !pipeline.may_be_unused(&settings.file_monitor.files) {
                 let text = format!(
                     "pipeline {name} takes nothing: its match fits no source that is followed, or a pipeline before it takes them \
                      all; capturer check shows what the patterns match"
                 );
-                if self.told.insert(name.clone()) {
+                if self.told.insert(name.clone(), *since_ms).is_none() {
                     said.begin.push(text.clone());
                 }
                 said.texts.push(text);
@@ -201,7 +204,7 @@ mod tests {
         let said = unused.look(62_000, &settings, |_| false);
         assert_eq!((said.texts.len(), said.begin.len(), said.end.len()), (1, 0, 0), "the log has it once");
         let said = unused.look(63_000, &settings, |name| name == "pay");
-        assert_eq!(said, UnusedSaid { end: vec!["pay".to_owned()], ..UnusedSaid::default() });
+        assert_eq!(said, UnusedSaid { end: vec![("pay".to_owned(), 62)], ..UnusedSaid::default() });
         assert_eq!(unused.look(64_000, &settings, |name| name == "pay"), UnusedSaid::default());
         // Its files may be missing, says the config.
         let paths = vec![PathPattern::new("/logs/*").unwrap()];

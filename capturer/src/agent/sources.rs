@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use super::faults::{Faults, Kind};
 use super::turn::{LOOK_MS, Loop};
-use crate::capture::core::look::Named;
+use crate::capture::core::look::{Named, UnreadableSource};
 use crate::capture::discover::Unmatched;
 use crate::capture::io::Event;
 use crate::model::clock::Now;
@@ -17,14 +17,23 @@ use crate::shell::files::{Hung, Unwatched};
 use crate::telemetry::losses;
 use crate::telemetry::metrics::PassedOver;
 use crate::telemetry::metrics::UnreadableReason;
+use crate::telemetry::status::HealthState;
+use crate::telemetry::told::Told;
 use crate::text::counted::{counted, named, which};
+use crate::text::over::over;
 
 /// What health says of files as a rule.
 const FILES_WELL: &str = "everything to be read can be read";
 
-/// What was said last of each component, so that the log has it once.
+/// What was said last of each component, so that the log has the beginning and the end of each fault once.
 #[derive(Default)]
-pub(super) struct Said(BTreeMap<(&'static str, About), bool>);
+pub(super) struct Said(BTreeMap<(&'static str, About), Fault>);
+
+/// What is wrong with a component.
+struct Fault {
+    since_ms: u64,
+    what: String,
+}
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum About {
@@ -34,10 +43,35 @@ enum About {
     Note,
 }
 
+/// What the log does not have yet.
+#[derive(Debug, PartialEq, Eq)]
+enum News {
+    None,
+    Begins,
+    /// With the line that says so.
+    Ends(String),
+}
+
 impl Said {
-    /// Whether this is news: the first time that it is not well, or that it is well again.
-    fn is_news(&mut self, component: &'static str, about: About, ok: bool) -> bool {
-        self.0.insert((component, about), ok).unwrap_or(true) != ok
+    /// Whether it is news that the component is well, or is not and why.
+    fn news(&mut self, now_ms: u64, of: (&'static str, About), fault: Option<&str>) -> News {
+        match (fault, self.0.contains_key(&of)) {
+            (Some(message), false) => {
+                let what = match of.1 {
+                    About::Health => Told::of(of.0, message).title,
+                    About::Note => message.split([';', ':']).next().unwrap_or_default().to_owned(),
+                };
+                self.0.insert(of, Fault { since_ms: now_ms, what });
+                News::Begins
+            }
+            (None, true) => {
+                let fault = self.0.remove(&of);
+                let told =
+                    fault.map(|Fault { since_ms, what }| over(now_ms.saturating_sub(since_ms) / 1000, &what));
+                told.map_or(News::None, News::Ends)
+            }
+            _ => News::None,
+        }
     }
 }
 
@@ -45,7 +79,7 @@ impl Loop<'_> {
     /// Says what there is to say, and answers what the core must know of file systems that hang.
     pub fn look_at_sources(&mut self, now: Now) -> Vec<Event> {
         self.tell_losses(now);
-        let waiting = self.tell_descriptors();
+        let waiting = self.tell_descriptors(now);
         self.tell_streams(now, waiting);
         let unread = self.tell_containers(now);
         self.tell_pipelines(now);
@@ -87,15 +121,25 @@ impl Loop<'_> {
         );
     }
 
-    fn tell(&mut self, component: &'static str, ok: bool, message: String) {
-        if self.said.is_news(component, About::Health, ok) {
-            if ok {
-                tracing::info!(component, "{message}");
-            } else {
-                tracing::error!(component, "{message}");
-            }
+    /// How a component is. A warning is a fault by which no line is lost or waits.
+    fn tell(&mut self, now: Now, component: &'static str, state: HealthState, message: String) {
+        let fault = (state != HealthState::Well).then_some(message.as_str());
+        match self.said.news(now.mono_ms, (component, About::Health), fault) {
+            // The log has the end of a fault from Status.
+            News::None | News::Ends(_) => {}
+            News::Begins if state == HealthState::Warning => tracing::warn!(component, "{message}"),
+            News::Begins => tracing::error!(component, "{message}"),
         }
-        self.process.status.set_health(component, ok, message);
+        self.process.status.set_state(component, state, message);
+    }
+
+    /// The same of what is no fault and should be read; `None` = there is nothing to read any more.
+    fn log_note(&mut self, now: Now, component: &'static str, note: Option<&str>) {
+        match self.said.news(now.mono_ms, (component, About::Note), note) {
+            News::None => {}
+            News::Ends(over) => tracing::info!(component, "{over}"),
+            News::Begins => tracing::warn!(component, "{}", note.unwrap_or_default()),
+        }
     }
 
     fn tell_losses(&mut self, now: Now) {
@@ -131,7 +175,8 @@ impl Loop<'_> {
                 which(count as u64, "reads", "read")
             ),
         };
-        self.tell("streams", count == 0, message);
+        let state = if count == 0 { HealthState::Well } else { HealthState::Bad };
+        self.tell(now, "streams", state, message);
     }
 
     /// Which containers are captured, which are not although they should be, and which names match none. Gives how many
@@ -144,11 +189,12 @@ impl Loop<'_> {
         let unread = self.capture.unread_containers(now);
         let unmatched = self.capture.unmatched_names(now);
         let well = super::turn::captured(self.process.metrics.containers_monitored.get() as u64);
-        let (mut faults, mut notes) = (Vec::new(), Vec::new());
+        let (mut faults, mut notes, mut warnings) = (Vec::new(), Vec::new(), Vec::new());
         match unmatched {
             None => {}
+            // A typo, or they do not run yet: no line is lost by that.
             Some(Unmatched::All(names)) => {
-                faults.push(format!(
+                warnings.push(format!(
                     "no container matches {names}, so none is captured; compare with docker ps{}",
                     regex_hint(&names)
                 ));
@@ -160,16 +206,24 @@ impl Loop<'_> {
         faults.extend([unread.faults, unread.replaced].into_iter().filter(|text| !text.is_empty()));
         notes.extend(Some(unread.notes).filter(|text| !text.is_empty()));
         notes.extend(self.skipped_by_docker(&unread.local));
-        if faults.is_empty() && !notes.is_empty() {
-            self.tell_note("containers", format!("{}; {well}", notes.join("; ")));
+        let state = match (faults.is_empty(), warnings.is_empty()) {
+            (false, _) => HealthState::Bad,
+            (true, false) => HealthState::Warning,
+            (true, true) => HealthState::Well,
+        };
+        if state == HealthState::Well && !notes.is_empty() {
+            self.tell_note(now, "containers", format!("{}; {well}", notes.join("; ")));
             return unread.counts;
         }
-        self.said.is_news("containers", About::Note, true);
-        let ok = faults.is_empty();
-        faults.append(&mut notes);
-        let message =
-            if ok { format!("{well}, as configured") } else { format!("{}; {well}", faults.join("; ")) };
-        self.tell("containers", ok, message);
+        self.log_note(now, "containers", None);
+        let message = match state {
+            HealthState::Well => format!("{well}, as configured"),
+            _ => {
+                let all = faults.into_iter().chain(warnings).chain(notes);
+                format!("{}; {well}", all.collect::<Vec<_>>().join("; "))
+            }
+        };
+        self.tell(now, "containers", state, message);
         unread.counts
     }
 
@@ -191,9 +245,7 @@ impl Loop<'_> {
             tracing::warn!(component = "pipelines", "{text}");
         }
         let said = self.pipelines.look(now.mono_ms, &drops);
-        if self.said.is_news("pipelines", About::Note, !said.note) && said.note {
-            tracing::warn!(component = "pipelines", "{}", said.text);
-        }
+        self.log_note(now, "pipelines", said.note.then_some(&*said.text));
         let is_note = said.note || !unused.is_empty();
         let texts = unused.into_iter().chain(Some(said.text)).filter(|text| !text.is_empty());
         let text = texts.collect::<Vec<_>>().join("; ");
@@ -214,22 +266,22 @@ impl Loop<'_> {
         for text in said.begin {
             tracing::warn!(component = "pipelines", "{text}");
         }
-        for name in said.end {
-            tracing::info!(component = "pipelines", "pipeline {name} takes a source now");
+        for (name, seconds) in said.end {
+            let text = over(seconds, &format!("pipeline {name} took nothing"));
+            tracing::info!(component = "pipelines", "{text}");
         }
         said.texts
     }
 
     /// The component is well; who reads health, and the log, is told all the same.
-    fn tell_note(&mut self, component: &'static str, message: String) {
-        if self.said.is_news(component, About::Note, false) {
-            tracing::warn!(component, "{message}");
-        }
+    fn tell_note(&mut self, now: Now, component: &'static str, message: String) {
+        self.log_note(now, component, Some(&message));
+        self.said.news(now.mono_ms, (component, About::Health), None);
         self.process.status.set_note(component, message);
     }
 
     /// Answers how many files wait for a descriptor.
-    fn tell_descriptors(&mut self) -> usize {
+    fn tell_descriptors(&mut self, now: Now) -> usize {
         let waiting = self.shell.files_waiting();
         let limit = descriptors::limit();
         self.process.metrics.file_descriptors_limit.set(limit as i64);
@@ -247,7 +299,13 @@ impl Loop<'_> {
             let open = self.process.metrics.file_descriptors_open.get();
             format!("{open} of at most {limit} file descriptors were open at the last look; enough are free")
         };
-        self.tell("descriptors", !is_full, message);
+        let state = match (is_full, waiting) {
+            (false, _) => HealthState::Well,
+            // The reserve is in use, and nobody waits yet.
+            (true, 0) => HealthState::Warning,
+            (true, _) => HealthState::Bad,
+        };
+        self.tell(now, "descriptors", state, message);
         waiting
     }
 
@@ -287,9 +345,13 @@ impl Loop<'_> {
         for hung in &hung {
             faults.add(Kind::Hung, hung.place.clone(), describe(hung));
         }
-        for (reason, text) in unreadable {
-            let is_file = reason != UnreadableReason::NotRegular;
-            faults.add(if is_file { Kind::Unreadable } else { Kind::NotAFile }, text.clone(), text);
+        for UnreadableSource { reason, whose, why } in unreadable {
+            let text = format!("{whose}: {why}");
+            match reason {
+                UnreadableReason::NotRegular => faults.add(Kind::NotAFile, text.clone(), text),
+                UnreadableReason::Permission => faults.add_denied(whose, text),
+                _ => faults.add(Kind::Unreadable, text.clone(), text),
+            }
         }
         for (kind, count) in [(Kind::Unreadable, count), (Kind::NotAFile, not_files)] {
             faults.count(kind, count);
@@ -323,14 +385,16 @@ impl Loop<'_> {
                 which(denied as u64, "log is", "logs are"),
                 LOOK_MS / 1000
             );
-            faults.add(Kind::Unwatched, "denied".to_owned(), text);
+            faults.add(Kind::UnwatchedDenied, String::new(), text);
         }
-        self.files_said.tell(&faults);
-        let message = faults.health().unwrap_or_else(|| FILES_WELL.to_owned());
-        if faults.is_well() && message != FILES_WELL {
-            self.process.status.set_note("files", message);
-        } else {
-            self.process.status.set_health("files", faults.is_well(), message);
+        self.files_said.tell(now.mono_ms, &faults);
+        match (faults.state(), faults.health()) {
+            (HealthState::Well, Some(note)) => self.process.status.set_note("files", note),
+            (state, message) => {
+                // The log has a line for each of them.
+                let message = message.unwrap_or_else(|| FILES_WELL.to_owned());
+                let _ = self.process.status.put("files", state, message);
+            }
         }
         let told = hung.into_iter().flat_map(|Hung { place, operation, streams, .. }| {
             streams.into_iter().map(move |stream| Event::FileHung {
@@ -353,4 +417,24 @@ fn describe(hung: &Hung) -> String {
     let (age, waiting) = (age.as_secs(), streams.len() as u64);
     let waiting = format!("{} {}", counted(waiting, "stream"), which(waiting, "waits", "wait"));
     format!("{place} has not answered {operation} for {age} s ({waiting}): {cure}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_log_has_the_beginning_and_the_end_of_a_fault_once() {
+        let mut said = Said::default();
+        let of = ("descriptors", About::Health);
+        assert_eq!(said.news(1_000, of, None), News::None);
+        assert_eq!(said.news(2_000, of, Some("4 files wait")), News::Begins);
+        assert_eq!(said.news(3_000, of, Some("5 files wait")), News::None);
+        assert_eq!(said.news(3_000, ("descriptors", About::Note), Some("1 note; more")), News::Begins);
+        let ends = "over after 12 s: File descriptors are running out".to_owned();
+        assert_eq!(said.news(14_500, of, None), News::Ends(ends));
+        assert_eq!(said.news(15_000, of, None), News::None);
+        let ends = "over after 9 s: 1 note".to_owned();
+        assert_eq!(said.news(12_000, ("descriptors", About::Note), None), News::Ends(ends));
+    }
 }

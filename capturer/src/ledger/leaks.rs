@@ -112,8 +112,8 @@ pub struct Leak {
 pub struct Detector {
     suspects: BTreeMap<(Fault, i32, u64), u64>,
     amounts: BTreeMap<(Resource, String), u64>,
-    /// Texts of the leaks of the last look, by what they are about.
-    standing: BTreeMap<String, String>,
+    /// Since when the leaks of the last look stand, and their texts, by what they are about.
+    standing: BTreeMap<String, (u64, String)>,
 }
 
 /// What a look changed.
@@ -123,8 +123,8 @@ pub struct LeakReport {
     pub leaks: Vec<Leak>,
     /// Those that are new, each to be said once.
     pub new: Vec<String>,
-    /// Those that are gone since the last look.
-    pub gone: Vec<String>,
+    /// Those that are gone since the last look, each with how many seconds it stood.
+    pub gone: Vec<(u64, String)>,
 }
 
 impl Detector {
@@ -188,8 +188,11 @@ impl Detector {
         let fresh = standing.iter().filter(|(about, _)| !self.standing.contains_key(*about));
         verdict.new = fresh.map(|(_, text)| text.clone()).collect();
         let gone = self.standing.iter().filter(|(about, _)| !standing.contains_key(*about));
-        verdict.gone = gone.map(|(_, text)| text.clone()).collect();
-        self.standing = standing;
+        let stood = |since_ms: &u64| now_ms.saturating_sub(*since_ms) / 1000;
+        verdict.gone = gone.map(|(_, (since_ms, text))| (stood(since_ms), text.clone())).collect();
+        let since = |about: &String| self.standing.get(about).map_or(now_ms, |(since_ms, _)| *since_ms);
+        self.standing =
+            standing.into_iter().map(|(about, text)| (about.clone(), (since(&about), text))).collect();
         verdict
     }
 }

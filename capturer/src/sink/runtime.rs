@@ -358,8 +358,8 @@ impl Worker {
         for News { id, text, outputs, is_new } in lanes.look() {
             match &text {
                 Some(text) if is_new => tracing::warn!(component = %self.component, "{text}"),
-                None => tracing::info!(component = %self.component, "an output that hung answers again"),
-                Some(_) => {}
+                // Health says that, and the log with it.
+                Some(_) | None => {}
             }
             let text = text.map(|text| {
                 format!("{text}; their sources wait, and no line is lost while their log files are kept")

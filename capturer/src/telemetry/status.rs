@@ -12,11 +12,13 @@ use std::time::{Duration, Instant};
 use serde::Serialize;
 
 use crate::ledger::table::FdTable;
+use crate::model::docker::EngineFault;
 use crate::telemetry::profile::Profiles;
 use crate::telemetry::reload_requests::ReloadRequests;
 pub use crate::telemetry::stream_row::{StreamCounts, StreamRow};
 use crate::telemetry::taps::Taps;
 use crate::telemetry::told::Told;
+use crate::text::over::over;
 
 /// What the capture loop knows at one moment. Plain data, made by the pure core.
 #[derive(Clone, Debug, Default)]
@@ -45,8 +47,22 @@ pub struct DockerRow {
     /// Why not reachable; empty if it is.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub error: String,
+    /// The same as a kind, by which rows are worded.
+    #[serde(skip)]
+    pub fault: EngineFault,
     /// Running containers seen.
     pub containers: u64,
+}
+
+/// How bad it is with a component.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum HealthState {
+    /// It is well.
+    Well,
+    /// It is not, and no line is lost or waits for that: amber.
+    Warning,
+    /// It is not, and lines are lost, wait or do not come: red.
+    Bad,
 }
 
 /// Health of one component, as it told itself.
@@ -62,6 +78,12 @@ pub struct Health {
     /// It is not well, and no line is lost or waits for that: a page must not look as in an outage.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub warning: bool,
+    /// Since when it is as it is (milliseconds since the agent began).
+    #[serde(skip)]
+    pub since_ms: u64,
+    /// What those lines wait for that a network sink has in its spool; empty = none waits.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub waits_for: String,
     /// The same for who has five seconds; made when somebody looks, of what is not well or a note.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub told: Option<Told>,
@@ -70,7 +92,15 @@ pub struct Health {
 impl Health {
     /// Without a note, and no mere warning.
     pub fn new(ok: bool, message: impl Into<String>) -> Health {
-        Health { ok, message: message.into(), note: false, warning: false, told: None }
+        Health {
+            ok,
+            message: message.into(),
+            note: false,
+            warning: false,
+            since_ms: 0,
+            waits_for: String::new(),
+            told: None,
+        }
     }
 }
 
@@ -246,21 +276,61 @@ impl Status {
         self.last_snapshot()
     }
 
-    /// A component tells how it is.
+    /// A component tells how it is. If a fault of it has ended, the log says so.
     pub fn set_health(&self, component: &str, ok: bool, message: impl Into<String>) {
-        lock(&self.health).insert(component.to_owned(), Health::new(ok, message));
+        self.set_state(component, if ok { HealthState::Well } else { HealthState::Bad }, message);
+    }
+
+    /// A component is not well, and lines arrive all the same.
+    pub fn set_warning(&self, component: &str, message: impl Into<String>) {
+        self.set_state(component, HealthState::Warning, message);
+    }
+
+    /// A component tells how it is, and how bad that is.
+    pub fn set_state(&self, component: &str, state: HealthState, message: impl Into<String>) {
+        if let Some(over) = self.put(component, state, message) {
+            tracing::info!(component, "{over}");
+        }
     }
 
     /// A component is well, and has something to say that should be read all the same.
     pub fn set_note(&self, component: &str, message: impl Into<String>) {
         let health = Health { note: true, ..Health::new(true, message) };
-        lock(&self.health).insert(component.to_owned(), health);
+        if let Some(over) = self.insert(component, health) {
+            tracing::info!(component, "{over}");
+        }
     }
 
-    /// A component is not well, and lines arrive all the same.
-    pub fn set_warning(&self, component: &str, message: impl Into<String>) {
-        let health = Health { warning: true, ..Health::new(false, message) };
-        lock(&self.health).insert(component.to_owned(), health);
+    /// The same as [`Status::set_state`] without a line of the log: answers the line that says that its fault has ended.
+    #[must_use]
+    pub fn put(&self, component: &str, state: HealthState, message: impl Into<String>) -> Option<String> {
+        let warning = state == HealthState::Warning;
+        self.insert(component, Health { warning, ..Health::new(state == HealthState::Well, message) })
+    }
+
+    fn insert(&self, component: &str, mut health: Health) -> Option<String> {
+        let now_ms = self.elapsed_ms();
+        health.since_ms = now_ms;
+        let mut all = lock(&self.health);
+        let mut ended = None;
+        if let Some(fault) = all.get(component).filter(|before| !before.ok) {
+            if health.ok {
+                let what = Told::of(component, &fault.message).title;
+                ended = Some(over(now_ms.saturating_sub(fault.since_ms) / 1000, &what));
+            } else {
+                health.since_ms = fault.since_ms;
+            }
+        }
+        all.insert(component.to_owned(), health);
+        ended
+    }
+
+    /// What the lines of a component's spool wait for.
+    pub fn set_waits_for(&self, component: &str, text: &str) {
+        if let Some(health) = lock(&self.health).get_mut(component).filter(|health| health.waits_for != text)
+        {
+            text.clone_into(&mut health.waits_for);
+        }
     }
 
     /// A component is no more.
@@ -371,6 +441,35 @@ mod tests {
         status.publish(streams(1));
         status.on_ask(Box::new(|| {}));
         assert_eq!(status.fresh_snapshot(Duration::from_millis(10)).streams.len(), 1);
+    }
+
+    /// Seven wordings of the end of a fault once stood in the log. Now whoever is well again has it said here.
+    #[test]
+    fn the_end_of_every_components_fault_has_one_form() {
+        let status = Status::default();
+        for (component, message, what) in [
+            ("docker", "Docker has not answered for 9 s", "Docker does not answer"),
+            ("checkpoint", "no room", "Positions cannot be saved"),
+            ("config", "no", "The new config was refused"),
+            ("streams", "2 streams read nothing", "Streams are stuck"),
+            ("descriptors", "4 files wait", "File descriptors are running out"),
+            ("containers", "no container matches x", "No container matches a pattern"),
+            ("sink_local_file", "No space left on device", "Disk full: outputs cannot be written"),
+            ("sink_stdout", "no", "Standard output cannot be written"),
+            ("sink_loki", "the spool is full", "The spool is full"),
+            ("sink_loki_delivery", "status 401", "Loki refuses the login (401)"),
+            ("losses", "lines were lost: 3 bytes, x", "Lines were lost: 3 bytes"),
+            ("leak_detector", "x leaks a file descriptor", "The agent leaks a file descriptor"),
+            ("probe", "the last look failed", "probe"),
+        ] {
+            for state in [HealthState::Bad, HealthState::Warning] {
+                assert_eq!(status.put(component, HealthState::Well, "well"), None, "{component}");
+                assert_eq!(status.put(component, state, message), None, "{component}");
+                assert_eq!(status.put(component, state, message), None, "{component}: as before");
+                let ended = status.put(component, HealthState::Well, "well");
+                assert_eq!(ended, Some(format!("over after 0 s: {what}")), "{component}");
+            }
+        }
     }
 
     /// What a reload took away must not be waited for, nor alarm.

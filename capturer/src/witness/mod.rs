@@ -28,7 +28,8 @@ use crate::model::clock::Now;
 use crate::model::record::StreamKey;
 use crate::settings::Settings;
 use crate::telemetry::metrics::Metrics;
-use crate::telemetry::status::Status;
+use crate::telemetry::status::{HealthState, Status};
+use crate::text::over::over;
 use crate::witness::probe::{Options, Owners, Probe, Reading, Tier};
 use dockerd::Dockerd;
 use facts::Start;
@@ -306,8 +307,8 @@ impl Witness {
         for text in &verdict.new {
             tracing::error!("a leak: {text}");
         }
-        for text in &verdict.gone {
-            tracing::info!("a leak is gone: {text}");
+        for (seconds, text) in &verdict.gone {
+            tracing::info!("{}", over(*seconds, &format!("a leak: {text}")));
         }
         for resource in Resource::ALL {
             self.metrics.leak(*resource, verdict.leaks.iter().any(|leak| leak.resource == *resource));
@@ -328,7 +329,8 @@ impl Witness {
         if !probe.refused().is_empty() {
             parts.push("capturer doctor says how to improve that".to_owned());
         }
-        self.status.set_health(PROBE, problem.is_none(), parts.join("; "));
+        let state = if problem.is_none() { HealthState::Well } else { HealthState::Warning };
+        self.status.set_state(PROBE, state, parts.join("; "));
     }
 }
 

@@ -11,7 +11,7 @@
 //! half made (`.tmp`) is deleted with the next visit. Failures are said and tried again: the next rotation may wait for the
 //! room that a visit makes. The original stays until its compressed twin is whole.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, Read as _, Write};
 use std::os::fd::OwnedFd;
@@ -27,6 +27,7 @@ use super::beneath::{open_file, open_parent};
 use super::generations::{self, Generation, UNFINISHED};
 use super::root::Root;
 use crate::settings::{Compress, LocalFile};
+use crate::text::over::over;
 
 /// A visit that failed is tried again after this long.
 const AGAIN_AFTER: Duration = Duration::from_secs(10);
@@ -120,8 +121,8 @@ struct Failed {
     again_at: Option<Instant>,
     /// Their time has come.
     due: Vec<Visit>,
-    /// Outputs whose visits failed, until one succeeds: the log has each once.
-    told: BTreeSet<String>,
+    /// Since when the visits of outputs have failed, until one succeeds: the log has each once.
+    told: BTreeMap<String, Instant>,
 }
 
 impl Failed {
@@ -146,13 +147,14 @@ impl Failed {
     /// Returns whether this is news.
     fn note(&mut self, visit: Visit, again_after: Duration) -> bool {
         self.again_at.get_or_insert_with(|| Instant::now() + again_after);
-        let is_news = self.told.insert(visit.path.clone());
+        let is_news = !self.told.contains_key(&visit.path);
+        self.told.entry(visit.path.clone()).or_insert_with(Instant::now);
         self.waiting.insert(visit.path.clone(), visit);
         is_news
     }
 
-    /// Returns whether it had failed before.
-    fn forget(&mut self, path: &str) -> bool {
+    /// Since when it had failed, if it had.
+    fn forget(&mut self, path: &str) -> Option<Instant> {
         self.waiting.remove(path);
         self.told.remove(path)
     }
@@ -178,8 +180,9 @@ impl Worker {
             let output = self.root.path().join(&visit.path).display().to_string();
             match self.visit(&visit) {
                 Ok(()) => {
-                    if failed.forget(&visit.path) {
-                        tracing::info!(%output, "compressing and deleting its older files works again");
+                    if let Some(since) = failed.forget(&visit.path) {
+                        let what = "its older files could not be compressed or deleted";
+                        tracing::info!(%output, "{}", over(since.elapsed().as_secs(), what));
                     }
                 }
                 Err(error) => {

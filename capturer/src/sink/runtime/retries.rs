@@ -210,14 +210,14 @@ impl Worker {
         let message = format!("{error}; {consequence}");
         if self.trouble.as_ref() != Some(&message) {
             tracing::warn!(component = %self.component, "{message}");
-            self.of_all.troubles.set(self.part, Some(message.clone()), self.held.len());
+            let told = format!("{}; {consequence}", error.with_room());
+            self.of_all.troubles.set(self.part, Some(told), self.held.len());
             self.trouble = Some(message);
         }
     }
 
     fn on_success(&mut self) {
         if self.held.is_empty() && self.trouble.take().is_some() {
-            tracing::info!(component = %self.component, "works again");
             self.of_all.troubles.set(self.part, None, 0);
         }
         if !self.accepted && self.held.is_empty() {

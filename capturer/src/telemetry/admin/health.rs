@@ -17,7 +17,7 @@ pub const START_BEAT_AGE_MAX_MS: u64 = 60_000;
 /// A step of a thread that takes longer hangs, as a write to a disk or a file system that does not answer.
 pub const STEP_AGE_MAX_MS: u64 = 10_000;
 /// How the sentence on what hangs begins.
-pub const STUCK: &str = "stuck: ";
+const STUCK: &str = "stuck: ";
 /// Name of the component that the beat speaks for.
 pub const CAPTURE_LOOP: &str = "capture_loop";
 
@@ -88,6 +88,18 @@ pub fn report(facts: &Facts) -> Report {
     Report { ok: components.values().all(|health| health.ok), components }
 }
 
+/// Whether this component hangs, or the loop does.
+pub fn is_stuck(facts: &Facts, component: &str) -> bool {
+    if component == CAPTURE_LOOP {
+        return facts.capture_beat_age_ms > beat_age_max_ms(facts);
+    }
+    facts.steps_ms.get(component).is_some_and(|age_ms| *age_ms > STEP_AGE_MAX_MS)
+}
+
+fn beat_age_max_ms(facts: &Facts) -> u64 {
+    if facts.sources_ready { CAPTURE_BEAT_AGE_MAX_MS } else { START_BEAT_AGE_MAX_MS }
+}
+
 fn stuck_step(age_ms: u64) -> Health {
     let message = format!(
         "{STUCK}one write has been under way for {:.1} s; the disk or file system that it goes to does not answer: check it \
@@ -100,11 +112,8 @@ fn stuck_step(age_ms: u64) -> Health {
 fn capture_loop(facts: &Facts) -> Health {
     let age_ms = facts.capture_beat_age_ms;
     let seconds = age_ms as f64 / 1000.0;
-    let (max, usual) = if facts.sources_ready {
-        (CAPTURE_BEAT_AGE_MAX_MS, "")
-    } else {
-        (START_BEAT_AGE_MAX_MS, " while sources are listed for the first time")
-    };
+    let max = beat_age_max_ms(facts);
+    let usual = if facts.sources_ready { "" } else { " while sources are listed for the first time" };
     if age_ms <= CAPTURE_BEAT_AGE_MAX_MS {
         return Health::new(true, format!("last turn {seconds:.1} s ago"));
     }

@@ -1,13 +1,15 @@
 //! Once a second: what hangs is said in the log as well, by the thread that does not hang with it, and so is that it goes
 //! on. The words are those of `/health`. Not here: what a component says of itself; it logs that on its own.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::sync::Arc;
 use std::time::Duration;
 
 use super::health::{self, CAPTURE_LOOP, Facts};
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::status::Status;
+use crate::text::over::over;
 
 /// Pause between two looks.
 pub const LOOK_EVERY: Duration = Duration::from_secs(1);
@@ -16,7 +18,8 @@ pub const LOOK_EVERY: Duration = Duration::from_secs(1);
 pub struct Watchdog {
     status: Arc<Status>,
     metrics: Arc<Metrics>,
-    stuck: BTreeSet<String>,
+    /// Since when each hangs that does.
+    stuck: BTreeMap<String, u64>,
     steps: BTreeMap<String, u64>,
 }
 
@@ -25,14 +28,14 @@ pub struct Watchdog {
 enum News {
     /// It hangs: the words of `/health`.
     Stuck(String, String),
-    /// It does not any more.
-    GoesOn(String),
+    /// It does not any more, and did for so many seconds.
+    GoesOn(String, u64),
 }
 
 impl Watchdog {
     /// Nothing hangs yet.
     pub fn new(status: Arc<Status>, metrics: Arc<Metrics>) -> Watchdog {
-        Watchdog { status, metrics, stuck: BTreeSet::new(), steps: BTreeMap::new() }
+        Watchdog { status, metrics, stuck: BTreeMap::new(), steps: BTreeMap::new() }
     }
 
     /// Looks, and says what is new.
@@ -45,28 +48,31 @@ impl Watchdog {
             // A reload may have taken the component away and given it back, with a new count.
             self.metrics.heartbeats(&component, steps.checked_sub(before).unwrap_or(steps));
         }
-        for news in judge(&Facts::of(&self.status), &mut self.stuck) {
+        for news in judge(&Facts::of(&self.status), &mut self.stuck, self.status.elapsed_ms()) {
             match news {
                 News::Stuck(component, message) => tracing::error!(component, "{message}"),
-                News::GoesOn(component) => tracing::info!(component, "no longer stuck"),
+                News::GoesOn(component, seconds) => tracing::info!(component, "{}", over(seconds, "stuck")),
             }
         }
     }
 }
 
 /// Components that are watched from outside, and how they are now against what was `stuck` before.
-fn judge(facts: &Facts, stuck: &mut BTreeSet<String>) -> Vec<News> {
+fn judge(facts: &Facts, stuck: &mut BTreeMap<String, u64>, now_ms: u64) -> Vec<News> {
     let watched = |component: &str| component == CAPTURE_LOOP || facts.steps_ms.contains_key(component);
     let mut news = Vec::new();
     for (component, health) in health::report(facts).components {
         if !watched(&component) {
             continue;
         }
-        let is_stuck = health.message.starts_with(health::STUCK);
-        if is_stuck && stuck.insert(component.clone()) {
-            news.push(News::Stuck(component, health.message));
-        } else if !is_stuck && stuck.remove(&component) {
-            news.push(News::GoesOn(component));
+        let is_stuck = health::is_stuck(facts, &component);
+        if is_stuck {
+            if let Entry::Vacant(new) = stuck.entry(component.clone()) {
+                new.insert(now_ms);
+                news.push(News::Stuck(component, health.message));
+            }
+        } else if let Some(since_ms) = stuck.remove(&component) {
+            news.push(News::GoesOn(component, now_ms.saturating_sub(since_ms) / 1000));
         }
     }
     news
@@ -82,11 +88,11 @@ mod tests {
         let mut facts = Facts { sources_ready: true, ..Facts::default() };
         let well = Health::new(true, "accepts records");
         facts.components.insert("sink_stdout".to_owned(), well);
-        let mut stuck = BTreeSet::new();
-        assert_eq!(judge(&facts, &mut stuck), []);
+        let mut stuck = BTreeMap::new();
+        assert_eq!(judge(&facts, &mut stuck, 1_000), []);
         facts.steps_ms.insert("sink_stdout".to_owned(), health::STEP_AGE_MAX_MS + 1);
         facts.capture_beat_age_ms = health::CAPTURE_BEAT_AGE_MAX_MS + 1;
-        let said: Vec<String> = judge(&facts, &mut stuck)
+        let said: Vec<String> = judge(&facts, &mut stuck, 2_000)
             .into_iter()
             .map(|news| match news {
                 News::Stuck(component, message) if message.starts_with("stuck: ") => component,
@@ -95,9 +101,13 @@ mod tests {
             .collect();
         assert_eq!(said, [CAPTURE_LOOP, "sink_stdout"]);
         facts.steps_ms.insert("sink_stdout".to_owned(), health::STEP_AGE_MAX_MS + 5_000);
-        assert_eq!(judge(&facts, &mut stuck), []);
+        assert_eq!(judge(&facts, &mut stuck, 7_000), []);
         facts.steps_ms.insert("sink_stdout".to_owned(), 0);
-        assert_eq!(judge(&facts, &mut stuck), [News::GoesOn("sink_stdout".to_owned())]);
+        let over = [News::GoesOn("sink_stdout".to_owned(), 12)];
+        assert_eq!(judge(&facts, &mut stuck, 14_000), over);
+        // Words that begin alike are no sign of anything.
+        facts.components.insert("sink_stdout".to_owned(), Health::new(false, "stuck: in its own words"));
+        assert_eq!(judge(&facts, &mut stuck, 15_000), []);
     }
 
     #[test]

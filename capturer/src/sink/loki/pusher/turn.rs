@@ -203,7 +203,6 @@ impl Pusher {
             }
             // An answer to an empty push delivers nothing yet.
             None if trouble_at.is_some_and(|at| accepted > at || self.delivery.is_empty()) => {
-                tracing::info!(component = COMPONENT, "delivers again");
                 trouble_at = None;
             }
             None => {}
@@ -216,6 +215,7 @@ impl Pusher {
             }
             self.status.hold_sink(NAME, held);
         }
+        self.status.set_waits_for(COMPONENT, &report.waits_for);
         self.last = LastReport { report, message, trouble_at };
     }
 }
