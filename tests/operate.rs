@@ -191,7 +191,7 @@ fn config(home: &Home, docker: &FakeDocker, loki: &TestLoki) -> String {
          pipelines:\n  - name: quiet\n    match: {{paths: [\"{path}/in/quiet.log\"]}}\n    \
          steps: [{{drop: {{matches: debug}}}}]\n\
          sinks:\n  local_file: {{directory: {path}/out, file: all.ndjson}}\n  \
-         loki: {{enabled: true, url: \"{url}\", batch_timeout: 100ms}}\n\
+         loki: {{enabled: true, url: \"{url}\", batch_timeout: 100ms, backoff: {{min: 100ms, max: 2s}}}}\n\
          resource_monitoring: {{check_interval: 1s}}\n"
     )
 }
@@ -325,14 +325,14 @@ fn faults_that_stay_raise_their_alerts() -> Result<()> {
     let bin = shims(&home, &address)?;
     let desk = Desk { home, bin, address };
 
-    let alert = prometheus.await_alert("CapturerPushesRefused")?;
+    let alert = prometheus.await_alert("CapturerLokiUnreachable")?;
     ensure!(alert["labels"]["reason"] == "unreachable", "{alert}");
-    desk.first_command_shows("pushes-refused", &nobody)?;
+    desk.first_command_shows("loki-unreachable", &nobody)?;
 
     fs::write(&faults, "forget-descriptor")?;
     let alert = prometheus.await_alert("CapturerLeak")?;
     ensure!(alert["labels"]["resource"] == "file_descriptors", "{alert}");
-    desk.first_command_shows("leak", "(leak_detector): the agent leaks")?;
+    desk.first_command_shows("leak", "component: leak_detector, runbook: leak")?;
 
     fs::write(&faults, "hold-close")?;
     prometheus.await_alert("CapturerRotationStuck")?;
@@ -383,7 +383,7 @@ fn frozen_dockerd(version: EngineVersion) -> Result<()> {
     engine.freeze()?;
     let seen = docker_alert(&prometheus).and_then(|alert| {
         ensure!(alert["labels"]["instance"] == desk.address.as_str(), "{alert}");
-        desk.first_command_shows("component-unhealthy", "Docker does not answer (docker): ")?;
+        desk.first_command_shows("component-unhealthy", "component: docker")?;
         desk.first_command_shows("component-unhealthy", "no answer")
     });
     engine.thaw()?;
@@ -471,6 +471,6 @@ fn a_server_that_is_open_to_others_is_locked() -> Result<()> {
     let words = ["top", "--once", "-c", "config.yaml"];
     let output = Command::new(program()).args(words).current_dir(home.path()).output()?;
     let shown = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
-    ensure!(shown.contains("lines/s captured") && shown.contains("a.log"), "by the socket: {shown}");
+    ensure!(shown.contains(" lines/s, unread ") && shown.contains("a.log"), "by the socket: {shown}");
     agent.stop()
 }

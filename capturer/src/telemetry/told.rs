@@ -10,8 +10,10 @@ use serde::Serialize;
 
 use crate::text::ids::briefly;
 
-/// So many lines are read at a glance.
+/// So many lines are read at a glance, where there may be several causes.
 const LINES_MAX: usize = 7;
+/// The same of a component with one cause and one cure: what follows them is read by who has time.
+const LINES_OF_ONE_CAUSE_MAX: usize = 3;
 /// How what to do begins.
 const VERBS: &[&str] = &[
     "allow", "check", "correct", "exclude", "fix", "free", "get", "give", "keep", "let", "look", "lower",
@@ -37,7 +39,11 @@ impl Told {
     /// Of a component's sentence.
     pub fn of(component: &str, message: &str) -> Told {
         let all: Vec<String> = parts(message).iter().map(|part| capital(&briefly(part))).collect();
-        let lines = lines(&all);
+        let lines = match component {
+            // They stand in the order in which they matter, and the page unfolds the rest.
+            "docker" => all.iter().take(LINES_OF_ONE_CAUSE_MAX).cloned().collect(),
+            _ => lines(&all),
+        };
         let all = if lines == all { Vec::new() } else { all };
         Told { title: title(component, message), lines, all, runbook: runbook(component, message) }
     }
@@ -63,6 +69,10 @@ fn title(component: &str, message: &str) -> String {
 }
 
 const REFUSED: &str = "Lines were refused and are kept as dead letters";
+const UNREACHABLE: &str = "Loki cannot be reached";
+const SILENT: &str = "Loki does not answer";
+const WRONG_URL: &str = "No Loki at this URL";
+const WRONG_URL_404: &str = "No Loki at this URL (404)";
 const OWN_WORDS: &str = "…";
 const LOSSES: &str = "losses";
 const SERVER_ERROR: &str = "Loki has an internal error";
@@ -120,23 +130,26 @@ fn titles(component: &str) -> Titles {
             ],
             "An output cannot be written",
         ),
-        "sink_stdout" => (&[], "Standard output cannot be written"),
+        "sink_stdout" => {
+            (&[("does not answer", "Standard output takes nothing")], "Standard output cannot be written")
+        }
         "sink_loki" => (
             &[
                 ("share of the spool is full", "A label set has filled its share of the spool"),
                 ("the spool is full", "The spool is full"),
                 ("the disk of data_dir is full", "Disk full: lines for Loki wait"),
+                ("does not answer", "The disk of the spool does not answer"),
             ],
             "The spool cannot be written",
         ),
         "sink_loki_delivery" => (
             &[
-                ("unreachable", "Loki cannot be reached"),
-                ("has not answered", "Loki does not answer"),
-                ("this is not an answer from loki", "No Loki at this URL"),
+                ("unreachable", UNREACHABLE),
+                ("has not answered", SILENT),
+                ("this is not an answer from loki", WRONG_URL),
                 ("status 401", "Loki refuses the login (401)"),
                 ("status 403", "Loki refuses access (403)"),
-                ("status 404", "No Loki at this URL (404)"),
+                ("status 404", WRONG_URL_404),
                 ("status 429", "Loki limits the rate (429)"),
                 ("status 5", SERVER_ERROR),
                 ("refused as", REFUSED),
@@ -161,8 +174,11 @@ fn runbook(component: &str, message: &str) -> &'static str {
         "files" | "containers" => "sources-unreadable",
         "sink_local_file" | "sink_stdout" => "sink-failing",
         "sink_loki" => "spool-filling",
-        "sink_loki_delivery" if title(component, message) == REFUSED => "dead-letters",
-        "sink_loki_delivery" => "pushes-refused",
+        "sink_loki_delivery" => match title(component, message).as_str() {
+            REFUSED => "dead-letters",
+            UNREACHABLE | SILENT | WRONG_URL | WRONG_URL_404 => "loki-unreachable",
+            _ => "pushes-refused",
+        },
         "pipelines" => "pipelines",
         "probe" => "probe-degraded",
         _ => "component-unhealthy",
@@ -342,6 +358,23 @@ mod tests {
         check("sink_local_file", space, "Disk full: outputs cannot be written");
         check("sink_loki", "the spool is full (4 MiB): reading for Loki waits", "The spool is full");
         check("news", "x", "news");
+    }
+
+    #[test]
+    fn a_loki_that_is_away_has_another_runbook_than_one_that_refuses() {
+        for (message, page) in [
+            ("Loki has been unreachable for 3 min: connecting to h:1: refused", "loki-unreachable"),
+            ("Loki has not answered for 34 s (no answer)", "loki-unreachable"),
+            ("status 404; check sinks.loki.url", "loki-unreachable"),
+            ("status 401: no; nothing was delivered", "pushes-refused"),
+            ("label set {a} waits: status 429: Per stream", "pushes-refused"),
+            ("status 503: shutting down", "pushes-refused"),
+            ("refused as too_old: 7 lines of {a}", "dead-letters"),
+        ] {
+            assert_eq!(runbook("sink_loki_delivery", message), page, "{message}");
+            let path = format!("{}/../docs/runbooks/{page}.md", env!("CARGO_MANIFEST_DIR"));
+            assert!(std::path::Path::new(&path).exists(), "{path}");
+        }
     }
 
     #[test]

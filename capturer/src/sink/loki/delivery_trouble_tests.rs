@@ -314,7 +314,7 @@ fn a_loki_that_hangs_is_told_soon() {
     assert!(wrong.contains(words) && !wrong.contains("go on"), "nothing goes on: {wrong}");
     let wrong = bench.wrong(90_000);
     assert!(
-        wrong.starts_with("Loki has not answered for 80 s (no answer within 30 s); 2 lines wait"),
+        wrong.starts_with("Loki has not answered for 80 s (no answer within 30 s); check Loki"),
         "{wrong}"
     );
     assert!(!wrong.contains("nothing was accepted"), "said once: {wrong}");
@@ -364,15 +364,28 @@ fn an_outage_is_told_in_one_sentence() {
     let wrong = bench.wrong(193_000);
     assert!(
         wrong.starts_with(
-            "Loki has been unreachable for 3 min: connecting to h:1: refused; 3 lines wait on disk ("
+            "Loki has been unreachable for 3 min: connecting to h:1: refused; check that Loki runs, or correct \
+             sinks.loki.url; 3 lines wait on disk ("
         ),
         "{wrong}"
     );
-    assert!(
-        wrong
-            .ends_with("sent when Loki accepts lines again; check that Loki runs, or correct sinks.loki.url"),
-        "{wrong}"
-    );
+    assert!(wrong.ends_with("sent when Loki accepts lines again"), "{wrong}");
+}
+
+/// A page said "waiting for loki: 16 s", and nobody knew whether for an answer, for the next attempt or for the spool.
+#[test]
+fn what_lines_wait_for_is_told() {
+    let mut bench = Bench::up(&config());
+    let waits_for = |bench: &mut Bench, ms: u64| bench.delivery.report(at(ms)).waits_for;
+    assert_eq!(waits_for(&mut bench, 5_000), "", "no line is there");
+    bench.line(10_000, 1, "a");
+    bench.turn(11_000, false);
+    assert_eq!(waits_for(&mut bench, 14_000), "an answer to the push of 3 s ago");
+    let push = bench.under_way.remove(0);
+    let refused = Outcome::Failed(PushFailure::Unreachable, "connecting to h:1: refused".to_owned());
+    bench.answer(14_000, &push, &refused);
+    let told = waits_for(&mut bench, 14_000);
+    assert!(told.starts_with("the next push, in ") && told.ends_with(" s"), "{told}");
 }
 
 /// Dead letters that can't be written hold their own lines.

@@ -35,14 +35,27 @@ pub struct Report {
     pub note: Option<String>,
     /// What is wrong by name, for the log; says again when this changes.
     pub reasons: Vec<PushFailure>,
+    /// That Loki does not answer is among what is wrong.
+    silence_is_said: bool,
+    /// What the lines in the spool wait for; empty = none waits.
+    pub waits_for: String,
+}
+
+impl Report {
+    fn say_silence(&mut self, text: String) {
+        self.wrong.push(text);
+        self.silence_is_said = true;
+    }
 }
 
 impl Delivery {
     /// How it is now.
     pub fn report(&self, now: Now) -> Report {
-        let mut report = Report { note: self.body_limit.note(), ..Report::default() };
+        let (note, waits_for) = (self.body_limit.note(), self.waits_for(now));
+        let mut report = Report { note, waits_for, ..Report::default() };
         if let Some(trouble) = &self.server.trouble {
             report.wrong.push(self.outage(trouble, now));
+            report.silence_is_said = trouble.reason == PushFailure::TimedOut;
             report.reasons.push(trouble.reason);
             report.held = trouble.hold;
         }
@@ -52,15 +65,14 @@ impl Delivery {
         let probing_ms = self.server.probing_ms.filter(|_| !self.is_empty());
         let asked_ms = self.progress.asked_ms.into_iter().chain(probing_ms).min();
         let silent_ms = asked_ms.map_or(0, |asked_ms| now.ms.saturating_sub(asked_ms));
-        let is_silence_said = |report: &Report| report.wrong.iter().any(|told| told.starts_with(SILENT));
         if silent_ms >= SILENT_MS {
-            if !is_silence_said(&report) {
-                report.wrong.push(self.silence("", now));
+            if !report.silence_is_said {
+                report.say_silence(self.silence("", now));
             }
             report.reasons.push(PushFailure::TimedOut);
         }
         // Of an outage it is said already for how long nothing is taken.
-        let is_said = self.server.trouble.is_some() || self.all_are_held_back() || is_silence_said(&report);
+        let is_said = self.server.trouble.is_some() || self.all_are_held_back() || report.silence_is_said;
         if let Some(since) = self.stalled_for(now).filter(|_| !is_said) {
             let answer =
                 if self.progress.last_answer.is_empty() { "none" } else { &self.progress.last_answer };
@@ -71,6 +83,21 @@ impl Delivery {
             report.wrong.push(format!("nothing was accepted for {seconds} s while lines wait{answer}"));
         }
         report
+    }
+
+    /// What lines in the spool wait for now: an answer, the next attempt, or their turn.
+    fn waits_for(&self, now: Now) -> String {
+        if self.is_empty() {
+            return String::new();
+        }
+        if let Some(asked_ms) = self.progress.asked_ms.into_iter().chain(self.server.probing_ms).min() {
+            let age = age_text(now.ms.saturating_sub(asked_ms) / 1000);
+            return format!("an answer to the push of {age} ago");
+        }
+        match self.next_deadline_ms().map(|at| at.saturating_sub(now.ms).div_ceil(1000)) {
+            Some(seconds) if seconds > 0 => format!("the next push, in {}", age_text(seconds)),
+            _ => "their turn".to_owned(),
+        }
     }
 
     /// What is new of the size of requests, for the log.
@@ -95,7 +122,7 @@ impl Delivery {
             let since = age_text(now.ms.saturating_sub(trouble.since_ms) / 1000);
             let lines = many(self.lines_of(name) as u64, "line");
             report.wrong.push(format!(
-                "{whose}{} (for {since}); {lines} wait on disk, they are kept and sent again later{others}{}",
+                "{whose}{} (for {since}){}; {lines} wait on disk, they are kept and sent again later{others}",
                 short(&trouble.words),
                 cure(trouble.reason)
             ));
@@ -143,7 +170,7 @@ impl Delivery {
             };
             let (labels, words) = (short(&told.labels), short(&told.trouble.words));
             if reason == PushFailure::TimedOut && !self.accepted_since(told.trouble.since_ms) {
-                report.wrong.push(self.silence(&words, now));
+                report.say_silence(self.silence(&words, now));
                 report.reasons.push(reason);
                 continue;
             }
@@ -169,7 +196,7 @@ impl Delivery {
                 0 => "Loki is unreachable".to_owned(),
                 _ => format!("Loki has been unreachable for {}", age_text(seconds)),
             };
-            return format!("{since}: {words}; {waits}; check that Loki runs, or correct sinks.loki.url");
+            return format!("{since}: {words}; check that Loki runs, or correct sinks.loki.url; {waits}");
         }
         if trouble.reason == PushFailure::TimedOut {
             return self.silence(&words, now);
@@ -178,14 +205,14 @@ impl Delivery {
             0 => "nothing is delivered".to_owned(),
             _ => format!("nothing was delivered for {}", age_text(seconds)),
         };
-        format!("{words}; {since}; {waits}{}", cure(trouble.reason))
+        format!("{words}; {since}{}; {waits}", cure(trouble.reason))
     }
 
     /// It is there and gives no answer. `words`: what the last request ended with.
     fn silence(&self, words: &str, now: Now) -> String {
         let since = age_text(now.ms.saturating_sub(self.waits_since_ms().unwrap_or(now.ms)) / 1000);
         let words = if words.is_empty() { String::new() } else { format!(" ({words})") };
-        format!("{SILENT} for {since}{words}; {}; check Loki and the network to it", self.what_waits())
+        format!("{SILENT} for {since}{words}; check Loki and the network to it; {}", self.what_waits())
     }
 
     /// Since when the oldest line waits and nothing was accepted. Lines that were refused wait no more.

@@ -161,8 +161,10 @@ function showCards(now) {
     const limit = of("spool_limit_bytes", labels.sink), age = of("spool_lag_seconds", labels.sink) ?? 0;
     const share = limit ? 100 * size / limit : 0;
     const isLate = age >= SPOOL_WAITS_SECONDS;
-    cards.push(card(`waiting for ${labels.sink}`, isLate ? duration(age * 1000) : "nothing", age,
-      `spool: ${bytes(size)} of ${bytes(limit)}`, share > 80 || (isLate && waits(labels.sink)) ? "bad" : "", LATE_SECONDS_FEW));
+    // An answer, the next push in so many seconds, or their turn.
+    const waitsFor = isLate && now.health.components[`sink_${labels.sink}_delivery`]?.waits_for;
+    cards.push(card(`oldest line in the spool of ${labels.sink}`, isLate ? `${duration(age * 1000)} old` : "none waits", age,
+      `${waitsFor ? `waits for ${waitsFor}; ` : ""}${bytes(size)} of ${bytes(limit)}`, share > 80 || (isLate && waits(labels.sink)) ? "bad" : "", LATE_SECONDS_FEW));
   }
   const came = now.families.get("pipeline_lines_in_total") ?? [];
   if (came.length > 0) {
@@ -174,7 +176,7 @@ function showCards(now) {
       `of ${number(sum(came, most))} lines in this run`));
   }
   const fds = of("file_descriptors_open"), limit = of("file_descriptors_limit");
-  cards.push(card("open files", number(fds), fds, `of at most ${number(limit)}`, fds > 0.9 * limit ? "bad" : ""));
+  cards.push(card("open files", number(fds), fds, `of at most ${number(limit)}`, fds > 0.9 * limit ? "warn" : ""));
   const memory = of("resident_memory_bytes");
   cards.push(card("memory", bytes(memory), memory, "of the agent"));
   // As many rows as are needed, none of them nearly empty.
@@ -226,7 +228,7 @@ function behindFor(source, at) {
 function said(worst, rows) {
   const says = worst.says ?? `${worst.state}: ${worst.cause}`;
   const others = worst.waits ? rows.filter((row) => !row.waits) : [];
-  return [says, ...others.map((row) => `${row.sinks.join(", ")} goes on`)].join("; ");
+  return [says, ...others.map((row) => row.besides || `${row.sinks.join(", ")} goes on`)].join("; ");
 }
 
 const COLUMNS = [
