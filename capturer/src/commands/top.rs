@@ -1,6 +1,6 @@
 //! `capturer top`: what is wrong, and a row for each source of an agent that runs: what it is at, and how fast lines come. Two
 //! looks a second apart make the rates; it asks what everybody may ask (`/api/v1/streams`, `/health`, `/metrics`) and costs
-//! the agent as much. On a terminal `screen` draws it and takes keys; `--once` prints a table, `--json` everything.
+//! the agent as much. On a terminal `screen` draws it and takes keys; `--once` prints the same (words.rs), `--json` everything.
 //!
 //! A line is captured once however many outlets read it, and how far behind the agent is, is how far the outlet is
 //! that waits most: so the head's numbers are no sums of streams.
@@ -8,15 +8,15 @@
 mod figures;
 mod fold;
 mod screen;
+mod words;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fmt::Write as _;
 use std::io::{self, IsTerminal as _};
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use figures::{by_sink, captured, losses, spools};
-use fold::{Order, Source, sources};
+use fold::Source;
 use ratatui::crossterm::event::{self, Event, KeyCode, KeyEventKind, KeyModifiers};
 use screen::{Chosen, Key};
 use serde::Serialize;
@@ -26,8 +26,7 @@ use crate::commands::agent_client::{AgentClient, NO_ANSWER};
 use crate::commands::cli;
 use crate::commands::cli::{Exit, TopArgs};
 use crate::text::age::age_text;
-use crate::text::counted::counted;
-use crate::text::terminal::{Screen, fit, printable, shorten};
+use crate::text::terminal::{Screen, printable};
 
 /// Pause between two looks.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
@@ -35,9 +34,7 @@ const LOOK_EVERY: Duration = Duration::from_secs(1);
 const BEHIND_BYTES: u64 = 64 * 1024;
 const BEHIND_FOR: Duration = Duration::from_secs(10);
 /// Where the terminal does not say its size, and in a pipe.
-const USUAL_SIZE: (usize, usize) = (200, usize::MAX);
-/// Lines of the screen that are not rows: the shell's prompt, the table's own head, how many more there are.
-const LINES_KEPT: usize = 3;
+const USUAL_SIZE: (usize, usize) = (80, usize::MAX);
 
 /// Shows it until it is interrupted, or once.
 pub fn run(arguments: &TopArgs, err: &mut dyn io::Write) -> Exit {
@@ -59,9 +56,15 @@ fn show(client: AgentClient, arguments: &TopArgs) -> anyhow::Result<()> {
     std::thread::sleep(LOOK_EVERY);
     let view = View::of(&client, &before, &Look::take(&client)?.after(&before));
     let terminal = io::stdout().is_terminal();
-    let (columns, lines) = if terminal { size() } else { USUAL_SIZE };
-    let text =
-        if arguments.json { serde_json::to_string_pretty(&view)? + "\n" } else { view.table(columns, lines) };
+    // `watch` cuts what is wider than the screen, and says in this variable how wide that is.
+    let columns = std::env::var("COLUMNS").ok().and_then(|text| text.parse().ok()).filter(|_| !terminal);
+    let size = if terminal { size() } else { (columns.unwrap_or(USUAL_SIZE.0), USUAL_SIZE.1) };
+    let is_cut = terminal || columns.is_some();
+    let text = if arguments.json {
+        serde_json::to_string_pretty(&view)? + "\n"
+    } else {
+        words::page(&view, size, is_cut)
+    };
     // A reader that went away (`| head`) is no error of ours.
     let _ = Screen::default().draw(&text, terminal);
     Ok(())
@@ -139,6 +142,34 @@ fn size() -> (usize, usize) {
     }
 }
 
+/// What a component that is not well is called, and its sentence in few lines, as the agent tells both.
+#[derive(Clone, Debug, Default)]
+struct Told {
+    title: String,
+    lines: Vec<String>,
+    /// All of it, where `lines` has not all.
+    all: Vec<String>,
+    runbook: String,
+}
+
+impl Told {
+    /// `None`: an older agent tells none.
+    fn of(told: &Value) -> Option<Told> {
+        let text = |key: &str| told[key].as_str().unwrap_or_default().to_owned();
+        let texts = |key: &str| {
+            let texts = told[key].as_array().into_iter().flatten();
+            texts.filter_map(Value::as_str).map(str::to_owned).collect()
+        };
+        told["title"].as_str()?;
+        Some(Told {
+            title: text("title"),
+            lines: texts("lines"),
+            all: texts("all"),
+            runbook: text("runbook"),
+        })
+    }
+}
+
 /// What the agent answered at one moment.
 struct Look {
     at: Instant,
@@ -154,8 +185,7 @@ struct Look {
     warnings: BTreeSet<String>,
     /// The same of what is well and should be read all the same.
     notes: BTreeMap<String, String>,
-    /// What each of them is called, and its sentence in few lines.
-    told: BTreeMap<String, (String, Vec<String>)>,
+    told: BTreeMap<String, Told>,
     /// What pipelines dropped, in a sentence.
     pipelines: String,
     /// Records read from all sources, each once.
@@ -187,12 +217,12 @@ impl Look {
             let some = components.iter().filter(|(_, health)| wanted(health));
             some.map(|(name, health)| (name.clone(), said(health))).collect()
         };
-        let told = components.iter().filter_map(|(name, health)| {
-            let title = health["told"]["title"].as_str()?.to_owned();
-            let lines = health["told"]["lines"].as_array().into_iter().flatten();
-            let lines = lines.filter_map(Value::as_str).map(str::to_owned).collect();
-            Some((name.clone(), (title, lines)))
-        });
+        let told =
+            components.iter().filter_map(|(name, health)| Some((name.clone(), Told::of(&health["told"])?)));
+        let waits_for = |sink: &str| {
+            let health = components.get(&format!("sink_{sink}_delivery"))?;
+            health["waits_for"].as_str()
+        };
         Ok(Look {
             at: Instant::now(),
             behind_since: BTreeMap::new(),
@@ -207,7 +237,7 @@ impl Look {
             captured: captured(&metrics),
             losses: losses(&metrics),
             sent: by_sink(&metrics),
-            spools: spools(&metrics),
+            spools: spools(&metrics, &waits_for),
         })
     }
 }
@@ -251,9 +281,8 @@ struct View {
     lag_bytes: u64,
     /// Losses declared in this run.
     losses: u64,
-    /// What each of `problems` is called, and its sentence in few lines.
     #[serde(skip)]
-    told: BTreeMap<String, (String, Vec<String>)>,
+    told: BTreeMap<String, Told>,
     /// The agent gives no answer, and all this is old.
     #[serde(skip)]
     silent: Option<String>,
@@ -321,66 +350,6 @@ impl View {
         let mut problems: Vec<_> = self.problems.iter().collect();
         problems.sort_by_key(|(name, _)| weight(name));
         problems
-    }
-
-    fn table(&self, columns: usize, lines: usize) -> String {
-        let mut head = Vec::new();
-        if !self.fresh {
-            let age = duration(self.age_ms);
-            head.push(format!("! the capture loop does not answer: this is what it said {age} ago"));
-        }
-        for (component, message) in self.problems_by_weight() {
-            let title = self.told.get(component).map_or(component.as_str(), |(title, _)| title);
-            let called = if title == component { title.to_owned() } else { format!("{title} ({component})") };
-            head.extend(wrap(&format!("! {called}: {message}"), columns));
-        }
-        if head.is_empty() {
-            head.push("all components are well".to_owned());
-        }
-        for (component, message) in &self.notes {
-            head.extend(wrap(&format!("note on {component}: {message}"), columns));
-        }
-        let sources = sources(&self.streams, "", Order::Trouble);
-        let sent: Vec<String> = self.sent.iter().map(|(sink, count)| format!("{sink} {count}")).collect();
-        let counts = format!(
-            "capturer at {}: {} ({}), {:.1} lines/s captured, unread {}, losses {}; delivered: {}",
-            self.address,
-            counted(sources.len() as u64, "source"),
-            counted(self.streams.len() as u64, "stream"),
-            self.lines_per_second,
-            bytes(Some(self.lag_bytes)),
-            self.losses,
-            sent.join(", ")
-        );
-        head.extend(wrap(&counts, columns));
-        head.extend(self.spools.iter().flat_map(|told| wrap(told, columns)));
-        if !self.pipelines.is_empty() && !self.notes.contains_key("pipelines") {
-            head.extend(wrap(&format!("pipelines: {}", self.pipelines), columns));
-        }
-        head.push(String::new());
-        let name_columns = (columns * 2 / 5).clamp(12, 48);
-        head.push(format!(
-            "{:<name_columns$} {:>8} {:>8} {:>6}  STATE",
-            "SOURCE", "LINES/S", "UNREAD", "LAST"
-        ));
-        let room = lines.saturating_sub(head.len() + LINES_KEPT).max(1);
-        let mut table = String::new();
-        let rows = sources.iter().take(room).map(|source| {
-            let name = shorten(&source.name, name_columns);
-            let last = source.last_ms.map_or("-".to_owned(), duration);
-            let (lag, what) = (unread(source), &source.what);
-            format!("{name:<name_columns$} {:>8.1} {lag:>8} {last:>6}  {what}", source.rate)
-        });
-        for line in head.into_iter().chain(rows) {
-            let _ = writeln!(table, "{}", fit(&line, columns).trim_end());
-        }
-        if sources.len() > room {
-            let _ = writeln!(table, "… and {} more", sources.len() - room);
-        }
-        if sources.is_empty() {
-            table += "(no source yet)\n";
-        }
-        table
     }
 }
 

@@ -33,7 +33,7 @@ fn that_another_agent_may_be_shown_is_on_the_screen() {
         doubt: Some("this config can't be used".to_owned()),
     };
     let now = look(Instant::now(), 0, &[]);
-    let table = View::of(&client, &now, &now).table(200, 10);
+    let table = words::page(&View::of(&client, &now, &now), (200, 10), true);
     assert!(table.contains("note on config: this config can't be used\n"), "{table}");
 }
 
@@ -95,8 +95,11 @@ fn a_spool_in_which_lines_wait_is_named() {
              log_capturer_spool_limit_bytes{{sink=\"loki\"}} 4194304\n"
         )
     };
-    assert_eq!(spools(&text(86)), ["spool of loki: 25.0 % full (1024KiB), its oldest line is 86 s old"]);
-    assert_eq!(spools(&text(1)), Vec::<String>::new());
+    let waits = |_: &str| Some("the next push, in 4 s");
+    let expected = "spool of loki: 25.0 % full (1024KiB), its oldest line is 86 s old and waits for the next push, in 4 s";
+    assert_eq!(spools(&text(86), &waits), [expected]);
+    assert_eq!(spools(&text(86), &|_| None), [expected.split(" and waits").next().unwrap()]);
+    assert_eq!(spools(&text(1), &waits), Vec::<String>::new());
 }
 
 /// Whoever is behind for a while is raised, and not whoever was just read.
@@ -125,19 +128,23 @@ fn sentences_are_wrapped_and_not_cut() {
 /// Golden: a name must not steer the terminal, and nothing is wider or longer than it.
 #[test]
 fn the_table_fits_the_terminal() {
-    let lines: Vec<String> = view().table(200, 100).lines().map(str::to_owned).collect();
-    assert_eq!(lines[0], "all components are well");
+    let page = |size: (usize, usize)| words::page(&view(), size, true);
+    let all = page((80, 100));
     assert_eq!(
-        lines[1],
-        "capturer at 127.0.0.1:8001: 3 sources (3 streams), 34.5 lines/s captured, unread 60KiB, losses 0; delivered: local_file 12"
+        all.lines().collect::<Vec<_>>(),
+        [
+            "✓ all is well",
+            "capturer at 127.0.0.1:8001",
+            "3 sources, 34.5 lines/s, unread 60KiB, losses 0; delivered: local_file 12",
+            "SOURCE                     LINES/S   UNREAD   LAST STATE",
+            "db?[2J                        25.0    20KiB      - follows over the API",
+            "web                            5.0    20KiB      - follows over the API",
+            "new                            0.0    20KiB      - follows over the API",
+        ]
     );
-    assert_eq!(
-        lines[4],
-        "db?[2J                                               25.0    20KiB      -  follows over the API"
-    );
-    let small = view().table(40, 9);
-    assert!(small.lines().all(|line| line.chars().count() <= 40), "{small}");
-    assert!(small.ends_with("… and 2 more\n"), "{small}");
+    let small = page((40, 9));
+    assert!(small.lines().all(|line| line.chars().count() <= 46), "{small}");
+    assert!(small.ends_with("\n… and 2 more\n"), "{small}");
 }
 
 #[test]

@@ -83,11 +83,6 @@ pub fn shorten(name: &str, columns: usize) -> String {
     format!("{}…{}", String::from_iter(&name[..begin]), String::from_iter(&name[name.len() - end..]))
 }
 
-/// A line cut to this many columns, printable.
-pub fn fit(line: &str, columns: usize) -> String {
-    line.chars().map(|c| if steers(c) { '?' } else { c }).take(columns).collect()
-}
-
 /// Draws texts one over the other.
 #[derive(Debug, Default)]
 pub struct Screen {

@@ -8,8 +8,8 @@ use crate::text::age::age_text;
 /// Lines in a spool that are older wait for more than a request.
 const SPOOL_WAITS_SECS: f64 = 5.0;
 
-/// What waits in spools for longer than a request takes.
-pub(super) fn spools(metrics: &str) -> Vec<String> {
+/// What waits in spools for longer than a request takes, and `waits_for` what, in the agent's words.
+pub(super) fn spools<'a>(metrics: &str, waits_for: &dyn Fn(&str) -> Option<&'a str>) -> Vec<String> {
     let gauge = |name: &str, sink: &str| -> Option<f64> {
         let sample = format!("log_capturer_{name}{{sink=\"{sink}\"}} ");
         metrics.lines().find_map(|line| line.strip_prefix(&sample)?.parse().ok())
@@ -20,9 +20,10 @@ pub(super) fn spools(metrics: &str) -> Vec<String> {
     let told = sinks.filter_map(|sink| {
         let (age, size) = (gauge("spool_lag_seconds", sink)?, gauge("spool_bytes", sink)?);
         let share = 100.0 * size / gauge("spool_limit_bytes", sink)?.max(1.0);
+        let waits_for = waits_for(sink).map(|what| format!(" and waits for {what}")).unwrap_or_default();
         (age >= SPOOL_WAITS_SECS).then(|| {
             format!(
-                "spool of {sink}: {share:.1} % full ({}), its oldest line is {} old",
+                "spool of {sink}: {share:.1} % full ({}), its oldest line is {} old{waits_for}",
                 bytes(Some(size as u64)),
                 age_text(age as u64)
             )

@@ -7,10 +7,11 @@ use ratatui::style::{Color, Modifier, Style};
 use ratatui::text::{Line, Span};
 use ratatui::widgets::{Paragraph, Row, Table, TableState, Wrap};
 
+use super::View;
 use super::fold::{Order, Source, details, sources};
-use super::{View, bytes, duration, unread, wrap};
+use super::words::{self, Mark};
 use crate::text::counted::counted;
-use crate::text::terminal::{printable, shorten};
+use crate::text::terminal::printable;
 
 /// What the person has chosen.
 #[derive(Debug, Default)]
@@ -96,14 +97,25 @@ pub(super) fn draw(frame: &mut Frame, view: &View, chosen: &mut Chosen) {
     chosen.key = sources.get(chosen.row).map(|source| source.key.clone());
     let area = frame.area();
     // What is wrong may take half of the screen, and no more.
-    let mut trouble = trouble(view, usize::from(area.width));
+    let head = words::head(view, usize::from(area.width), false);
+    // A word that is wider than the screen, as a path may be, would be cut.
+    let wide = usize::from(area.width).max(1);
+    let parts = |line: String| -> Vec<String> {
+        let signs: Vec<char> = line.chars().collect();
+        signs.chunks(wide).map(String::from_iter).collect()
+    };
+    let mut trouble: Vec<Line> = head
+        .into_iter()
+        .flat_map(|(mark, line)| parts(line).into_iter().map(move |part| Line::styled(part, style_of(mark))))
+        .collect();
     let room = usize::from(area.height / 2).max(1);
     if trouble.len() > room {
         let more = trouble.len() - room + 1;
         trouble.truncate(room - 1);
         trouble.push(Line::raw(format!("… {} more: capturer top --once", counted(more as u64, "line"))));
     }
-    let figures = figures(view, sources.len(), all, usize::from(area.width));
+    let figures = words::figures(view, sources.len(), all, usize::from(area.width));
+    let figures: Vec<Line> = figures.into_iter().map(Line::raw).collect();
     let [top, figures_at, middle, bottom] = Layout::vertical([
         Constraint::Length(trouble.len() as u16),
         Constraint::Length(figures.len() as u16),
@@ -123,93 +135,21 @@ pub(super) fn draw(frame: &mut Frame, view: &View, chosen: &mut Chosen) {
     );
 }
 
-/// What is wrong, losses first; whole sentences, for the cure stands at their end.
-fn trouble(view: &View, columns: usize) -> Vec<Line<'static>> {
-    let bad = Style::new().fg(Color::Red).add_modifier(Modifier::BOLD);
-    let mut lines = Vec::new();
-    if let Some(silent) = &view.silent {
-        lines.extend(wrap(&format!("✗ {silent}"), columns).into_iter().map(|line| Line::styled(line, bad)));
+/// How a line of the head looks.
+fn style_of(mark: Mark) -> Style {
+    match mark {
+        Mark::Bad => Style::new().fg(Color::Red).add_modifier(Modifier::BOLD),
+        Mark::Warning => Style::new().fg(Color::Yellow).add_modifier(Modifier::BOLD),
+        Mark::Well => Style::new().fg(Color::Green).add_modifier(Modifier::BOLD),
+        Mark::Note => Style::new().fg(Color::Yellow),
+        Mark::Quiet => Style::new().add_modifier(Modifier::DIM),
+        Mark::Plain => Style::new(),
     }
-    if !view.fresh {
-        let text =
-            format!("✗ the capture loop does not answer: this is what it said {} ago", duration(view.age_ms));
-        lines.extend(wrap(&text, columns).into_iter().map(|line| Line::styled(line, bad)));
-    }
-    let warning = Style::new().fg(Color::Yellow).add_modifier(Modifier::BOLD);
-    for (component, message) in view.problems_by_weight() {
-        let (sign, style) = if view.warnings.contains(component) { ("!", warning) } else { ("✗", bad) };
-        let whole = (component.clone(), vec![message.clone()]);
-        let (title, told) = view.told.get(component).unwrap_or(&whole);
-        // A first line that begins with the title says more than the title.
-        let says_title = told.first().is_some_and(|first| first.starts_with(title.as_str()));
-        let head = if says_title { &told[0] } else { title };
-        let rest = told.iter().skip(usize::from(says_title));
-        lines.extend(
-            wrap(&format!("{sign} {head}"), columns).into_iter().map(|line| Line::styled(line, style)),
-        );
-        lines.extend(rest.flat_map(|told| indented(told, columns)).map(Line::raw));
-    }
-    if lines.is_empty() {
-        lines.push(Line::styled("✓ all is well", Style::new().fg(Color::Green).add_modifier(Modifier::BOLD)));
-    }
-    let note = Style::new().fg(Color::Yellow);
-    for (component, message) in &view.notes {
-        let wrapped = wrap(&format!("note on {component}: {message}"), columns);
-        lines.extend(wrapped.into_iter().map(|line| Line::styled(line, note)));
-    }
-    if !view.pipelines.is_empty() && !view.notes.contains_key("pipelines") {
-        let wrapped = wrap(&format!("pipelines: {}", view.pipelines), columns);
-        lines.extend(wrapped.into_iter().map(Line::raw));
-    }
-    lines
-}
-
-/// Below its title, and each line seen to be one.
-fn indented(text: &str, columns: usize) -> Vec<String> {
-    let wrapped = wrap(text, columns.saturating_sub(4)).into_iter().enumerate();
-    wrapped.map(|(index, line)| format!("{}{line}", if index == 0 { "  " } else { "    " })).collect()
-}
-
-/// On as many lines as they need: a number that is cut is another number.
-fn figures(view: &View, shown: usize, all: usize, columns: usize) -> Vec<Line<'static>> {
-    let sent: Vec<String> = view.sent.iter().map(|(sink, count)| format!("{sink} {count}")).collect();
-    let (rate, lag, sent) = (view.lines_per_second, bytes(Some(view.lag_bytes)), sent.join(", "));
-    let sources = counted(all as u64, "source");
-    let count = if shown == all { sources } else { format!("{shown} of {sources}; all of them:") };
-    let count = if shown == all { format!("{count},") } else { count };
-    let spools: String = view.spools.iter().map(|told| format!("; {told}")).collect();
-    let losses = view.losses;
-    let text = format!("{count} {rate:.1} lines/s, unread {lag}, losses {losses}; delivered: {sent}{spools}");
-    wrap(&text, columns).into_iter().map(Line::raw).collect()
-}
-
-/// A source's name in so many columns. Of a path its end is kept, for most logs of a host begin with the same folders.
-fn name_in(name: &str, columns: usize) -> String {
-    let length = name.chars().count();
-    if !name.starts_with('/') || length <= columns {
-        return shorten(name, columns);
-    }
-    let end: String = name.chars().skip(length + 1 - columns).collect();
-    format!("…{}", printable(&end))
-}
-
-/// A text in so many columns; one that is cut ends in `…`.
-fn begin_of(text: &str, columns: usize) -> String {
-    let text = printable(text);
-    if text.chars().count() <= columns {
-        return text;
-    }
-    text.chars().take(columns.saturating_sub(1)).chain(['…']).collect()
 }
 
 /// Columns that are as wide as their numbers; the rest is shared by the name and what it is at.
 fn draw_table(frame: &mut Frame, area: Rect, sources: &[Source], (row, is_old): (usize, bool)) {
-    let numbers = 8 + 8 + 6;
-    let gaps = 4;
-    let rest = usize::from(area.width).saturating_sub(numbers + gaps);
-    // Of 80 columns 25: /var/log/nginx/access.log.
-    let name_width = (rest * 7 / 15).clamp(10, 60);
-    let what_width = rest.saturating_sub(name_width).max(10);
+    let (name_width, what_width) = words::widths(usize::from(area.width));
     let rows = sources.iter().map(|source| {
         let style = match source.attention {
             2.. => Style::new().fg(Color::Red),
@@ -217,15 +157,7 @@ fn draw_table(frame: &mut Frame, area: Rect, sources: &[Source], (row, is_old): 
             0 => Style::new(),
         };
         let style = if is_old { style.add_modifier(Modifier::DIM) } else { style };
-        let last = source.last_ms.map_or("-".to_owned(), duration);
-        let cells = [
-            name_in(&source.name, name_width),
-            format!("{:>8.1}", source.rate),
-            format!("{:>8}", unread(source)),
-            format!("{last:>6}"),
-            begin_of(&source.what, what_width),
-        ];
-        Row::new(cells).style(style)
+        Row::new(words::cells(source, name_width, what_width)).style(style)
     });
     let widths = [
         Constraint::Length(name_width as u16),
@@ -234,9 +166,8 @@ fn draw_table(frame: &mut Frame, area: Rect, sources: &[Source], (row, is_old): 
         Constraint::Length(6),
         Constraint::Min(10),
     ];
-    let head = ["SOURCE", " LINES/S", "  UNREAD", "  LAST", "STATE"];
     let table = Table::new(rows, widths)
-        .header(Row::new(head).style(Style::new().add_modifier(Modifier::BOLD)))
+        .header(Row::new(words::HEADS).style(Style::new().add_modifier(Modifier::BOLD)))
         .row_highlight_style(Style::new().add_modifier(Modifier::REVERSED));
     let mut state = TableState::new().with_selected(Some(row));
     frame.render_stateful_widget(table, area, &mut state);
@@ -270,15 +201,22 @@ fn foot(chosen: &Chosen) -> String {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use std::collections::{BTreeMap, BTreeSet};
 
     use ratatui::Terminal;
     use ratatui::backend::TestBackend;
 
+    use super::super::Told;
     use super::*;
 
-    fn view() -> View {
+    fn told(component: &str, title: &str, lines: &[&str], runbook: &str) -> (String, Told) {
+        let lines = lines.iter().map(|line| (*line).to_owned()).collect();
+        let told = Told { title: title.to_owned(), lines, runbook: runbook.to_owned(), ..Told::default() };
+        (component.to_owned(), told)
+    }
+
+    pub(in super::super) fn view() -> View {
         let long =
             "/var/lib/docker/containers/0123456789abcdef/0123456789abcdef-json.log: No space left on device";
         let stream = |value: serde_json::Value| value.as_object().cloned().unwrap_or_default();
@@ -298,16 +236,15 @@ mod tests {
             lag_bytes: 60_000,
             losses: 1,
             told: BTreeMap::from([
-                ("docker".to_owned(), ("Docker does not answer".to_owned(), vec!["no answer".to_owned()])),
-                (
-                    "losses".to_owned(),
-                    (
-                        "Lines are being lost".to_owned(),
-                        vec![
-                            "Lines are being lost: 7 bytes".to_owned(),
-                            format!("lost for local_file: 7 bytes of container web; {long}"),
-                        ],
-                    ),
+                told("docker", "Docker does not answer", &["no answer"], "component-unhealthy"),
+                told(
+                    "losses",
+                    "Lines are being lost",
+                    &[
+                        "Lines are being lost: 7 bytes",
+                        &format!("lost for local_file: 7 bytes of container web; {long}"),
+                    ],
+                    "losses",
                 ),
             ]),
             silent: None,
@@ -327,7 +264,7 @@ mod tests {
         }
     }
 
-    fn screen(width: u16, height: u16, chosen: &mut Chosen) -> Vec<String> {
+    pub(in super::super) fn screen(width: u16, height: u16, chosen: &mut Chosen) -> Vec<String> {
         let mut terminal = Terminal::new(TestBackend::new(width, height)).unwrap();
         terminal.draw(|frame| draw(frame, &view(), chosen)).unwrap();
         let buffer = terminal.backend().buffer().clone();
@@ -344,14 +281,16 @@ mod tests {
             "  lost for local_file: 7 bytes of container web;",
             "    /var/lib/docker/containers/0123456789abcdef/0123456789abcdef-json.log: No",
             "    space left on device",
+            "  component: losses, runbook: losses",
             "✗ Docker does not answer",
             "  no answer",
+            "  component: docker, runbook: component-unhealthy",
             "2 sources, 34.5 lines/s, unread 58KiB, losses 1; delivered: local_file 12",
             "SOURCE                     LINES/S   UNREAD   LAST STATE",
             "db                             0.0        -      - waits: disk full: /var/lib/d…",
             "web-with-a-n…n-allows?[2J     25.0    20KiB   0.9s follows its file",
         ];
-        assert_eq!(lines[..10], expected, "{lines:#?}");
+        assert_eq!(lines[..12], expected, "{lines:#?}");
         assert!(lines[23].starts_with(" Enter: details   s: sort (trouble first)"), "{lines:#?}");
     }
 
@@ -361,16 +300,15 @@ mod tests {
         let mut view = view();
         view.problems.insert("leak_detector".to_owned(), "the agent leaks a file descriptor".to_owned());
         view.warnings.insert("leak_detector".to_owned());
-        let lines = trouble(&view, 80);
-        let last = lines.last().unwrap();
-        assert_eq!(last.to_string(), "  the agent leaks a file descriptor");
-        let last = &lines[lines.len() - 2];
-        assert_eq!(last.to_string(), "! leak_detector");
-        assert_eq!(last.style.fg, Some(Color::Yellow));
-        assert!(
-            lines[0].to_string().starts_with("✗ Lines are being lost:")
-                && lines[0].style.fg == Some(Color::Red)
-        );
+        let lines = words::head(&view, 80, false);
+        let (mark, last) = lines.last().unwrap();
+        assert_eq!((*mark, last.as_str()), (Mark::Plain, "  the agent leaks a file descriptor"));
+        let (mark, last) = &lines[lines.len() - 2];
+        assert_eq!((*mark, last.as_str()), (Mark::Warning, "! leak_detector"));
+        let (mark, first) = &lines[0];
+        assert!(*mark == Mark::Bad && first.starts_with("✗ Lines are being lost:"), "{lines:?}");
+        let colours = [Mark::Bad, Mark::Warning].map(|mark| style_of(mark).fg);
+        assert_eq!(colours, [Some(Color::Red), Some(Color::Yellow)]);
     }
 
     /// The last figure once lost its last digits at the edge, and nobody could see that.
@@ -378,9 +316,9 @@ mod tests {
     fn figures_and_names_are_whole_or_say_that_they_are_not() {
         let lines = screen(40, 30, &mut Chosen::default());
         assert!(lines.concat().contains("delivered: local_file 12"), "{lines:#?}");
-        assert_eq!(name_in("/var/log/customer-1/nginx/access.log", 25), "…tomer-1/nginx/access.log");
-        assert_eq!(name_in("/var/log/nginx/access.log", 25), "/var/log/nginx/access.log");
-        assert_eq!(begin_of("follows: read (12s left)", 12), "follows: re…");
+        assert_eq!(words::name_in("/var/log/customer-1/nginx/access.log", 25), "…tomer-1/nginx/access.log");
+        assert_eq!(words::name_in("/var/log/nginx/access.log", 25), "/var/log/nginx/access.log");
+        assert_eq!(words::begin_of("follows: read (12s left)", 12), "follows: re…");
     }
 
     #[test]
