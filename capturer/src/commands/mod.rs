@@ -10,6 +10,7 @@ pub(crate) mod online;
 pub(crate) mod positions;
 pub(crate) mod program;
 pub(crate) mod quickstart;
+mod running;
 pub(crate) mod tap;
 pub(crate) mod top;
 pub(crate) mod tried_dir;

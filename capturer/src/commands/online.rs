@@ -3,15 +3,18 @@
 //! asked for a ping, and Loki gets an empty request.
 
 use std::io::{self, Read as _, Write};
+use std::net::SocketAddr;
 use std::os::unix::fs::FileTypeExt as _;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::Duration;
 
 use crate::commands::cli::Exit;
+use crate::commands::running::{self, Port, Process};
 use crate::commands::tried_dir::{self, Unfit};
 use crate::ledger::claims::Claims;
 use crate::limits::SOCKET_PATH_BYTES_MAX;
+use crate::model::docker::EngineFault;
 use crate::settings::{Settings, advice};
 use crate::shell::checkpoint::store::unwritable;
 use crate::shell::privilege;
@@ -37,6 +40,9 @@ pub fn check(settings: &Settings, out: &mut dyn Write) -> Exit {
         let _: io::Result<()> = writeln!(out, "  {word:<6} {what:<10} {}", shown(&text));
     };
     tell("positions", positions(&settings.data_dir));
+    if let Some(address) = settings.admin.listen {
+        tell("admin", listen(address, &settings.data_dir));
+    }
     if let Some(socket) = &settings.admin.socket {
         tell("admin", unusable_socket(socket).map(|()| format!("{} can be made", socket.display())));
     }
@@ -103,6 +109,24 @@ fn positions(data_dir: &Path) -> Result<String, String> {
     }
 }
 
+/// Whether the admin server could listen there. The agent that runs from this config does.
+fn listen(address: SocketAddr, data_dir: &Path) -> Result<String, String> {
+    match running::port(address, running::agent(data_dir)) {
+        Port::Free => Ok(format!("{address} is free")),
+        Port::Own => Ok(format!("the agent that runs with this data_dir listens on {address}")),
+        Port::Taken(error, _) if error.kind() == io::ErrorKind::PermissionDenied => Err(format!(
+            "{address}: {error}; choose a port over 1023 with admin.listen, or give the agent CAP_NET_BIND_SERVICE"
+        )),
+        Port::Taken(error, holder) => {
+            let who =
+                holder.map(|Process { id, name }| format!(", by {name} (process {id})")).unwrap_or_default();
+            Err(format!(
+                "{address}: {error}{who}; end what listens there, or choose another address with admin.listen (\"\" = none)"
+            ))
+        }
+    }
+}
+
 /// Whether it can be written to, or made. With the rights of this user, who need not be the one that runs the agent.
 fn directory(dir: &Path, key: &str) -> Result<String, String> {
     let shown = dir.display();
@@ -139,17 +163,13 @@ fn engine(socket: &Path) -> Result<String, String> {
         Ok(answer) if answer.ends_with(" 200") => Ok(format!("{} answers", socket.display())),
         Ok(answer) => Err(format!("{} answers {answer}, which is not a Docker Engine", socket.display())),
         Err(error) => {
-            let (socket, error) = (
-                socket.display().to_string(),
-                match error.kind() {
-                    // A read that ends by its timer.
-                    io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => {
-                        format!("no answer within {} s", PATIENCE.as_secs())
-                    }
-                    _ => error.to_string(),
-                },
-            );
-            Err(format!("{socket}: {error}; {}", advice::docker_cure(&error, &socket)))
+            let (socket, fault) = (socket.display().to_string(), EngineFault::of_system(error.kind()));
+            let error = match fault {
+                // A read that ends by its timer.
+                EngineFault::Silent { .. } => format!("no answer within {} s", PATIENCE.as_secs()),
+                _ => error.to_string(),
+            };
+            Err(format!("{socket}: {error}; {}", advice::docker_cure(fault, &socket)))
         }
     }
 }
@@ -164,6 +184,8 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let mut settings = Settings { data_dir: dir.path().join("data"), ..Settings::default() };
         settings.container_monitor.socket_path = dir.path().join("none.sock");
+        let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        settings.admin.listen = Some(taken.local_addr().unwrap());
         let occupied = dir.path().join("file");
         std::fs::write(&occupied, "").unwrap();
         settings.sinks.local_file = Some(LocalFile { directory: occupied, ..LocalFile::default() });
@@ -174,9 +196,15 @@ mod tests {
             text.lines().map(|line| line.split_whitespace().take(2).collect()).collect();
         assert_eq!(
             words,
-            [["ok", "positions"], ["FAILED", "containers"], ["FAILED", "local_file"]],
+            [["ok", "positions"], ["FAILED", "admin"], ["FAILED", "containers"], ["FAILED", "local_file"]],
             "{text}"
         );
+        let who = format!("(process {}); end what listens there, or choose another", std::process::id());
+        assert!(text.contains(&who), "{text}");
+        drop(taken);
+        let mut out = Vec::new();
+        check(&settings, &mut out);
+        assert!(String::from_utf8(out).unwrap().contains("ok     admin      127.0.0.1:"), "it is free now");
         let names = std::fs::read_dir(dir.path()).unwrap().map(|entry| entry.unwrap().file_name());
         assert_eq!(names.collect::<Vec<_>>(), ["file"], "nothing is made");
     }

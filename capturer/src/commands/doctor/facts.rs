@@ -7,6 +7,7 @@ use rustix::thread::CapabilitySet;
 
 use crate::commands::tried_dir::Unfit;
 use crate::settings::ReadFrom;
+use crate::shell::files::listing::Access;
 use crate::witness::probe::Tier;
 
 /// Everything that is looked at. A part is absent if the config forbids looking or could not be read.
@@ -93,6 +94,8 @@ pub struct Wanted {
     pub admin: Option<(SocketAddr, Result<(), Refusal>)>,
     /// Why its Unix socket can't be made.
     pub socket: Option<String>,
+    /// Whether the files of file_monitor can be read; `None` = there are no patterns.
+    pub followed: Option<Access>,
     /// What of it is open to others, and what to do.
     pub exposure: Option<String>,
     /// Docker, unless it is not to be asked.
@@ -106,6 +109,8 @@ pub struct Refusal {
     pub why: String,
     /// A right is missing.
     pub denied: bool,
+    /// Somebody is there and gives no answer.
+    pub silent: bool,
 }
 
 /// A directory the agent writes in.

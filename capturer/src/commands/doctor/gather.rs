@@ -5,7 +5,6 @@
 
 use std::collections::BTreeSet;
 use std::io::{self, ErrorKind};
-use std::net::TcpListener;
 use std::os::unix::fs::MetadataExt as _;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
@@ -24,12 +23,15 @@ use crate::commands::ask;
 use crate::commands::cli;
 use crate::commands::cli::ConfigArgs;
 use crate::commands::online::unusable_socket;
+use crate::commands::running;
+use crate::commands::running::{Port, Process};
 use crate::commands::tried_dir::{Unfit, unfit};
 use crate::limits;
 use crate::model::docker;
-use crate::model::docker::{EventFacts, Inspect, ListRowWithFacts};
+use crate::model::docker::{EngineFault, EventFacts, Inspect, ListRowWithFacts};
 use crate::settings::{ContainerMonitor, ReadFrom, Settings};
 use crate::shell::checkpoint::store::unwritable;
+use crate::shell::files::listing;
 use crate::shell::{privilege, ring};
 use crate::witness::probe::self_test::WayOutcome;
 use crate::witness::probe::{Options, Probe};
@@ -152,14 +154,23 @@ fn wanted(settings: &Settings) -> Wanted {
     let directories: Vec<DirectoryFact> = directories.collect();
     // Where the directory hangs, so does the lock in it.
     let silent = directories[0].state == DirectoryState::Silent;
+    let running = if silent { None } else { running::agent(&settings.data_dir) };
     Wanted {
         files: (streams + limits::OUTPUT_FILES_OPEN_MAX) as u64 + FILES_RESERVE,
-        running: if silent { None } else { running(&settings.data_dir) },
+        running,
         directories,
         admin: settings.admin.listen.map(|address| {
-            let listened = TcpListener::bind(address).map(drop).map_err(|error| refusal(&error));
-            (address, listened)
+            let state = match running::port(address, running) {
+                Port::Free | Port::Own => Ok(()),
+                Port::Taken(error, None) => Err(refusal(&error)),
+                Port::Taken(error, Some(Process { id, name })) => {
+                    let refusal = refusal(&error);
+                    Err(Refusal { why: format!("{}, by {name} (process {id})", refusal.why), ..refusal })
+                }
+            };
+            (address, state)
         }),
+        followed: (!settings.file_monitor.files.is_empty()).then(|| listing::access(settings)),
         socket: settings.admin.socket.as_deref().and_then(socket_trouble),
         exposure: settings.admin.exposure().or_else(|| settings.admin.exposed_profile()),
         docker: container.enabled.then(|| docker_fact(container)),
@@ -180,7 +191,8 @@ fn within<T: Send + 'static>(patience: Duration, look: impl FnOnce() -> T + Send
 }
 
 fn refusal(error: &io::Error) -> Refusal {
-    Refusal { why: error.to_string(), denied: error.kind() == ErrorKind::PermissionDenied }
+    let silent = matches!(EngineFault::of_system(error.kind()), EngineFault::Silent { .. });
+    Refusal { why: error.to_string(), denied: error.kind() == ErrorKind::PermissionDenied, silent }
 }
 
 fn directory(path: &Path) -> DirectoryState {
@@ -243,22 +255,6 @@ fn may_hang(magic: u64) -> Option<&'static str> {
     kinds.iter().find(|(number, _)| *number == magic).map(|(_, name)| *name)
 }
 
-/// Who holds the lock of a data_dir, as the kernel lists locks: to try it would make a start beside us fail.
-fn running(data_dir: &Path) -> Option<u32> {
-    let lock = std::fs::metadata(data_dir.join("lock")).ok()?;
-    holder(&read("/proc/locks")?, lock.ino())
-}
-
-/// `1: FLOCK  ADVISORY  WRITE 4711 fe:01:1234 0 EOF`. The device is written differently by some file systems, and the
-/// inode with the kind of lock is enough to tell ours.
-fn holder(locks: &str, inode: u64) -> Option<u32> {
-    locks.lines().find_map(|line| {
-        let words: Vec<&str> = line.split_whitespace().collect();
-        let ours = *words.get(1)? == "FLOCK" && words.get(5)?.rsplit(':').next()?.parse() == Ok(inode);
-        ours.then(|| words[4].parse().ok()).flatten()
-    })
-}
-
 /// `GET /info`, as far as it is read.
 #[derive(Default, Deserialize)]
 #[serde(rename_all = "PascalCase", default)]
@@ -275,11 +271,13 @@ fn docker_fact(settings: &ContainerMonitor) -> DockerFact {
         let info: Info = serde_json::from_slice(&body).map_err(|error| Refusal {
             why: format!("not an answer from a Docker Engine: {error}"),
             denied: false,
+            silent: false,
         })?;
         let logs = info.docker_root_dir.join("containers");
         let looked_in = logs.clone();
         let listed = within(PATIENCE, move || readable(&looked_in));
-        let silent = || Err(Refusal { why: "no answer; a file system that hangs".to_owned(), denied: false });
+        let why = "no answer; a file system that hangs".to_owned();
+        let silent = || Err(Refusal { why, denied: false, silent: true });
         let are_files_seen = matches!(listed, Some(Ok(())));
         Ok(EngineFact {
             running: running_containers(settings, are_files_seen),
@@ -379,9 +377,6 @@ mod tests {
     fn words_of_the_kernel_are_read() {
         assert_eq!(lockdown("none [integrity] confidentiality\n").as_deref(), Some("integrity"));
         assert_eq!(lockdown(""), None);
-        let locks =
-            "1: POSIX  ADVISORY  WRITE 7 fe:01:1234 0 EOF\n2: FLOCK  ADVISORY  WRITE 4711 fe:01:1234 0 EOF\n";
-        assert_eq!((holder(locks, 1234), holder(locks, 99)), (Some(4711), None));
         assert_eq!((may_hang(0x6969), may_hang(0xef53)), (Some("NFS"), None));
     }
 

@@ -15,8 +15,9 @@ use super::facts::{
 use crate::commands::cli::Exit;
 use crate::model::docker::skips_local;
 use crate::settings::{ReadFrom, advice};
+use crate::shell::files::listing::Access;
 use crate::shell::{descriptors, privilege};
-use crate::text::counted::{counted, named};
+use crate::text::counted::{counted, named, which};
 use crate::witness::probe::Tier;
 
 /// Less than this for positions and output is soon nothing.
@@ -56,6 +57,7 @@ pub fn judge(facts: &Facts) -> Vec<CheckLine> {
     if let Some(wanted) = &facts.wanted {
         lines.extend(wanted.directories.iter().map(directory));
         lines.extend(admin(wanted));
+        lines.extend(wanted.followed.as_ref().map(|followed| file_monitor(followed, facts.container)));
         if let Some(found) = &wanted.docker {
             lines.push(docker(found, facts.container));
             if let Ok(engine) = &found.answer {
@@ -211,9 +213,19 @@ fn admin(wanted: &Wanted) -> Option<CheckLine> {
         return Some(warn("admin", said.to_owned(), format!("Set {cure}.")));
     }
     Some(match (wanted.running, free) {
-        (Some(process), _) => ok("admin", format!("capturer runs with this data_dir, as process {process}")),
+        (Some(process), Ok(())) => {
+            ok("admin", format!("capturer runs with this data_dir, as process {process}"))
+        }
+        (Some(process), Err(Refusal { why, .. })) => fail(
+            "admin",
+            Exit::Unavailable,
+            format!(
+                "capturer runs with this data_dir, as process {process}, and does not listen on {address}: {why}"
+            ),
+            "End what listens there, or choose another address with admin.listen (\"\" = none); then restart the agent.",
+        ),
         (None, Ok(())) => ok("admin", format!("{address} is free")),
-        (None, Err(Refusal { why, denied: true })) => fail(
+        (None, Err(Refusal { why, denied: true, .. })) => fail(
             "admin",
             Exit::NoPermission,
             format!("listening on {address}: {why}"),
@@ -239,19 +251,19 @@ fn docker(fact: &DockerFact, container: Option<ContainerFact>) -> CheckLine {
                 counted(engine.containers, "container")
             ),
         ),
-        Err(Refusal { why, denied: true }) if container.is_some() => warn(
+        Err(Refusal { why, denied: true, .. }) if container.is_some() => warn(
             "docker",
             format!("{socket}: {why}"),
             "Start the container with the group of the host's socket: --group-add $(stat -c %g /var/run/docker.sock), or as \
              root.",
         ),
-        Err(Refusal { why, denied: true }) => warn(
+        Err(Refusal { why, denied: true, .. }) => warn(
             "docker",
             format!("{socket}: {why}"),
             "Add the agent's user to the socket's group (usermod -aG docker USER; in a unit: \
              SupplementaryGroups=docker), or run as root.",
         ),
-        Err(Refusal { why, .. }) if advice::is_silence(why) => warn(
+        Err(Refusal { why, silent: true, .. }) => warn(
             "docker",
             format!("{socket}: {why}"),
             format!(
@@ -291,7 +303,7 @@ fn logs(read_from: ReadFrom, engine: &EngineFact, container: Option<ContainerFac
     }
     match &engine.logs_readable {
         Ok(()) => ok("logs", format!("driver {driver}; json-file logs are readable in {logs}")),
-        Err(Refusal { why, denied: true }) => warn(
+        Err(Refusal { why, denied: true, .. }) => warn(
             "logs",
             format!("driver {driver}; {logs}: {why}; {}", instead(read_from)),
             if container.is_some() {
@@ -307,6 +319,45 @@ fn logs(read_from: ReadFrom, engine: &EngineFact, container: Option<ContainerFac
              path), or set container_monitor.read_from: api.",
         ),
     }
+}
+
+/// Files and directories that the patterns of file_monitor come to and that this user may not read, by name.
+fn file_monitor(access: &Access, container: Option<ContainerFact>) -> CheckLine {
+    let Access { files, denied, unlistable, looked_at, silent } = access;
+    let followed = format!("{} matched by the patterns", counted(*files as u64, "file"));
+    let mut notes = String::new();
+    if looked_at < files {
+        notes += &format!("; only the first {looked_at} were tried");
+    }
+    let mut faults = Vec::new();
+    if !denied.is_empty() {
+        faults.push(format!("{} can't be read: {}", denied.len(), named(denied.iter().cloned())));
+    }
+    if !unlistable.is_empty() {
+        let are = which(
+            unlistable.len() as u64,
+            "directory can't be listed, and what is in it",
+            "directories can't be listed, and what is in them",
+        );
+        faults.push(format!("{} {are} is not read: {}", unlistable.len(), named(unlistable.iter().cloned())));
+    }
+    if *silent {
+        faults.push("a file system that they lead to does not answer".to_owned());
+    }
+    if faults.is_empty() {
+        return ok("file_monitor", format!("{followed}, none unreadable{notes}"));
+    }
+    let cure = match (denied.is_empty() && unlistable.is_empty(), container.is_some()) {
+        (true, _) => "Bring the file server back; the log of the agent and /health name it.",
+        (false, true) => {
+            "Start the container with --cap-add DAC_READ_SEARCH, or as root; or leave them out with exclude."
+        }
+        (false, false) => {
+            "Give the agent's user the right to read them (a group that they belong to, an ACL, or AmbientCapabilities=\
+             CAP_DAC_READ_SEARCH in the unit), or leave them out with exclude."
+        }
+    };
+    warn("file_monitor", format!("{followed}; {}{notes}", faults.join("; ")), cure)
 }
 
 /// Those that run and of which not all can be read, by name.

@@ -7,13 +7,14 @@ use crate::commands::doctor::facts::UnreadFact;
 use crate::commands::tried_dir::Unfit;
 
 /// Every check, in the order of the lines: names that scripts may build on.
-const CHECKS: [&str; 16] = [
+const CHECKS: [&str; 17] = [
     "config",
     "kernel",
     "io_uring",
     "data_dir",
     "local_file",
     "admin",
+    "file_monitor",
     "docker",
     "logs",
     "containers",
@@ -60,6 +61,7 @@ fn well() -> Facts {
             ],
             admin: Some(("127.0.0.1:8001".parse().unwrap(), Ok(()))),
             socket: None,
+            followed: Some(Access { files: 3, looked_at: 3, ..Access::default() }),
             exposure: None,
             docker: Some(DockerFact {
                 socket: "/docker.sock".into(),
@@ -103,7 +105,7 @@ fn engine(facts: &mut Facts) -> &mut EngineFact {
 }
 
 fn refused(why: &str, denied: bool) -> Refusal {
-    Refusal { why: why.to_owned(), denied }
+    Refusal { why: why.to_owned(), denied, silent: false }
 }
 
 const UNAVAILABLE: CheckStatus = CheckStatus::Fail(Exit::Unavailable);
@@ -188,6 +190,45 @@ fn directories_that_can_not_be_written_in() {
     );
 }
 
+/// Health named them, and `doctor` was silent.
+#[test]
+fn files_that_can_not_be_read_are_named_and_their_number_is_bounded() {
+    let access = |change: fn(&mut Access)| {
+        move |facts: &mut Facts| change(facts.wanted.as_mut().unwrap().followed.as_mut().unwrap())
+    };
+    check(
+        access(|access| access.denied = vec!["/a.log: Permission denied (os error 13)".to_owned()]),
+        &[(
+            "file_monitor",
+            CheckStatus::Warn,
+            "1 can't be read: /a.log: Permission denied",
+            "CAP_DAC_READ_SEARCH",
+        )],
+    );
+    check(
+        access(|access| access.unlistable.extend(["/d: Permission denied".to_owned()])),
+        &[(
+            "file_monitor",
+            CheckStatus::Warn,
+            "1 directory can't be listed, and what is in it is not read: /d",
+            "a group",
+        )],
+    );
+    check(
+        access(|access| access.denied = (0..90).map(|number| format!("/{number}: no")).collect()),
+        &[(
+            "file_monitor",
+            CheckStatus::Warn,
+            "90 can't be read: /0: no; /1: no; /2: no; /3: no; /4: no; and 85 more",
+            "exclude",
+        )],
+    );
+    check(
+        access(|access| access.silent = true),
+        &[("file_monitor", CheckStatus::Warn, "does not answer", "Bring the file server back")],
+    );
+}
+
 #[test]
 fn a_port_that_is_not_to_be_had() {
     let admin = |why: Refusal| {
@@ -198,14 +239,20 @@ fn a_port_that_is_not_to_be_had() {
     };
     check(admin(refused("in use", false)), &[("admin", UNAVAILABLE, "in use", "admin.listen")]);
     check(admin(refused("denied", true)), &[("admin", NO_PERMISSION, "denied", "CAP_NET_BIND_SERVICE")]);
-    // Our own agent has it.
     check(
         |facts| {
-            admin(refused("in use", false))(facts);
+            admin(refused("in use, by nginx (process 9)", false))(facts);
             facts.wanted.as_mut().unwrap().running = Some(4711);
         },
-        &[],
+        &[(
+            "admin",
+            UNAVAILABLE,
+            "process 4711, and does not listen on 127.0.0.1:8001: in use, by nginx",
+            "restart the agent",
+        )],
     );
+    // Our own agent has it.
+    check(|facts| facts.wanted.as_mut().unwrap().running = Some(4711), &[]);
 }
 
 #[test]
@@ -215,7 +262,7 @@ fn docker_that_does_not_answer_or_shows_no_logs() {
     };
     check(docker(refused("denied", true)), &[("docker", CheckStatus::Warn, "denied", "usermod -aG docker")]);
     check(
-        docker(refused("no whole answer within 2 s", false)),
+        docker(Refusal { silent: true, ..refused("no whole answer within 2 s", false) }),
         &[("docker", CheckStatus::Warn, "no whole answer", "live-restore")],
     );
     check(

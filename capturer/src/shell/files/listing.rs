@@ -33,6 +33,67 @@ const LOOKED_INTO_MAX: usize = 1_000;
 /// How many first bytes are read to tell text from binary. More are read where these say nothing, as in a hole.
 const SNIFFED_BYTES: u64 = 8 * 1024;
 
+/// Whether this user may read what the patterns come to.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Access {
+    /// How many files match.
+    pub files: usize,
+    /// Those of them that can't be opened, with the reason.
+    pub denied: Vec<String>,
+    /// Directories that can't be listed, with the reason.
+    pub unlistable: BTreeSet<String>,
+    /// How many were tried.
+    pub looked_at: usize,
+    /// A file system did not answer in time.
+    pub silent: bool,
+}
+
+/// Opens each file, reads none, and takes a few seconds at most for each entry.
+pub fn access(settings: &Settings) -> Access {
+    let mut all = Access::default();
+    for set in &settings.file_monitor.files {
+        let (own, set, sets) = (Own::of(settings), set.clone(), settings.file_monitor.files.clone());
+        let (sender, answer) = channel();
+        // Nothing ends a look at a file system that hangs; this thread is left behind then.
+        std::thread::spawn(move || drop(sender.send(access_of(&set, &sets, &own))));
+        match answer.recv_timeout(PATIENCE) {
+            Ok(of_set) => {
+                all.files += of_set.files;
+                all.looked_at += of_set.looked_at;
+                all.denied.extend(of_set.denied);
+                all.unlistable.extend(of_set.unlistable);
+            }
+            Err(_) => all.silent = true,
+        }
+    }
+    all.denied.sort();
+    // Two entries may come to the same file.
+    all.denied.dedup();
+    all
+}
+
+fn access_of(set: &FileSet, sets: &[FileSet], own: &Own) -> Access {
+    let takes = |path: &str| sets.iter().any(|set| set.takes(path));
+    let with = With { set, takes: &takes, own, lane_of: &|_| None, watch: &mut |_, _| () };
+    let found = patterns::walk(with, patterns::starts(set));
+    let paths = found.paths();
+    let mut access = Access { files: paths.len(), unlistable: found.unlistable, ..Access::default() };
+    for FoundPath { path, target, .. } in paths.into_iter().take(LOOKED_INTO_MAX) {
+        access.looked_at += 1;
+        let at = target.as_deref().unwrap_or(&path);
+        // One that is gone meanwhile is nobody's fault.
+        let error =
+            open(Path::new(&name_of(at))).err().filter(|error| error.kind() != io::ErrorKind::NotFound);
+        access.denied.extend(error.map(|error| format!("{path}: {error}")));
+    }
+    access
+}
+
+/// Without waiting for a writer, should a pipe stand there.
+fn open(path: &Path) -> io::Result<File> {
+    File::options().read(true).custom_flags(rustix::fs::OFlags::NONBLOCK.bits() as i32).open(path)
+}
+
 /// Lists them, a few lines for each pattern.
 pub fn show(settings: &Settings, out: &mut dyn Write) -> io::Result<()> {
     if settings.file_monitor.files.is_empty() {
