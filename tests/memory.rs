@@ -4,9 +4,10 @@
 use std::fs::{self, File, OpenOptions};
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::time::Duration;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context as _, Result, ensure};
 use capturer_tests::agent::{Agent, Home};
 use capturer_tests::wait::wait_until;
 use rustix::process::Signal;
@@ -373,5 +374,145 @@ fn what_is_made_while_the_agent_is_down_is_read_from_its_beginning() -> Result<(
     host.write("old.log", 5)?;
     let agent = host.start()?;
     host.all_came_once()?;
+    agent.stop()
+}
+
+/// What an operator types among the logs.
+fn sh(host: &Host, script: &str) -> Result<()> {
+    let status = Command::new("sh").args(["-ec", script]).current_dir(&host.logs).status()?;
+    ensure!(status.success(), "{script}: {status}");
+    Ok(())
+}
+
+/// Ways to move a log by copying it, and what it is called then.
+const COPIED: [(&str, &str); 4] = [
+    ("cp d/app.log d/web.log; rm d/app.log", "d/web.log"),
+    ("cp -a d/app.log d/web.log; rm d/app.log", "d/web.log"),
+    ("cp -a d e; rm -r d", "e/app.log"),
+    ("tar cf x.tar d; rm -r d; mkdir r; tar xf x.tar -C r; rm x.tar", "r/d/app.log"),
+];
+
+/// Everything came a second time. Also if nothing is added to the copy before the next start.
+#[test]
+fn a_log_that_was_copied_and_removed_while_the_agent_was_away_goes_on_in_the_copy() -> Result<()> {
+    for (script, copy) in COPIED {
+        for is_written_to in [true, false] {
+            let mut host = Host::new("**/*.log")?;
+            fs::create_dir(host.path("d"))?;
+            host.write("d/app.log", 60)?;
+            let agent = host.start()?;
+            host.all_came_once()?;
+            agent.stop()?;
+            // Lines that nobody has read are in the copy, too.
+            host.write("d/app.log", 5)?;
+            sh(&host, script)?;
+            if is_written_to {
+                host.write(copy, 5)?;
+            }
+            let agent = host.start()?;
+            host.all_came_once()?;
+            agent.kill()?;
+            let agent = host.start()?;
+            host.write(copy, 5)?;
+            host.all_came_once()?;
+            agent.stop()?;
+        }
+    }
+    Ok(())
+}
+
+/// A copy with the times of its original is told from what a job writes, whenever it is made.
+#[test]
+fn a_log_that_is_moved_to_another_disk_while_it_is_followed_goes_on_there() -> Result<()> {
+    for (script, copy) in &COPIED[1..] {
+        let mut host = Host::new("**/*.log")?;
+        fs::create_dir(host.path("d"))?;
+        host.write("d/app.log", 60)?;
+        let agent = host.start()?;
+        host.all_came_once()?;
+        wait_for_save(&host)?;
+        // Made elsewhere and renamed into the agent's sight, for it may look between any two steps.
+        let aside = host.home.path().join("aside");
+        fs::create_dir(&aside)?;
+        let (top, _) = copy.split_once('/').context("in a directory")?;
+        let script = format!(
+            "cp -a d {0}/d; rm -r d; cd {0}; {script}; mv {top} {1}/",
+            aside.display(),
+            host.logs.display()
+        );
+        sh(&host, &script)?;
+        host.write(copy, 5)?;
+        host.all_came_once()?;
+        agent.stop()?;
+        let agent = host.start()?;
+        host.write(copy, 5)?;
+        host.all_came_once()?;
+        agent.stop()?;
+    }
+    Ok(())
+}
+
+/// The positions are in a checkpoint: what was read is what the outputs have.
+fn wait_for_save(host: &Host) -> Result<()> {
+    let checkpoint = host.home.path().join("data/checkpoint.json");
+    let len = fs::metadata(host.path("d/app.log"))?.len();
+    wait_until("the position to be saved", DEADLINE, || {
+        let text = fs::read_to_string(&checkpoint)?;
+        ensure!(text.contains(&format!("\"offset\":{len},")), "not yet: {text}");
+        anyhow::Ok(())
+    })
+}
+
+/// Another program that says the same, and a job that writes the same again each time: all of it is news.
+#[test]
+fn what_a_program_writes_again_under_another_name_is_no_copy() -> Result<()> {
+    let text: String =
+        (0..80).map(|step| format!("step {step:02} of the job that is done each night\n")).collect();
+    let host = Host::new("*.log")?;
+    let count = |times: usize| {
+        wait_until("what the job wrote", DEADLINE, || {
+            let got = host.home.count();
+            ensure!(got == 80 * times, "{got} lines of {}", 80 * times);
+            anyhow::Ok(())
+        })
+    };
+    let agent = host.start()?;
+    fs::write(host.path("job-0.log"), &text)?;
+    count(1)?;
+    // One that is there at the same time.
+    fs::write(host.path("job-1.log"), &text)?;
+    count(2)?;
+    // The one before is removed before or after, at once or after a while.
+    for run in 2..9 {
+        let (before, now) =
+            (host.path(&format!("job-{}.log", run - 1)), host.path(&format!("job-{run}.log")));
+        if run % 2 == 0 {
+            fs::remove_file(before)?;
+            fs::write(now, &text)?;
+        } else {
+            fs::write(now, &text)?;
+            fs::remove_file(before)?;
+        }
+        count(run + 1)?;
+    }
+    agent.stop()?;
+    // While the agent is away: the one before stays.
+    fs::write(host.path("job-9.log"), &text)?;
+    let agent = host.start()?;
+    count(10)?;
+    agent.stop()?;
+    // So short a text is what programs print when they start.
+    let banner = &text[..text.len() / 2];
+    fs::write(host.path("a.log"), banner)?;
+    let agent = host.start()?;
+    wait_until("the banner", DEADLINE, || {
+        ensure!(host.home.count() == 80 * 10 + 40, "not yet");
+        anyhow::Ok(())
+    })?;
+    agent.stop()?;
+    fs::remove_file(host.path("a.log"))?;
+    fs::write(host.path("b.log"), banner)?;
+    let agent = host.start()?;
+    count(11)?;
     agent.stop()
 }

@@ -7,6 +7,7 @@
 //! Not here: how it is saved (journal.rs).
 
 mod heads;
+mod live;
 
 use std::collections::BTreeMap;
 
@@ -16,6 +17,7 @@ use crate::model::cursor::{Cursor, FileId, FilePlace, HeadPrint, TailPrint};
 use crate::model::record::StreamKey;
 use crate::settings::Remember;
 use heads::Heads;
+pub use live::LiveFile;
 
 /// An entry that is seen again is written again when it is so old: often enough that it does not go, seldom enough that
 /// it costs nothing.
@@ -129,6 +131,9 @@ pub struct Table {
     /// Files in it, once for each sink.
     files: usize,
     now_s: u64,
+    /// When nobody looked: from the last save of the run before until the first look at all patterns of this one,
+    /// nanoseconds since 1970. `None` = some pattern was not looked at yet.
+    unseen_ns: Option<(i64, i64)>,
     /// What is not on disk: since the last save was ordered, and what that one saves.
     changed: Logs,
     saving: Logs,
@@ -138,8 +143,12 @@ pub struct Table {
 #[derive(Clone, Debug)]
 struct Had {
     log: StreamKey,
-    /// A look at the patterns of this run showed it.
+    /// A look at the patterns of this run showed it, as long as it was read.
     is_there: bool,
+    /// A stream stood in it when the run before this one ended, and its path was there.
+    was_followed: bool,
+    /// Nothing of it was read after this time, seconds since 1970.
+    read_s: u64,
 }
 
 /// A table as it counts for some sinks.
@@ -190,10 +199,12 @@ impl Table {
         self.heads = Heads::default();
         self.files = 0;
         for (key, log) in &self.logs {
-            for (id, (_, place)) in log.sinks.values().flat_map(|sink| &sink.files) {
+            for (id, (at_s, place)) in log.sinks.values().flat_map(|sink| &sink.files) {
                 let number = (id.device, id.inode);
-                let is_there = before.get(&number).is_some_and(|had| had.is_there);
-                self.log_of.insert(number, Had { log: key.clone(), is_there });
+                let new = Had { log: key.clone(), is_there: false, was_followed: false, read_s: *at_s };
+                let had =
+                    before.get(&number).map_or(new, |before| Had { log: key.clone(), ..before.clone() });
+                self.log_of.insert(number, had);
                 self.heads.put(key, place);
                 self.files += 1;
             }
@@ -214,14 +225,19 @@ impl Table {
     }
 
     /// A stream of the last run stood there: the file is known whatever name it is found under. Those that it had reached
-    /// with a line open are not: their lines begin before, and they are read again from their beginning.
-    pub fn know(&mut self, log: &StreamKey, sink: &str, cursor: &Cursor) {
+    /// with a line open are not: their lines begin before, and they are read again from their beginning. That run ended at
+    /// `ended_s`, seconds since 1970.
+    pub fn know(&mut self, log: &StreamKey, sink: &str, cursor: &Cursor, ended_s: u64) {
         if let Cursor::File(position) = cursor {
-            self.put(log, sink, position.place());
+            let was_missed = self.was_missed(log, position.file, ended_s);
+            self.put(log, sink, position.place(), ended_s);
+            if let Some(had) = self.had_mut(position.file) {
+                had.was_followed |= !was_missed;
+            }
         }
     }
 
-    fn put(&mut self, log: &StreamKey, sink: &str, place: FilePlace) {
+    fn put(&mut self, log: &StreamKey, sink: &str, place: FilePlace, read_s: u64) {
         let sinks = &mut self.logs.entry(log.clone()).or_default().sinks;
         let files = &mut sinks.entry(sink.to_owned()).or_default().files;
         let before = files.insert(place.file, (self.now_s, place));
@@ -229,13 +245,24 @@ impl Table {
         before.iter().for_each(|(_, before)| self.heads.remove(before));
         self.heads.put(log, &place);
         let number = (place.file.device, place.file.inode);
-        let is_there = before.is_some() && self.log_of.get(&number).is_some_and(|had| had.is_there);
-        self.log_of.insert(number, Had { log: log.clone(), is_there });
+        let new = Had { log: log.clone(), is_there: false, was_followed: false, read_s };
+        let had = self.log_of.get(&number).filter(|_| before.is_some());
+        let had =
+            had.map_or(new, |had| Had { log: log.clone(), read_s: had.read_s.max(read_s), ..had.clone() });
+        self.log_of.insert(number, had);
+    }
+
+    fn had_mut(&mut self, file: FileId) -> Option<&mut Had> {
+        self.log_of.get_mut(&(file.device, file.inode))
     }
 
     /// A sink has a file up to there.
     pub fn note(&mut self, log: &StreamKey, sink: &str, place: FilePlace) {
-        self.put(log, sink, place);
+        self.note_read(log, sink, place, self.now_s);
+    }
+
+    fn note_read(&mut self, log: &StreamKey, sink: &str, place: FilePlace, read_s: u64) {
+        self.put(log, sink, place, read_s);
         let sinks = &mut self.changed.entry(log.clone()).or_default().sinks;
         sinks.entry(sink.to_owned()).or_default().files.insert(place.file, (self.now_s, place));
         if self.files > self.remember.files + self.remember.files / 10 {
@@ -248,14 +275,15 @@ impl Table {
         self.index();
     }
 
-    /// Nobody reads a log any more; a sink has it up to there.
-    pub fn leave(&mut self, log: &StreamKey, sink: &str, rank: u32, cursor: Cursor) {
+    /// Nobody reads a log any more; a sink has it up to there, since `read_s`, seconds since 1970.
+    pub fn leave(&mut self, log: &StreamKey, sink: &str, rank: u32, cursor: Cursor, read_s: u64) {
         if cursor == Cursor::Beginning {
             return;
         }
         // Its file may be found under another name, by another stream.
         if let Cursor::File(position) = &cursor {
-            self.note(log, sink, FilePlace { skip: [0; 2], ..position.place() });
+            self.note_read(log, sink, FilePlace { skip: [0; 2], ..position.place() }, read_s);
+            self.miss(position.file);
         }
         for logs in [&mut self.logs, &mut self.changed] {
             let sinks = &mut logs.entry(log.clone()).or_default().sinks;
@@ -263,18 +291,24 @@ impl Table {
         }
     }
 
-    /// Files that still are there.
-    pub fn see(&mut self, ids: impl IntoIterator<Item = FileId>) {
-        for id in ids {
-            let Some(Had { log: key, is_there }) = self.log_of.get_mut(&(id.device, id.inode)) else {
+    /// Files that still are there, and how long they are. One that is shorter than what was read of it holds something else.
+    pub fn see(&mut self, found: impl IntoIterator<Item = (FileId, u64)>) {
+        for (id, len) in found {
+            let Some(Had { log: key, is_there, .. }) = self.log_of.get_mut(&(id.device, id.inode)) else {
                 continue;
             };
             let Some(log) = self.logs.get_mut(key) else { continue };
-            *is_there |= log.sinks.values().any(|sink| sink.files.contains_key(&id));
+            let mut places = log.sinks.values().filter_map(|sink| sink.files.get(&id));
+            *is_there |= places.any(|(_, place)| place.offset <= len);
             for (name, sink) in &mut log.sinks {
-                let old = sink.files.get_mut(&id).filter(|(at_s, _)| at_s + TOUCH_AFTER_S < self.now_s);
+                let is_old = |at_s: u64| at_s + TOUCH_AFTER_S < self.now_s;
+                let old = sink.files.get_mut(&id).filter(|(at_s, _)| is_old(*at_s));
                 if let Some((at_s, place)) = old {
-                    *at_s = self.now_s;
+                    // Where a stream of the last run stood is in its cursor, and needs no line.
+                    let is_known = std::mem::replace(at_s, self.now_s) == 0;
+                    if is_known {
+                        continue;
+                    }
                     let sinks = &mut self.changed.entry(key.clone()).or_default().sinks;
                     sinks.entry(name.clone()).or_default().files.insert(id, (*at_s, *place));
                 }
@@ -426,7 +460,7 @@ mod tests {
         let (mut table, log) = (Table::default(), StreamKey::container("c"));
         let cursor =
             FileCursor { len: 100, reached: vec![place(2, 900)].into(), ..FileCursor::at(place(1, 100)) };
-        table.know(&log, "file", &Cursor::File(Arc::new(cursor)));
+        table.know(&log, "file", &Cursor::File(Arc::new(cursor)), 0);
         let sinks = names(&["file"]);
         assert_eq!(table.of(&sinks, false).places(&log), [place(1, 100)]);
     }
@@ -441,7 +475,7 @@ mod tests {
             table.note(&log, "file", place(day as u64, 1));
         }
         table.set_now(9 * 86_400_000_000_000);
-        table.see([place(0, 1).file]);
+        table.see([(place(0, 1).file, 1)]);
         table.prune();
         let left = |table: &Table| {
             let sinks = names(&["file"]);
@@ -465,7 +499,7 @@ mod tests {
         };
         Arc::make_mut(&mut cursor).skip = [7, 0];
         let id = cursor.file;
-        table.leave(&log, "file", 0, Cursor::File(cursor));
+        table.leave(&log, "file", 0, Cursor::File(cursor), 0);
         let sinks = names(&["file"]);
         assert_eq!(
             table.of(&sinks, true).place_of(id).map(|place| (place.offset, place.skip)),
@@ -480,7 +514,7 @@ mod tests {
         table.set_bounds(Remember::default());
         table.note(&log, "file", place(1, 5));
         assert_eq!(table.take_unsaved()[&log].sinks["file"].files.len(), 1);
-        table.leave(&log, "file", 0, Cursor::Api(Default::default()));
+        table.leave(&log, "file", 0, Cursor::Api(Default::default()), 0);
         assert_eq!(table.take_unsaved()[&log].sinks["file"].files.len(), 1);
         table.on_saved();
         assert!(table.take_unsaved().is_empty());
@@ -518,7 +552,7 @@ mod tests {
         assert_eq!(moved(&table, &one, 999, Some(true)), None);
         assert_eq!(moved(&table, &both, 999, None), None, "a sink that never had it");
         // A file that the patterns still show was not moved, unless it is known to be rewritten.
-        table.see([place(7, 0).file]);
+        table.see([(place(7, 0).file, 600)]);
         assert_eq!(moved(&table, &one, 999, None), Some((6, 500)));
         assert_eq!(moved(&table, &one, 999, Some(false)), Some((7, 600)));
         table.index();

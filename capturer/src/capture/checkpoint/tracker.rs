@@ -29,7 +29,7 @@ use std::sync::Arc;
 
 use super::memory::Table;
 use super::{BySink, Checkpoint};
-use crate::model::cursor::{Cursor, FileId};
+use crate::model::cursor::{Cursor, FileId, FilePlace};
 use crate::model::packed::Pack;
 use crate::model::record::{OutputMark, StreamKey};
 use outputs::{Output, keep_uncovered, use_output};
@@ -59,6 +59,8 @@ struct Position {
     order: Order,
     cursor: Cursor,
     output: Option<Arc<str>>,
+    /// When it was acknowledged, seconds since 1970; 0 = in an earlier run, or never.
+    acked_s: u64,
 }
 
 type Positions = BySink<Position>;
@@ -142,17 +144,19 @@ impl Tracker {
                     use_output(&mut tracker.outputs, &name, mark.clone(), &key);
                 }
                 let order = Order::Ahead(sink.rank);
-                positions.or_insert(&name, || Position { order, cursor: sink.cursor, output: sink.output });
+                let (cursor, output) = (sink.cursor, sink.output);
+                positions.or_insert(&name, || Position { order, cursor, output, acked_s: 0 });
             }
             if let Some((rank, cursor)) = fallback {
                 let order = if known { Order::Ahead(rank) } else { Order::Joined(0) };
                 for name in &tracker.sinks {
-                    positions.or_insert(name, || Position { order, cursor: cursor.clone(), output: None });
+                    let cursor = cursor.clone();
+                    positions.or_insert(name, || Position { order, cursor, output: None, acked_s: 0 });
                 }
             }
             join_lowest(&mut positions);
             for (name, position) in positions.iter() {
-                tracker.memory.know(&key, name, &position.cursor);
+                tracker.memory.know(&key, name, &position.cursor, loaded.saved_s);
             }
             tracker.streams.insert(key, positions);
         }
@@ -226,6 +230,27 @@ impl Tracker {
         self.unlooked.remove(stream);
     }
 
+    /// All patterns were looked at for the first time in this run.
+    pub fn all_seen(&mut self, unix_ns: i64) {
+        // Without a run before there is nothing that it left.
+        self.memory.all_seen(self.ran_until_ns().unwrap_or(i64::MAX), unix_ns);
+    }
+
+    /// A stream's path is not there any more, and its file only if it is shown elsewhere. So its content may be found in a copy.
+    pub fn miss(&mut self, stream: &StreamKey, is_shown: impl Fn(FileId) -> bool) {
+        let Some(positions) = self.streams.get(stream) else { return };
+        for (name, position) in positions.iter() {
+            match &position.cursor {
+                Cursor::File(cursor) if !is_shown(cursor.file) => {
+                    let place = FilePlace { skip: [0; 2], ..cursor.place() };
+                    self.memory.miss_log(stream, name, place, position.acked_s);
+                }
+                _ => {}
+            }
+        }
+        self.touch(stream);
+    }
+
     /// The table of files read.
     pub fn memory(&self) -> &Table {
         &self.memory
@@ -247,6 +272,7 @@ impl Tracker {
             order: Order::Joined(0),
             cursor: initial,
             output: None,
+            acked_s: 0,
         });
         // Others may have written to that output since this mark was taken.
         let known = mark.as_ref().and_then(|mark| self.outputs.get(sink)?.get(&mark.path));
@@ -266,11 +292,13 @@ impl Tracker {
         cursor: &Cursor,
         mark: Option<OutputMark>,
     ) {
+        let acked_s = self.memory.now_s();
         let Some(position) = self.position(stream, sink) else { return };
         if let Order::Joined(before) = position.order {
             assert!(seq > before, "{sink} acknowledged batch {seq} of {stream:?} after batch {before}");
         }
         position.order = Order::Joined(seq);
+        position.acked_s = acked_s;
         position.cursor.clone_from(cursor);
         for place in position.cursor.take_done() {
             self.memory.note(stream, sink, place);
@@ -287,7 +315,7 @@ impl Tracker {
         for (sink, position) in positions {
             self.leave_output(stream, &sink, position.output.as_deref());
             let rank = ranks.get(&sink).map_or(0, |sink| sink.rank);
-            self.memory.leave(stream, &sink, rank, position.cursor);
+            self.memory.leave(stream, &sink, rank, position.cursor, position.acked_s);
         }
         self.touch(stream);
     }
@@ -300,7 +328,7 @@ impl Tracker {
         for sink in sinks {
             let Some(position) = positions.remove(sink) else { continue };
             let rank = ranks.get(sink).map_or(0, |sink| sink.rank);
-            self.memory.leave(stream, sink, rank, position.cursor);
+            self.memory.leave(stream, sink, rank, position.cursor, position.acked_s);
             gone.push((sink, position.output));
         }
         if positions.is_empty() {

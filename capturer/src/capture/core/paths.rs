@@ -9,7 +9,7 @@ use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::sync::Arc;
 
 use super::{Capture, split_path};
-use crate::capture::checkpoint::memory::View;
+use crate::capture::checkpoint::memory::{LiveFile, View};
 use crate::capture::context::Timer;
 use crate::capture::io::{Action, FileError, FoundFile, FoundPath, LaneId};
 use crate::capture::owners::Group;
@@ -218,6 +218,15 @@ impl Remembers for View<'_> {
         };
         View::moved(self, &file.head, |place| place.file != file.id && fits(place), is_here)
     }
+
+    fn moved_live(
+        &self,
+        file: &FoundFile,
+        is_here: &dyn Fn(&FilePlace) -> Option<bool>,
+    ) -> Option<FilePlace> {
+        let FoundFile { id, len, head, modified_ns, .. } = file;
+        View::moved_live(self, LiveFile { id: *id, len: *len, head, modified_ns: *modified_ns }, is_here)
+    }
 }
 
 impl Capture {
@@ -318,7 +327,7 @@ impl Capture {
         if first_look && lane.is_none() {
             self.paths.since_ns[set] = now.unix_ns;
         }
-        self.tracker.memory_mut().see(found.iter().map(|found| found.id));
+        self.tracker.memory_mut().see(found.iter().map(|found| (found.id, found.len)));
         let older = self.older(now, set, &found);
         let mut ids = BTreeMap::new();
         let mut targets = BTreeMap::new();
@@ -361,15 +370,23 @@ impl Capture {
             let leads_to = |part: &Option<LaneId>| part.is_none_or(|part| lanes.contains(&part));
             before.extend(parts.extract_if(.., |part, _| !leads_to(part)));
         }
+        let mut shown: Option<BTreeSet<FileId>> = None;
         for (part, answer) in before {
             for path in answer.paths {
                 if !self.is_matched(&path) {
                     let missing = Missing { since_ms: now.mono_ms, part: Some(part) };
                     self.paths.missing.entry(path.to_string()).or_insert(missing);
+                    // What it held may be found in a copy, as when its directory was moved to another file system.
+                    let shown = shown.get_or_insert_with(|| ids.values().copied().collect());
+                    self.tracker.miss(&StreamKey::file(&path), |file| shown.contains(&file));
                 }
             }
         }
+        if shown.is_some() {
+            self.plan_save(now);
+        }
         if first_of_all && self.paths.everything_found() {
+            self.tracker.all_seen(now.unix_ns);
             self.follow_what_went(now);
         }
         self.drop_missing(now);

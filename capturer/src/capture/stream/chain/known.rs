@@ -23,6 +23,10 @@ pub trait Remembers {
     /// Another file that began as this one does, and that is gone or was rewritten: the place where it was left. `is_here` says
     /// whether a file still has the content that was read; `None` = the caller does not see it.
     fn moved(&self, file: &FoundFile, is_here: &dyn Fn(&FilePlace) -> Option<bool>) -> Option<FilePlace>;
+
+    /// The same for a live file. Two programs may write the same first lines, so it takes more to believe it.
+    fn moved_live(&self, file: &FoundFile, is_here: &dyn Fn(&FilePlace) -> Option<bool>)
+    -> Option<FilePlace>;
 }
 
 impl<F: Fn(FileId) -> Option<FilePlace>> Remembers for F {
@@ -35,6 +39,10 @@ impl<F: Fn(FileId) -> Option<FilePlace>> Remembers for F {
     }
 
     fn moved(&self, _: &FoundFile, _: &dyn Fn(&FilePlace) -> Option<bool>) -> Option<FilePlace> {
+        None
+    }
+
+    fn moved_live(&self, _: &FoundFile, _: &dyn Fn(&FilePlace) -> Option<bool>) -> Option<FilePlace> {
         None
     }
 }

@@ -1,10 +1,11 @@
-//! Rotated files that hold what another log held: a log was renamed, or its directory was, and then it was rotated with a copy
-//! or an archive, all while nobody looked. Nothing in this directory is known of them, but the table of files read knows how
-//! each file began and what stood before the place where it was left.
+//! Files that hold what another log held: a log was renamed, or its directory was, and then it was rotated with a copy or an
+//! archive; or it was copied or restored under another name, and the original removed. All while nobody looked. Nothing in
+//! this directory is known of them, but the table of files read knows how each file began and what stood before the place
+//! where it was left.
 //!
 //! A file that begins alike is taken for one only until its opening or its first read has shown that the same bytes stand
-//! before the place. If they do not, it is read from its beginning. A live file is never taken for one: two programs may
-//! write the same first lines, each into a log of its own.
+//! before the place. If they do not, it is read from its beginning. Two programs may write the same first lines, each into a
+//! log of its own, so a live file is compared only if more says that it is a copy (checkpoint/memory/live.rs).
 
 use super::{Chain, Copied, HEAD_BYTES_PROOF, Link, Memory, link_at};
 use crate::capture::io::FoundFile;
@@ -18,7 +19,7 @@ impl Chain {
         found: &[FoundFile],
         memory: Memory<'_>,
     ) -> Option<FilePlace> {
-        let is_named = file.rank > 0 && file.rank < FoundFile::RANK_UNKNOWN;
+        let is_named = file.rank < FoundFile::RANK_UNKNOWN;
         // Docker moves no log, and copies none.
         if !is_named || self.copied_since_ns.is_none() || file.head.len() < HEAD_BYTES_PROOF as usize {
             return None;
@@ -33,7 +34,10 @@ impl Chain {
             let as_read = here.map(|other| other.has_head(&place.head) && other.len >= place.offset);
             if is_own(place) { Some(true) } else { as_read }
         };
-        let place = memory.moved(file, &is_here)?;
+        let place = match file.rank {
+            0 => memory.moved_live(file, &is_here)?,
+            _ => memory.moved(file, &is_here)?,
+        };
         Some(FilePlace { file: file.id, ..place })
     }
 
@@ -47,6 +51,20 @@ impl Chain {
         true
     }
 
+    /// The first file is a live one and about to be read for the first time. Since it was listed, the log of which it is a copy
+    /// may have been missed.
+    pub fn assume_moved(&mut self, memory: Memory<'_>) {
+        let is_new =
+            |front: &&Link| front.found.rank == 0 && front.offset == 0 && front.copy == Copied::Unknown;
+        let Some(front) = self.links.front().filter(is_new) else { return };
+        let Some(place) = self.moved_here(&front.found, &[], memory) else { return };
+        let position = self.position();
+        if let Some(front) = self.links.front_mut() {
+            (front.offset, front.tail, front.copy) = (place.offset, place.tail, Copied::Likely);
+        }
+        self.go_on_at(position);
+    }
+
     /// The oldest file of those before `from` that holds what another log held: what comes after it is new.
     pub(super) fn first_moved(&self, found: &[FoundFile], from: usize, memory: Memory<'_>) -> usize {
         let is_moved = |file: &FoundFile| {
@@ -56,12 +74,12 @@ impl Chain {
     }
 }
 
-/// The file, to be read on at the place of another. `None` = all of it was read.
+/// The file, to be read on at the place of another. `None` = all of it was read, and it does not grow.
 fn moved_link(file: &FoundFile, place: &FilePlace) -> Option<Link> {
     let is_read = if file.compressed {
         file.unpacked_len == Some(place.offset as u32)
     } else {
         file.len == place.offset
     };
-    (!is_read).then(|| Link { copy: Copied::Likely, ..link_at(file.clone(), place) })
+    (!is_read || file.rank == 0).then(|| Link { copy: Copied::Likely, ..link_at(file.clone(), place) })
 }

@@ -17,7 +17,7 @@ fn table(shown: &[FileId]) -> Table {
     let mut table = Table::default();
     table.set_bounds(Remember::default());
     table.note(&StreamKey::file("/other/a.log"), "file", place_of_another());
-    table.see(shown.iter().copied());
+    table.see(shown.iter().map(|file| (*file, 100)));
     table
 }
 
@@ -65,6 +65,105 @@ fn what_another_log_held_is_read_on_where_that_was_left() {
     }
     // Two programs may begin their logs alike.
     check("a live log", Start::Live, &[file(0, 5, &whole)], &[], &[(5, 0)]);
+}
+
+/// Says of every live file that it holds what another one held.
+struct LiveCopy;
+
+impl Remembers for LiveCopy {
+    fn place_of(&self, _: FileId) -> Option<FilePlace> {
+        None
+    }
+
+    fn any_head(&self, _: &dyn Fn(&HeadPrint) -> bool) -> bool {
+        false
+    }
+
+    fn moved(&self, _: &FoundFile, _: &dyn Fn(&FilePlace) -> Option<bool>) -> Option<FilePlace> {
+        None
+    }
+
+    fn moved_live(
+        &self,
+        file: &FoundFile,
+        is_here: &dyn Fn(&FilePlace) -> Option<bool>,
+    ) -> Option<FilePlace> {
+        let place = place_of_another();
+        (place.file != file.id && is_here(&place) != Some(true)).then_some(place)
+    }
+}
+
+/// All of it was read, or there is more; it is the only file, or rotated ones lie beside it. Its position is saved before it
+/// is read: a kill in between must not bring it again.
+#[test]
+fn a_live_file_that_holds_what_another_held_is_read_on_and_followed() {
+    let all_read = content('a');
+    let more = content('a') + &content('b');
+    for text in [&all_read, &more] {
+        for start in [Start::Live, Start::Since(i64::MAX), Start::Oldest] {
+            let mut chain = Chain::new(start.clone());
+            chain.copied_since(i64::MAX);
+            let found = vec![file(1, 4, &content('o')), file(0, 5, text)];
+            chain.on_listing(found.clone(), true, &LiveCopy);
+            chain.on_listing(found, true, &LiveCopy);
+            let live = chain.links.back().unwrap();
+            assert_eq!((live.found.id.inode, live.offset, live.copy), (5, 100, Copied::Likely), "{start:?}");
+            if start == Start::Live {
+                let Cursor::File(cursor) = chain.cursor(&Default::default()) else { panic!("no position") };
+                assert_eq!((cursor.file.inode, cursor.offset, cursor.is_copy), (5, 100, true));
+            }
+        }
+    }
+    // Docker copies no log.
+    let mut chain = Chain::new(Start::Oldest);
+    chain.on_listing(vec![file(0, 5, &more)], true, &LiveCopy);
+    assert_eq!(chain.links[0].offset, 0);
+    // The original lies beside it.
+    let mut chain = Chain::new(Start::Oldest);
+    chain.copied_since(i64::MAX);
+    chain.on_listing(vec![file(1, 1, &content('a')), file(0, 5, &more)], true, &LiveCopy);
+    assert_eq!(chain.links.back().unwrap().offset, 0);
+}
+
+/// It was listed while its original was still there.
+#[test]
+fn a_live_file_whose_original_goes_before_it_is_read_is_read_on() {
+    let mut chain = Chain::new(Start::Live);
+    chain.copied_since(i64::MAX);
+    chain.on_scan(vec![file(0, 5, &(content('a') + &content('b')))]);
+    open_all(&mut chain);
+    let position = chain.position();
+    assert_eq!(chain.links[0].offset, 0);
+    chain.assume_moved(&LiveCopy);
+    assert_eq!((chain.links[0].offset, chain.links[0].copy), (100, Copied::Likely));
+    assert_eq!(chain.position(), position);
+    // Not once it was begun, or is known to be another.
+    for (offset, copy) in [(10, Copied::Unknown), (0, Copied::No)] {
+        (chain.links[0].offset, chain.links[0].copy) = (offset, copy);
+        chain.assume_moved(&LiveCopy);
+        assert_eq!((chain.links[0].offset, chain.links[0].copy), (offset, copy));
+    }
+}
+
+/// Head and length were the same, and what stands before the place is not: nothing of it may be missing, and nothing is
+/// looked for.
+#[test]
+fn a_live_file_that_turns_out_to_be_another_is_read_from_its_beginning() {
+    for by_opening in [true, false] {
+        let mut chain = Chain::new(Start::Live);
+        chain.copied_since(i64::MAX);
+        chain.on_listing(vec![file(0, 5, &(content('a') + &content('b')))], true, &LiveCopy);
+        let position = chain.position();
+        if by_opening {
+            chain.links[0].handle = Handle::Opening(FileNo(9));
+            assert!(chain.on_opened(FileNo(9), false, 200));
+        } else {
+            open_all(&mut chain);
+            assert!(chain.is_no_copy(true));
+        }
+        assert_eq!((chain.links[0].offset, chain.links[0].copy), (0, Copied::No));
+        assert!(!chain.is_searching() && chain.position() == position);
+    }
 }
 
 /// It comes while the log is followed.

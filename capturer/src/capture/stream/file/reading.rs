@@ -34,6 +34,8 @@ impl FileSource {
     pub fn read_on(&mut self, cx: &mut Context<'_>) {
         let (may_read, waits) = (self.chain.may_read(), self.waits_for_split());
         if may_read && self.reading.is_none() {
+            let memory = cx.memory.of(&self.reader.sinks, self.reader.group.of_paths);
+            self.chain.assume_moved(&memory);
             self.chain.assume_copy();
         }
         let (left_out, head_bytes) = (self.is_left_out(), self.head_to_read(cx.now.mono_ms));
@@ -138,6 +140,14 @@ impl FileSource {
             }
             // It may bring no line that would tell where it stands.
             self.moved_on |= is_copy;
+            if is_copy && self.chain.links.front().is_some_and(|front| front.found.rank == 0) {
+                let path = self.path();
+                tracing::info!(
+                    path,
+                    offset = from,
+                    "holds what a log held that is gone, and is read on where that one was left"
+                );
+            }
         }
         if from == 0 && self.chain.begins_as_copy(&buffer) {
             cx.credit.give_back(buffer, 0);
