@@ -65,6 +65,22 @@ impl Host {
         Ok(fs::rename(self.path(from), self.path(to))?)
     }
 
+    /// As [`Host::all_came_once`], whatever the outputs' format: each line of theirs has one line that was written.
+    fn came_once(&self) -> Result<()> {
+        let _ = wait_until("every line", DEADLINE, || {
+            ensure!(self.home.count() >= self.expected.len(), "not yet");
+            anyhow::Ok(())
+        });
+        let outputs = fs::read_dir(self.home.output_dir())?;
+        let texts = outputs.map(|entry| fs::read_to_string(entry?.path())).collect::<Result<Vec<_>, _>>()?;
+        let text = texts.concat();
+        for line in &self.expected {
+            let times = text.matches(line.as_str()).count();
+            ensure!(times == 1, "{line:?} is there {times} times");
+        }
+        Ok(())
+    }
+
     /// Everything that was written, once.
     fn all_came_once(&self) -> Result<()> {
         self.home.assert_all_came_once(&self.expected)
@@ -515,4 +531,42 @@ fn what_a_program_writes_again_under_another_name_is_no_copy() -> Result<()> {
     let agent = host.start()?;
     count(11)?;
     agent.stop()
+}
+
+/// What was written within the crash's second stood in the outputs of both paths.
+#[test]
+fn a_log_that_is_renamed_before_the_agent_is_back_from_a_crash_brings_nothing_again() -> Result<()> {
+    for (script, name) in [
+        ("mv d e", "e/app.log"),
+        ("mv d e; mkdir d", "e/app.log"),
+        ("mv d/app.log d/web.log", "d/web.log"),
+        ("mkdir e; mv d/app.log e/web.log", "e/web.log"),
+    ] {
+        for format in ["ndjson", "docker"] {
+            let mut host = Host::new("**/*.log")?;
+            host.config = host.config.replace("max_size: 0", &format!("max_size: 0, format: {format}"));
+            fs::create_dir(host.path("d"))?;
+            host.write("d/app.log", 20)?;
+            let agent = host.start()?;
+            host.came_once()?;
+            wait_for_save(&host)?;
+            // The first of these are saved at once, the others a second later.
+            for _ in 0..2 {
+                host.write("d/app.log", 5)?;
+                host.came_once()?;
+            }
+            agent.kill()?;
+            sh(&host, script)?;
+            host.write(name, 5)?;
+            let agent = host.start()?;
+            host.came_once()?;
+            // Twice, before a save says that the first was over.
+            agent.kill()?;
+            let agent = host.start()?;
+            host.write(name, 5)?;
+            host.came_once()?;
+            agent.stop()?;
+        }
+    }
+    Ok(())
 }

@@ -99,6 +99,8 @@ pub struct Source {
     pub container: Option<Box<ContainerMeta>>,
     /// Set for followed paths (file_monitor).
     pub path: Option<Arc<str>>,
+    /// What the last run left at the very place where this one begins.
+    pub continues: Rare<Vec<Continued>>,
     /// Labels of the file_monitor entry; a container's are in `container`.
     pub labels: Rare<BTreeMap<String, String>>,
     /// Who gets its batches.
@@ -109,6 +111,16 @@ pub struct Source {
     pub pipeline_labels: Rare<BTreeMap<String, String>>,
 }
 
+/// A source that goes on as another one, or under another name. After a crash an output may have lines of it from behind the
+/// place where it was left.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Continued {
+    /// Its path; `None` = the records call it as they do now.
+    pub path: Option<Arc<str>>,
+    /// The output that it had.
+    pub output: Option<Arc<str>>,
+}
+
 impl Source {
     /// One of which nothing else is known yet: the rest is written over it, so that a new fact has one place.
     pub fn new(id: StreamId, key: StreamKey) -> Source {
@@ -117,6 +129,7 @@ impl Source {
             key,
             container: None,
             path: None,
+            continues: Rare::default(),
             labels: Rare::default(),
             outlet: Outlet::default(),
             pipeline: None,

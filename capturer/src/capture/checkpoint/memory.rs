@@ -9,7 +9,7 @@
 mod heads;
 mod live;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
@@ -126,6 +126,8 @@ pub struct Table {
     logs: Logs,
     /// The log that had a file last; without the birth time, which may be unknown.
     log_of: BTreeMap<(u64, u64), Had>,
+    /// Logs that had it before, where it had several names.
+    had_before: BTreeMap<(u64, u64), BTreeSet<StreamKey>>,
     heads: Heads,
     remember: Remember,
     /// Files in it, once for each sink.
@@ -196,6 +198,7 @@ impl Table {
 
     fn index(&mut self) {
         let before = std::mem::take(&mut self.log_of);
+        self.had_before.clear();
         self.heads = Heads::default();
         self.files = 0;
         for (key, log) in &self.logs {
@@ -204,7 +207,9 @@ impl Table {
                 let new = Had { log: key.clone(), is_there: false, was_followed: false, read_s: *at_s };
                 let had =
                     before.get(&number).map_or(new, |before| Had { log: key.clone(), ..before.clone() });
-                self.log_of.insert(number, had);
+                if let Some(other) = self.log_of.insert(number, had).filter(|other| other.log != *key) {
+                    self.had_before.entry(number).or_default().insert(other.log);
+                }
                 self.heads.put(key, place);
                 self.files += 1;
             }
@@ -249,7 +254,9 @@ impl Table {
         let had = self.log_of.get(&number).filter(|_| before.is_some());
         let had =
             had.map_or(new, |had| Had { log: log.clone(), read_s: had.read_s.max(read_s), ..had.clone() });
-        self.log_of.insert(number, had);
+        if let Some(other) = self.log_of.insert(number, had).filter(|other| other.log != *log) {
+            self.had_before.entry(number).or_default().insert(other.log);
+        }
     }
 
     fn had_mut(&mut self, file: FileId) -> Option<&mut Had> {
@@ -328,6 +335,13 @@ impl Table {
         let key = &self.log_of.get(&(file.device, file.inode))?.log;
         let has = |sink: &SinkMemory| sink.files.contains_key(&file);
         self.logs.get(key)?.sinks.values().any(has).then_some(key)
+    }
+
+    /// All logs that had a file, or another of its number.
+    pub fn logs_of(&self, file: FileId) -> impl Iterator<Item = &StreamKey> {
+        let number = (file.device, file.inode);
+        let last = self.log_of.get(&number).map(|had| &had.log);
+        last.into_iter().chain(self.had_before.get(&number).into_iter().flatten())
     }
 
     /// What counts for these sinks.

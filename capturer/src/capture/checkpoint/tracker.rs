@@ -193,6 +193,17 @@ impl Tracker {
         lowest.or_else(|| self.memory.left(stream, sinks)).cloned()
     }
 
+    /// Where the last run left these sinks with a stream, and the output of one of them that has such; `None` = one of them got
+    /// something of it since.
+    pub fn loaded(&self, stream: &StreamKey, sinks: &[String]) -> Option<(&Cursor, Option<&Arc<str>>)> {
+        let positions = self.streams.get(stream)?;
+        let own = sinks.iter().filter_map(|sink| positions.get(sink));
+        let is_loaded = |position: &Position| matches!(position.order, Order::Joined(0) | Order::Ahead(_));
+        let lowest = own.clone().min_by_key(|position| position.order)?;
+        let output = own.clone().find_map(|position| position.output.as_ref());
+        own.clone().all(is_loaded).then_some((&lowest.cursor, output))
+    }
+
     /// When the run before this one was alive last, nanoseconds since 1970; `None` = there was none, or nobody knows.
     fn ran_until_ns(&self) -> Option<i64> {
         (self.loaded_s > 0).then_some(ns(self.loaded_s))

@@ -48,6 +48,32 @@ fn one_sink_resumes_at_its_last_ack_with_its_mark() {
     assert_eq!(again.next_checkpoint().outputs["file"]["a.ndjson"].len_bytes, 200);
 }
 
+/// What stands in an output behind such a position is that of the last run.
+#[test]
+fn a_position_is_that_of_the_last_run_until_a_sink_goes_on() {
+    let sinks = ["file".to_owned(), "stdout".to_owned()];
+    let names = ["file", "stdout"];
+    let mut tracker = Tracker::new(Checkpoint::default(), names);
+    for sink in names {
+        tracker.attach(
+            &key("a"),
+            sink,
+            Cursor::Beginning,
+            Some(mark("a.ndjson", 0)).filter(|_| sink == "file"),
+        );
+    }
+    tracker.on_ack(&key("a"), "file", 1, &file_cursor(10), Some(mark("a.ndjson", 100)));
+    assert_eq!(tracker.loaded(&key("a"), &sinks), None);
+    let mut again = reload(&mut tracker, &names);
+    assert_eq!(again.loaded(&key("a"), &sinks[..1]), Some((&file_cursor(10), Some(&"a.ndjson".into()))));
+    assert_eq!(again.loaded(&key("a"), &sinks), Some((&Cursor::Beginning, Some(&"a.ndjson".into()))));
+    assert_eq!(again.loaded(&key("b"), &sinks), None);
+    again.attach(&key("a"), "file", Cursor::Beginning, None);
+    assert!(again.loaded(&key("a"), &sinks[..1]).is_some());
+    again.on_ack(&key("a"), "file", 1, &file_cursor(20), None);
+    assert_eq!(again.loaded(&key("a"), &sinks), None);
+}
+
 /// The agent was killed, and the next run left the log before it read it again, for the config did not name it. When it came
 /// back, what stood in its output behind the last position came a second time.
 #[test]

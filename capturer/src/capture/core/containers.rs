@@ -15,7 +15,7 @@ use crate::decode::timestamp;
 use crate::model::clock::Now;
 use crate::model::cursor::{ApiCursor, Cursor};
 use crate::model::docker::Inspect;
-use crate::model::record::{ContainerMeta, Source, StreamId, StreamKey};
+use crate::model::record::{ContainerMeta, Continued, Source, StreamId, StreamKey};
 use crate::settings::{FileFormat, Pipeline, ReadFrom, Settings, StartAt, pipeline};
 use crate::telemetry::metrics::LossReason;
 
@@ -230,8 +230,15 @@ impl Capture {
         let Some((from_file, reason)) = choose_kind(monitor.read_from, inspect) else { return };
         let id = self.next_stream_id();
         let facts = ContainerFacts::new(inspect, &settings);
+        // It may have been renamed since a crash.
+        let output = self.tracker.loaded(key, &self.outlets[outlet].tracked).and_then(|(_, output)| output);
+        let continues: Vec<Continued> = output
+            .map(|output| Continued { path: None, output: Some(Arc::clone(output)) })
+            .into_iter()
+            .collect();
         let source = Arc::new(Source {
             container: Some(Box::new(facts.meta)),
+            continues: continues.into(),
             outlet: self.outlets[outlet].outlet,
             pipeline: facts.pipeline,
             pipeline_labels: facts.pipeline_labels.into(),

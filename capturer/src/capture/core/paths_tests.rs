@@ -11,6 +11,7 @@ use crate::capture::checkpoint::{Checkpoint, SinkCursor, StreamEntry};
 use crate::capture::core::outlets::SinkFacts;
 use crate::capture::io::Event;
 use crate::model::cursor::Cursor;
+use crate::model::record::Source;
 use crate::settings::pipeline::Match;
 use crate::settings::{FileMonitor, FileSet, PathPattern, Pipeline, Settings};
 use crate::telemetry::metrics::Metrics;
@@ -174,6 +175,48 @@ fn a_log_that_is_not_there_goes_on_in_the_file_it_was_left_in() {
     assert_eq!(own(3, true, true), 1, "another file");
     assert_eq!(own(2, false, true), 1, "nobody follows that log");
     assert_eq!(own(2, true, false), 1, "it was followed, and is gone for good");
+}
+
+/// Its directory was renamed before the agent was back from a crash: the output of the old path has lines of it that no
+/// checkpoint knows, and they came again in that of the new one.
+#[test]
+fn a_file_that_is_found_under_another_path_continues_the_log_that_was_left_in_it() {
+    let continued = |left: Checkpoint, paths: &[(&str, u64)]| {
+        let mut scene = Scene::from(left);
+        scene.on(Event::Started);
+        let found = |(path, inode): &(&str, u64)| FoundPath {
+            path: (*path).into(),
+            id: id(*inode),
+            target: None,
+            len: 0,
+            modified_ns: 0,
+        };
+        let paths = paths.iter().map(found).collect();
+        scene.on(Event::PathsFound { set: 0, lane: None, lanes: Vec::new(), paths });
+        let sources = scene.capture.streams.values().map(|stream| &stream.source);
+        let of = |source: &Arc<Source>| -> Vec<String> {
+            let before = source.continues.iter().filter_map(|before| before.path.as_deref());
+            before.map(|before| format!("{before} {}", source.key.0)).collect()
+        };
+        sources.flat_map(of).collect::<Vec<_>>()
+    };
+    assert_eq!(continued(left_in(2), &[("/m/a.log", 2)]), ["/l/a.log file:/m/a.log"]);
+    assert!(continued(left_in(2), &[("/m/a.log", 3)]).is_empty(), "another file");
+    assert!(continued(left_in(2), &[("/l/a.log", 2)]).is_empty(), "it is where it was");
+    // The run before this one began with it under its new path, and was killed before that went on.
+    let with_new = |offset: u64| {
+        let mut left = left_in(2);
+        let mut entry = left.streams[&StreamKey::file("/l/a.log")].clone();
+        for sink in entry.sinks.values_mut() {
+            if let Cursor::File(cursor) = &mut sink.cursor {
+                Arc::make_mut(cursor).offset = offset;
+            }
+        }
+        left.streams.insert(StreamKey::file("/m/a.log"), entry);
+        left
+    };
+    assert_eq!(continued(with_new(0), &[("/m/a.log", 2)]), ["/l/a.log file:/m/a.log"]);
+    assert!(continued(with_new(50), &[("/m/a.log", 2)]).is_empty(), "it is further on by itself");
 }
 
 /// After a crash that came before what was rotated last was saved.

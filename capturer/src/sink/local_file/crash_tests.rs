@@ -112,6 +112,104 @@ fn lines_without_a_time_are_found_behind_those_that_are_gone() {
     }
 }
 
+/// A followed file whose directory was renamed before the agent came back.
+fn renamed(id: u32, path: &str, before: &str) -> Arc<Source> {
+    let source = Source::clone(&followed(id, path));
+    let before = Continued { path: Some(before.into()), output: None };
+    Arc::new(Source { continues: vec![before].into(), ..source })
+}
+
+/// Its records stand in the output of the path that it had; those of a second crash also in that of the one it has.
+#[test]
+fn a_followed_file_that_comes_back_under_another_path_brings_nothing_again() {
+    for format in [OutputFormat::Ndjson, OutputFormat::Docker, OutputFormat::Raw, OutputFormat::Pretty] {
+        for file in ["{path}.out", "all.out"] {
+            let dir = tempfile::tempdir().unwrap();
+            let settings = LocalFile {
+                directory: dir.path().to_owned(),
+                file: FileTemplate::parse(file).unwrap(),
+                format,
+                ..LocalFile::default()
+            };
+            let (old, new) = (followed(1, "/x/a.log"), renamed(2, "/y/a.log", "/x/a.log"));
+            let other = followed(3, "/z/a.log");
+            let (mut first, _) = restart_with(settings.clone(), &[]);
+            let mut marks = vec![deliver(&mut first, &old, &["1"], 5)];
+            marks.push(deliver(&mut first, &other, &["z"], 5));
+            marks = if file == "all.out" { marks.split_off(1) } else { marks };
+            deliver(&mut first, &old, &["2", "3"], 5);
+            drop(first);
+            let marks_of = |marks: &[OutputMark]| marks.to_vec();
+            let (mut second, restored) =
+                restart_with(settings.clone(), &marks_of(&marks).iter().collect::<Vec<_>>());
+            let mut marks: Vec<OutputMark> = restored.marks.into_values().collect();
+            // Its own, from before its first line.
+            let own = second.attach(&new).unwrap().unwrap();
+            marks.retain(|mark| mark.path != own.path);
+            marks.push(own);
+            deliver(&mut second, &new, &["2"], 5);
+            deliver(&mut second, &new, &["3", "4"], 5);
+            drop(second);
+            let (mut third, _) = restart_with(settings.clone(), &marks.iter().collect::<Vec<_>>());
+            // The same again: the second run was killed before it saved.
+            deliver(&mut third, &new, &["2", "3"], 5);
+            deliver(&mut third, &new, &["4", "5"], 5);
+            deliver(&mut third, &followed(4, "/w/a.log"), &["2"], 5);
+            drop(third);
+            let texts = all_texts(dir.path());
+            for (text, times) in [("1", 1), ("2", 2), ("3", 1), ("4", 1), ("5", 1), ("z", 1)] {
+                let count = texts.iter().filter(|got| *got == text).count();
+                assert!(count == times, "{format:?} {file}: {text} is there {count} times: {texts:?}");
+            }
+        }
+    }
+}
+
+/// Its records are in the output of the name that it had. Only `ndjson` has its number in each record, and `pretty` has its
+/// name in each.
+#[test]
+fn a_container_that_was_renamed_after_a_crash_brings_nothing_again() {
+    for format in [OutputFormat::Ndjson, OutputFormat::Docker, OutputFormat::Raw] {
+        let dir = tempfile::tempdir().unwrap();
+        let settings = LocalFile {
+            directory: dir.path().to_owned(),
+            file: FileTemplate::parse("{container_name}.out").unwrap(),
+            format,
+            ..LocalFile::default()
+        };
+        let before = container(1, "before");
+        let (mut first, _) = restart_with(settings.clone(), &[]);
+        let mark = write(&mut first, &before, &["1"]);
+        write(&mut first, &before, &["2", "3"]);
+        drop(first);
+        let mut meta = before.container.clone().unwrap();
+        meta.name = "after".to_owned();
+        let continued = Continued { path: None, output: Some(mark.path.clone()) };
+        let after =
+            Source { container: Some(meta), continues: vec![continued].into(), ..Source::clone(&before) };
+        let (mut second, _) = restart_with(settings, &[&mark]);
+        write(&mut second, &Arc::new(after), &["2", "3", "4"]);
+        let mut texts = all_texts(dir.path());
+        texts.sort();
+        assert_eq!(texts, ["1", "2", "3", "4"], "{format:?}");
+    }
+}
+
+/// Messages of all outputs, whatever the format.
+fn all_texts(dir: &Path) -> Vec<String> {
+    let paths = fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path());
+    let text: String = paths.map(|path| fs::read_to_string(path).unwrap()).collect();
+    let message = |line: &str| {
+        for before in ["\"message\":\"", "\"log\":\""] {
+            if let Some((_, rest)) = line.split_once(before) {
+                return rest.split(['"', '\\']).next().unwrap().to_owned();
+            }
+        }
+        line.rsplit(' ').next().unwrap().to_owned()
+    };
+    text.lines().map(message).collect()
+}
+
 /// Streams share an output; one source is gone, and the agent crashes again and again.
 #[test]
 fn many_crashes_with_shared_outputs_and_vanishing_sources_lose_and_repeat_nothing() {

@@ -41,7 +41,7 @@ use super::{Counts, Delivered, Sink, SinkError};
 use crate::ledger::claims::Claims;
 use crate::limits::OUTPUT_FILES_OPEN_MAX;
 use crate::model::cursor::Cursor;
-use crate::model::record::{Batch, OutputMark, SavedMarks, Source, StreamId};
+use crate::model::record::{Batch, Continued, OutputMark, SavedMarks, Source, StreamId, StreamKey};
 use crate::settings::{Fsync, LocalFile};
 
 use archive::{Archive, Keep};
@@ -101,6 +101,8 @@ struct Stream {
     path: Arc<str>,
     /// By what its records are found in an overhang.
     hash: u64,
+    /// The same of what it continues.
+    continues: Box<[(u64, SourceFacts)]>,
 }
 
 /// What became of the outputs of the last run.
@@ -190,8 +192,10 @@ impl LocalFileSink {
             _ => 0,
         };
         let (format, mut text) = (self.settings.format, Vec::new());
-        self.overhangs.plan(stream.hash, batch.records.len(), born_ns, |index, keys| {
-            keys::of_record(format, batch, &stream.facts, &batch.records[index], &mut text, keys);
+        let continues = stream.continues.iter().map(|(hash, facts)| (*hash, facts));
+        let sources = continues.chain([(stream.hash, &stream.facts)]);
+        self.overhangs.plan(sources, batch.records.len(), born_ns, |facts, index, keys| {
+            keys::of_record(format, batch, facts, &batch.records[index], &mut text, keys);
         })
     }
 
@@ -227,6 +231,28 @@ impl LocalFileSink {
         })
     }
 
+    /// By what records of a source are found in an overhang.
+    fn hash_of(&self, facts: &SourceFacts, path: &str) -> u64 {
+        keys::source_of(self.settings.format, facts, keys::source_hash(&[path.as_bytes()]))
+    }
+
+    /// The same of what a source continues, if anything is left of the last run.
+    fn continued_by(&self, source: &Source) -> impl Iterator<Item = (u64, SourceFacts)> {
+        let before = if self.overhangs.is_empty() { &[] } else { source.continues.as_slice() };
+        before.iter().map(|before| {
+            let Continued { path, output } = before;
+            let was = match path {
+                Some(path) => {
+                    Source { path: Some(Arc::clone(path)), key: StreamKey::file(path), ..source.clone() }
+                }
+                None => source.clone(),
+            };
+            let output = output.clone().unwrap_or_else(|| self.path_of(&was));
+            let facts = self.outbox.facts(&was);
+            (self.hash_of(&facts, &output), facts)
+        })
+    }
+
     fn path_of(&self, source: &Source) -> Arc<str> {
         file_name::render(&self.settings.file, source).into()
     }
@@ -257,8 +283,11 @@ impl Sink for LocalFileSink {
         // After the new use is counted, so that an attach to the same file does not close it.
         self.detach(source.id);
         let facts = self.outbox.facts(source);
-        let hash = keys::source_of(self.settings.format, &facts, keys::source_hash(&[path.as_bytes()]));
-        let stream = Stream { source: source.clone(), facts, path: path.clone(), hash };
+        let hash = self.hash_of(&facts, &path);
+        // Records of one output may be told apart by the name in them alone.
+        let differs = |(before, was): &(u64, SourceFacts)| *before != hash || was.name != facts.name;
+        let continues = self.continued_by(source).filter(differs).collect();
+        let stream = Stream { source: source.clone(), facts, path: path.clone(), hash, continues };
         self.streams.insert(source.id, Box::new(stream));
         Ok(self.mark(&path))
     }
@@ -283,8 +312,8 @@ impl Sink for LocalFileSink {
         let plan = self.streams.get(&id).and_then(|stream| self.plan(stream, batch));
         let counts =
             self.write(id, batch, plan.as_ref()).map_err(|source| self.failed("writing", &path, source))?;
-        if let (Some(plan), Some(stream)) = (plan, self.streams.get(&id)) {
-            self.overhangs.apply(stream.hash, plan);
+        if let Some(plan) = plan {
+            self.overhangs.apply(plan);
         }
         Ok(Delivered { mark: self.mark(&path), counts })
     }

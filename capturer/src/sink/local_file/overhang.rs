@@ -13,14 +13,19 @@
 //! row are believed further on: the file that held what comes before them is gone. The first may also come otherwise than
 //! before, as lines do that a pipeline joined or split by the clock: what follows them tells.
 //!
+//! A followed file may come back under another path: its directory was renamed. Then its records are looked for under the
+//! path that it had first, and behind those under the one that it has ([`Source::continues`]).
+//!
 //! What no source came back for stays in [`OutputMark::uncovered`], so that a second crash is no worse than the first.
 //!
+//! [`Source::continues`]: crate::model::record::Source::continues
 //! [`OutputMark::uncovered`]: crate::model::record::OutputMark::uncovered
 
 use std::cell::OnceCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use super::super::outbox::SourceFacts;
 use super::keys::Key;
 use crate::model::cursor::FileId;
 use crate::model::record::Uncovered;
@@ -99,7 +104,8 @@ struct Entry {
 pub(super) struct Plan {
     /// Records that are to be written, by index.
     pub(super) kept: Vec<usize>,
-    steps: [Step; 2],
+    /// How far the overhang of each source gets by it.
+    steps: Vec<(u64, [Step; 2])>,
 }
 
 /// How far a channel gets by a batch.
@@ -137,53 +143,39 @@ impl Overhangs {
         overhang.channels[key.channel].entries.push(Entry { key, segment, start });
     }
 
-    /// Which records of a batch are to be written; `None` = all, there is nothing known of this source. `key_of` gives the
-    /// lines of a record, `born_ns` is when the file they come from was made (0 = unknown).
-    pub(super) fn plan(
+    /// Which records of a batch are to be written; `None` = all, there is nothing known of these sources: what the batch's
+    /// own source continues, and that one. `key_of` gives the lines of a record as a source would write it, `born_ns` is when
+    /// the file they come from was made (0 = unknown).
+    pub(super) fn plan<'a>(
         &self,
-        source: u64,
+        sources: impl Iterator<Item = (u64, &'a SourceFacts)>,
         records: usize,
         born_ns: i64,
-        mut key_of: impl FnMut(usize, &mut Vec<Key>),
+        mut key_of: impl FnMut(&SourceFacts, usize, &mut Vec<Key>),
     ) -> Option<Plan> {
-        let overhang = self.by_source.get(&source)?;
-        let mut plan = Plan { kept: Vec::new(), steps: overhang.channels.each_ref().map(Expected::step) };
-        let mut keys = Vec::new();
-        for (channel, expected) in overhang.channels.iter().enumerate() {
-            if overhang.mixed || expected.begun || expected.is_over() {
-                continue;
-            }
-            let mut run: Vec<Key> = Vec::new();
-            for record in 0..records {
-                key_of(record, &mut keys);
-                run.extend(keys.iter().filter(|key| key.channel == channel));
-                if run.len() >= RUN_MAX {
-                    break;
-                }
-            }
-            if let Some(at) = expected.where_it_goes_on(&run, born_ns) {
-                (plan.steps[channel].front, plan.steps[channel].begun) = (at, true);
-            }
+        let mut plan: Option<Plan> = None;
+        for (source, facts) in sources {
+            let Some(overhang) = self.by_source.get(&source) else { continue };
+            let plan = plan.get_or_insert_with(|| Plan { kept: (0..records).collect(), steps: Vec::new() });
+            let left = std::mem::take(&mut plan.kept);
+            let (kept, steps) =
+                overhang.plan(left.len(), born_ns, |index, keys| key_of(facts, left[index], keys));
+            plan.kept = kept.into_iter().map(|index| left[index]).collect();
+            plan.steps.push((source, steps));
         }
-        for record in 0..records {
-            key_of(record, &mut keys);
-            let channel = keys.first()?.channel;
-            let expected = &overhang.channels[channel];
-            if !expected.pass(&mut plan.steps[channel], &keys, born_ns, overhang.mixed) {
-                plan.kept.push(record);
-            }
-        }
-        Some(plan)
+        plan
     }
 
     /// The batch of this plan was written.
-    pub(super) fn apply(&mut self, source: u64, plan: Plan) {
-        let Some(overhang) = self.by_source.get_mut(&source) else { return };
-        for (expected, step) in overhang.channels.iter_mut().zip(plan.steps) {
-            expected.apply(step);
-        }
-        if overhang.channels.iter().all(Expected::is_over) {
-            self.by_source.remove(&source);
+    pub(super) fn apply(&mut self, plan: Plan) {
+        for (source, steps) in plan.steps {
+            let Some(overhang) = self.by_source.get_mut(&source) else { continue };
+            for (expected, step) in overhang.channels.iter_mut().zip(steps) {
+                expected.apply(step);
+            }
+            if overhang.channels.iter().all(Expected::is_over) {
+                self.by_source.remove(&source);
+            }
         }
         self.uncovered = None;
     }
@@ -216,6 +208,44 @@ impl Overhangs {
 }
 
 impl Overhang {
+    /// Which records of a batch are to be written, and how far that gets.
+    fn plan(
+        &self,
+        records: usize,
+        born_ns: i64,
+        mut key_of: impl FnMut(usize, &mut Vec<Key>),
+    ) -> (Vec<usize>, [Step; 2]) {
+        let (mut kept, mut steps) = (Vec::new(), self.channels.each_ref().map(Expected::step));
+        let mut keys = Vec::new();
+        for (channel, expected) in self.channels.iter().enumerate() {
+            if self.mixed || expected.begun || expected.is_over() {
+                continue;
+            }
+            let mut run: Vec<Key> = Vec::new();
+            for record in 0..records {
+                key_of(record, &mut keys);
+                run.extend(keys.iter().filter(|key| key.channel == channel));
+                if run.len() >= RUN_MAX {
+                    break;
+                }
+            }
+            if let Some(at) = expected.where_it_goes_on(&run, born_ns) {
+                (steps[channel].front, steps[channel].begun) = (at, true);
+            }
+        }
+        for record in 0..records {
+            key_of(record, &mut keys);
+            let passed = keys.first().is_some_and(|key| {
+                let expected = &self.channels[key.channel];
+                expected.pass(&mut steps[key.channel], &keys, born_ns, self.mixed)
+            });
+            if !passed {
+                kept.push(record);
+            }
+        }
+        (kept, steps)
+    }
+
     /// In each segment, where the first record begins that has not come.
     fn starts(&self) -> BTreeMap<u32, u64> {
         let mut starts = BTreeMap::new();

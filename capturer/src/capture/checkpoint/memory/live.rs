@@ -237,4 +237,17 @@ mod tests {
             assert_eq!(goes_on_at(&table, found(1_500, 1_500)), expected, "{missed_s:?}");
         }
     }
+
+    /// Several names of one file: each log that had it may have lines of it in its output.
+    #[test]
+    fn all_logs_that_had_a_file_are_known() {
+        let (mut table, file) = (followed(LEN), place(LEN).file);
+        let logs = |table: &Table| -> Vec<StreamKey> { table.logs_of(file).cloned().collect() };
+        let (app, web) = (StreamKey::file("/app.log"), StreamKey::file("/web.log"));
+        assert_eq!(logs(&table), std::slice::from_ref(&app));
+        table.note(&web, "file", place(LEN));
+        assert_eq!(logs(&table), [web.clone(), app.clone()]);
+        table.index();
+        assert_eq!(logs(&table), [web, app]);
+    }
 }

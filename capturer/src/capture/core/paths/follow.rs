@@ -8,8 +8,8 @@ use crate::capture::stream::Kind;
 use crate::capture::stream::chain::Start;
 use crate::capture::stream::file::FileSource;
 use crate::model::clock::Now;
-use crate::model::cursor::Cursor;
-use crate::model::record::{Source, StreamKey};
+use crate::model::cursor::{Cursor, FileId};
+use crate::model::record::{Continued, Source, StreamKey};
 use crate::settings::{StartAt, pipeline};
 
 impl Capture {
@@ -77,9 +77,11 @@ impl Capture {
         let apart = self.set_apart(now, &read_at);
         let olddirs = self.olddirs_of(&read_at);
         let id = self.next_stream_id();
+        let continues = self.continued_by(&key, &start, look.id, outlet);
         let outlet = self.outlets[outlet].outlet;
         let source = Arc::new(Source {
             path: Some(Arc::clone(path)),
+            continues: continues.into(),
             labels: labels.into(),
             outlet,
             pipeline: pipeline::for_path(&self.settings.pipelines, path),
@@ -108,5 +110,30 @@ impl Capture {
         let reason = Arc::clone(&self.paths.reasons[set]);
         let stream = self.new_stream(now, source, Kind::File(Box::new(file)), reason, acked);
         self.add_stream(stream);
+    }
+
+    /// Followed paths that the last run left at the very place where this one begins, for its file had those names: what was
+    /// read of it behind that place is read again here.
+    fn continued_by(
+        &self,
+        key: &StreamKey,
+        start: &Start,
+        found: Option<FileId>,
+        outlet: usize,
+    ) -> Vec<Continued> {
+        let sinks = &self.outlets[outlet].tracked;
+        let memory = self.tracker.memory();
+        let place = match start {
+            Start::Resume(cursor) => Some((cursor.file, cursor.offset)),
+            _ => found.and_then(|id| memory.of(sinks, true).place_of(id)).map(|at| (at.file, at.offset)),
+        };
+        let Some((file, offset)) = place.filter(|(file, _)| file.birth_ns != 0) else { return Vec::new() };
+        let left_there = |log: &StreamKey| {
+            let (left, output) = self.tracker.loaded(log, sinks)?;
+            let is_there = matches!(left, Cursor::File(left) if left.file == file && left.offset == offset);
+            let path = log.0.strip_prefix("file:").filter(|_| is_there && log != key)?;
+            Some(Continued { path: Some(path.into()), output: output.cloned() })
+        };
+        memory.logs_of(file).filter_map(left_there).collect()
     }
 }
