@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Result, ensure};
 use capturer_tests::agent::{Agent, Home};
 use capturer_tests::wait::wait_until;
 use rustix::process::Signal;
@@ -433,37 +433,6 @@ fn a_log_that_was_copied_and_removed_while_the_agent_was_away_goes_on_in_the_cop
             host.all_came_once()?;
             agent.stop()?;
         }
-    }
-    Ok(())
-}
-
-/// A copy with the times of its original is told from what a job writes, whenever it is made.
-#[test]
-fn a_log_that_is_moved_to_another_disk_while_it_is_followed_goes_on_there() -> Result<()> {
-    for (script, copy) in &COPIED[1..] {
-        let mut host = Host::new("**/*.log")?;
-        fs::create_dir(host.path("d"))?;
-        host.write("d/app.log", 60)?;
-        let agent = host.start()?;
-        host.all_came_once()?;
-        wait_for_save(&host)?;
-        // Made elsewhere and renamed into the agent's sight, for it may look between any two steps.
-        let aside = host.home.path().join("aside");
-        fs::create_dir(&aside)?;
-        let (top, _) = copy.split_once('/').context("in a directory")?;
-        let script = format!(
-            "cp -a d {0}/d; rm -r d; cd {0}; {script}; mv {top} {1}/",
-            aside.display(),
-            host.logs.display()
-        );
-        sh(&host, &script)?;
-        host.write(copy, 5)?;
-        host.all_came_once()?;
-        agent.stop()?;
-        let agent = host.start()?;
-        host.write(copy, 5)?;
-        host.all_came_once()?;
-        agent.stop()?;
     }
     Ok(())
 }
