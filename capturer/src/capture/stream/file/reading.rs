@@ -145,7 +145,7 @@ impl FileSource {
                 tracing::info!(
                     path,
                     offset = from,
-                    "holds what a log held that is gone, and is read on where that one was left"
+                    "has the content of a log that was removed, and reading continues where that one was left"
                 );
             }
         }
