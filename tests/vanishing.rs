@@ -1,11 +1,12 @@
 //! Logs that are emptied, deleted or rotated away before the agent has read them, by the whole agent on real files: what
 //! nobody can read any more is declared, as much as was known to be there, and what can be read is.
 
+use std::collections::BTreeSet;
 use std::fs::{self, File, OpenOptions};
 use std::io::Write as _;
 use std::os::unix::fs::FileExt as _;
 use std::path::PathBuf;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
 use capturer_tests::agent::{Agent, Home};
@@ -179,6 +180,46 @@ fn files_that_came_and_went_unseen_may_be_lost() -> Result<()> {
         anyhow::Ok(())
     })?;
     agent.stop()
+}
+
+/// A log that is removed and made anew, or rotated with one old file kept, faster than the agent can look: some files come and go
+/// between two looks, others between a look and their opening. Whoever misses lines is told.
+#[test]
+fn files_that_come_and_go_faster_than_anybody_can_look_are_declared() -> Result<()> {
+    for is_renamed in [false, true] {
+        let (mut host, agent, _) = followed()?;
+        // Until one was missed: the agent is quick.
+        let end = Instant::now() + DEADLINE;
+        let declared =
+            || -> Result<f64> { Ok(sum(&agent, "losses_total")? + sum(&agent, "possible_losses_total")?) };
+        while declared()? == 0.0 {
+            ensure!(Instant::now() < end, "renamed {is_renamed}: nothing was missed, or nobody was told");
+            for _ in 0..200 {
+                match is_renamed {
+                    true => fs::rename(host.path("a.log"), host.path("a.log.1"))?,
+                    false => fs::remove_file(host.path("a.log"))?,
+                }
+                host.write(&host.open("a.log")?, 1)?;
+            }
+        }
+        // The last one stays, so it comes; and what was told is no false alarm.
+        let last = host.written.last().cloned().context("nothing was written")?;
+        let missing = wait_until("the last line", DEADLINE, || {
+            let records = host.home.whole_records()?;
+            let came: BTreeSet<&str> =
+                records.values().flatten().map(|record| record.message.as_str()).collect();
+            ensure!(came.contains(last.as_str()), "{last} is missing");
+            anyhow::Ok(host.written.iter().filter(|line| !came.contains(line.as_str())).count())
+        })?;
+        let losses = declared()?;
+        println!(
+            "renamed {is_renamed}: {missing} of {} lines are missing, {losses} losses",
+            host.written.len()
+        );
+        ensure!(missing > 0, "{losses} losses were told, and all lines came");
+        agent.stop()?;
+    }
+    Ok(())
 }
 
 /// As log4j2's memory-mapped appender does: the file is extended by a region of NULs, lines are written into it, and at the

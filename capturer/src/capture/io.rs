@@ -186,6 +186,13 @@ pub enum Event {
         /// The stream that this concerns.
         stream: StreamId,
     },
+    /// Another file got the name of a stream's live one. [`Event::ChainChanged`] comes next.
+    LiveMade {
+        /// The stream that this concerns.
+        stream: StreamId,
+        /// So often since the last look. It may be the same file that got its name back.
+        files: u32,
+    },
     /// Nobody can say what changed, for inotify lost events or is not there: every file is looked at. Why it is so is for the
     /// shell to say; without inotify this comes every few seconds.
     LookAtAll,

@@ -336,7 +336,9 @@ impl Shell {
                 self.drop_unused_watches();
                 let again = is_news.then_some(Event::PathsChanged { set });
                 let found = Event::PathsFound { set, lane, lanes, paths };
-                std::iter::once(found).chain(again).collect()
+                let vanished = self.watches.take_never_listed().into_iter();
+                let vanished = vanished.map(|(set, name)| Event::FileVanished { set, name });
+                std::iter::once(found).chain(again).chain(vanished).collect()
             }
             files::FilesAnswer::Opened { stream, file, lane, result } => {
                 let result = result.map(|(open, opened)| {

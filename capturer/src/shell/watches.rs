@@ -102,6 +102,10 @@ pub struct Watches {
     made: BTreeMap<(i32, Vec<u8>), u64>,
     /// The last event was of a name that leaves this watch's directory, and nobody would have read that one.
     moved_from_nowhere: Option<i32>,
+    /// The last event was of this name, which leaves that watch's directory.
+    moved_from: Option<(i32, Box<str>)>,
+    /// Files that match a pattern and were removed before their directory was listed, by entry.
+    never_listed: BTreeSet<(usize, String)>,
     /// How many listings of patterns have ended.
     listed: u64,
 }
@@ -114,6 +118,8 @@ struct Watched {
     watch: Option<i32>,
     /// Names of its other files when they were last listed.
     rotated: Rare<BTreeSet<String>>,
+    /// The name that its live file was given last.
+    renamed_to: Rare<String>,
 }
 
 /// An entry of file_monitor, and the file system that may hang; `None` = all that may not.
@@ -128,7 +134,12 @@ fn stem(name: &str) -> &str {
 
 impl Watched {
     fn of(live_name: &str) -> Watched {
-        Watched { live_name: live_name.into(), watch: None, rotated: Rare::default() }
+        Watched {
+            live_name: live_name.into(),
+            watch: None,
+            rotated: Rare::default(),
+            renamed_to: Rare::default(),
+        }
     }
 
     /// Whether a file of it is.
@@ -158,8 +169,8 @@ pub struct Concerned {
     pub rotated_grew: BTreeSet<StreamId>,
     /// Files of theirs were made, renamed or removed.
     pub changed: BTreeSet<StreamId>,
-    /// A new file has their live name: those of `changed` whose log was rotated.
-    pub renewed: BTreeSet<StreamId>,
+    /// Another file has their live name: those of `changed` whose log was rotated, and how often.
+    pub renewed: BTreeMap<StreamId, u32>,
     /// Something came that may go again soon: a file or directory that a pattern matches and nobody knows, a live file that
     /// was removed, or several in turn under one name.
     pub hurried: bool,
@@ -306,9 +317,34 @@ impl Watches {
                 last = Arc::new(interest);
             }
             let before = self.interests.insert((watch, (set, lane)), Arc::clone(&last));
+            if before.is_none() {
+                self.note_never_listed(watch, set, &last);
+            }
             concerned |= before.is_none_or(|before| before != last) && self.has_kept(watch, &last);
         }
         concerned
+    }
+
+    /// A directory is watched since it was listed: what was removed there before that answer came, nobody had opened.
+    fn note_never_listed(&mut self, watch: i32, set: usize, interest: &Interest) {
+        let is_removed = |(_, mask, name): &&(i32, u32, Vec<u8>)| {
+            mask & DELETE != 0 && mask & IS_DIRECTORY == 0 && interest.has(name, *mask)
+        };
+        let removed = self.kept_of(watch).filter(is_removed).map(|(.., name)| text_of_bytes(name));
+        let is_known = |name: &str| {
+            [Called::Live, Called::Rotated]
+                .iter()
+                .any(|called| self.called(watch, *called, name).next().is_some())
+                || self.siblings_of(watch, name).next().is_some()
+        };
+        let never: Vec<_> =
+            removed.filter(|name| !is_known(name)).map(|name| (set, name.into_owned())).collect();
+        self.never_listed.extend(never);
+    }
+
+    /// Files that match a pattern and were removed before their directory was listed, by entry.
+    pub fn take_never_listed(&mut self) -> BTreeSet<(usize, String)> {
+        std::mem::take(&mut self.never_listed)
     }
 
     /// Links that a listing found, or that lead to what it found: what is made and removed there later is not what was made
@@ -355,6 +391,7 @@ impl Watches {
             return;
         }
         let moved_from = self.moved_from_nowhere.take();
+        let renamed_from = self.moved_from.take().filter(|(watch, _)| *watch == event.watch);
         if self.listing > 0 && !self.is_full() && event.mask != ATTRIB {
             self.kept.insert((event.watch, event.mask, event.name.to_vec()));
         }
@@ -399,6 +436,14 @@ impl Watches {
         let live: Vec<StreamId> = self.called(event.watch, Called::Live, name).collect();
         let rotated: Vec<StreamId> = self.called(event.watch, Called::Rotated, name).collect();
         let is_known = !live.is_empty() || !rotated.is_empty();
+        if event.mask & MOVED_FROM != 0 {
+            self.moved_from = Some((event.watch, name.into()));
+        }
+        let renamed_from = renamed_from.filter(|_| event.mask & MOVED_TO != 0).map(|(_, from)| from);
+        let renamed_from = renamed_from.as_deref();
+        if let Some(from) = renamed_from {
+            self.note_renamed(event.watch, from, name);
+        }
         if event.mask & MOVED_FROM != 0
             && !is_known
             && !self.interests_of(event.watch).any(|other| matches(&other))
@@ -430,9 +475,11 @@ impl Watches {
             false if is_write => told.grew.extend(live),
             false => {
                 told.hurried |= event.mask & DELETE != 0;
-                if is_new {
-                    told.hurried |= live.iter().any(|stream| told.renewed.contains(stream));
-                    told.renewed.extend(live.iter().copied());
+                if is_new && event.mask & IS_DIRECTORY == 0 {
+                    told.hurried |= live.iter().any(|stream| told.renewed.contains_key(stream));
+                    for stream in live.iter().filter(|stream| !self.is_undone(**stream, renamed_from)) {
+                        *told.renewed.entry(*stream).or_default() += 1;
+                    }
                 }
                 told.changed.extend(live);
             }
@@ -442,6 +489,22 @@ impl Watches {
                 told.changed.extend(self.siblings_of(event.watch, name));
             }
         }
+    }
+
+    /// A file got another name in its directory.
+    fn note_renamed(&mut self, watch: i32, from: &str, to: &str) {
+        let streams: Vec<StreamId> = self.called(watch, Called::Live, from).collect();
+        for stream in streams {
+            if let Some(watched) = self.streams.get_mut(&stream) {
+                to.clone_into(&mut watched.renamed_to);
+            }
+        }
+    }
+
+    /// The live file gets back the name that a renaming took from it: it is no other file.
+    fn is_undone(&self, stream: StreamId, renamed_from: Option<&str>) -> bool {
+        let renamed_to = self.streams.get(&stream).map(|watched| watched.renamed_to.as_str());
+        renamed_from.is_some() && renamed_to == renamed_from
     }
 
     /// Streams of which a file of this name would be a rotated one: a.log.1, 0.log.20261125-100000, a.log-20261125.gz,

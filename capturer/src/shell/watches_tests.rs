@@ -253,3 +253,55 @@ fn files_that_vanish_between_two_looks_are_named() {
         assert_eq!(vanished(&mut watches, &[(link, DELETE)]), [format!("4 {link}")], "nobody saw it");
     }
 }
+
+/// How often another file got the name of a log. What was lost in between is counted by that.
+#[test]
+fn each_new_live_file_is_counted() {
+    let mut watches = Watches::default();
+    watches.expect(StreamId(1), "a.log");
+    watches.set(StreamId(1), 7);
+    let mut renewed = |events: &[(&str, u32)]| {
+        let mut told = Concerned::default();
+        for (name, mask) in events {
+            watches.on_event(&Event { watch: 7, mask: *mask, name: name.as_bytes() }, &mut told);
+        }
+        told.renewed.into_values().sum::<u32>()
+    };
+    let away = [("a.log", MOVED_FROM), ("a.log.1", MOVED_TO)];
+    let back = [("a.log.1", MOVED_FROM), ("a.log", MOVED_TO)];
+    assert_eq!(renewed(&[&away[..], &[("a.log", CREATE)], &away, &[("a.log", CREATE)]].concat()), 2);
+    // As editors do it.
+    assert_eq!(renewed(&[("a.tmp", CREATE), ("a.tmp", MOVED_FROM), ("a.log", MOVED_TO)]), 1);
+    // A rotation that is undone brings no other file.
+    assert_eq!(renewed(&[away, back].concat()), 0);
+    assert_eq!((renewed(&away), renewed(&back)), (0, 0));
+    assert_eq!(renewed(&[("a.log", DELETE), ("a.log", CREATE | IS_DIRECTORY), ("a.log", MODIFY)]), 0);
+}
+
+/// A directory was watched and listed, and a file in it went before either was known here.
+#[test]
+fn files_that_went_before_their_directory_was_listed_are_named() {
+    let never_listed = |events: &[(&str, u32)]| {
+        let mut watches = Watches::default();
+        watches.begin_listing();
+        for (name, mask) in events {
+            let event = Event { watch: 7, mask: *mask, name: name.as_bytes() };
+            watches.on_event(&event, &mut Concerned::default());
+        }
+        watches.set_of_patterns(3, None, vec![(7, wild("*.log"))]);
+        watches.end_listing();
+        let named = watches.take_never_listed();
+        assert!(watches.take_never_listed().is_empty(), "once");
+        // It is known from now on.
+        watches.begin_listing();
+        watches.on_event(&Event { watch: 7, mask: DELETE, name: b"z.log" }, &mut Concerned::default());
+        watches.set_of_patterns(3, None, vec![(7, wild("*.log"))]);
+        assert!(watches.take_never_listed().is_empty());
+        named.into_iter().map(|(set, name)| format!("{set} {name}")).collect::<Vec<_>>()
+    };
+    assert_eq!(never_listed(&[("a.log", DELETE), ("", IGNORED)]), ["3 a.log"]);
+    assert_eq!(never_listed(&[("a.log", CREATE), ("a.log", DELETE)]), ["3 a.log"]);
+    assert!(
+        never_listed(&[("a.txt", DELETE), ("d.log", DELETE | IS_DIRECTORY), ("b.log", CREATE)]).is_empty()
+    );
+}

@@ -98,12 +98,14 @@ impl Shell {
             }
         }
         let mut events = Vec::new();
-        let Concerned { all, grew, rotated_grew, changed, renewed: _, hurried: _, rights, sets, vanished } =
+        let Concerned { all, grew, rotated_grew, changed, renewed, hurried: _, rights, sets, vanished } =
             told;
         if all {
             tracing::warn!("inotify lost events; looking at every file");
             events.push(Event::LookAtAll);
         }
+        // Counted before the listing that is to show them is asked for.
+        events.extend(renewed.into_iter().map(|(stream, files)| Event::LiveMade { stream, files }));
         events.extend(changed.into_iter().map(|stream| Event::ChainChanged { stream }));
         events.extend(rights.into_iter().map(|stream| Event::RightsChanged { stream }));
         // What was written to an older file comes first.

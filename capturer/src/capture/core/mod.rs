@@ -309,6 +309,9 @@ impl Capture {
             Event::RotatedGrew { stream } => {
                 self.with_file(now, stream, |file, cx, told| file.on_rotated_grew(cx, told))
             }
+            Event::LiveMade { stream, files } => {
+                self.with_file(now, stream, |file, cx, _| file.on_live_made(files, cx));
+            }
             Event::ChainChanged { stream } => {
                 self.with_file(now, stream, |file, cx, _| file.on_chain_changed(cx));
             }

@@ -22,6 +22,7 @@ mod position;
 mod random_tests;
 mod resume;
 mod strange;
+mod unseen;
 
 use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
@@ -35,6 +36,7 @@ pub use known::{Memory, Remembers};
 pub use link::{Copied, Handle, Link};
 use link::{HEAD_BYTES_PROOF, begins_as, file_of, grew, insert_by_birth, is_same, link, link_at};
 use orphan::Orphan;
+use unseen::Unseen;
 
 /// A file that was read to its present end and rotated. Its writer may still go on.
 #[derive(Debug)]
@@ -48,8 +50,8 @@ pub struct Parked {
 /// What a scan changed.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Changes {
-    /// Files that vanished before they were opened: (name, bytes unread as far as known).
-    pub lost: Vec<(String, u64)>,
+    /// Files that vanished before they were opened.
+    pub lost: Vec<Gone>,
     /// What files held that were written anew or are not found.
     pub gone: Vec<Gone>,
     /// Files after which others may have come and gone unseen. What is read of them is whole.
@@ -76,6 +78,21 @@ impl Begins for VecDeque<FilePlace> {
 
 impl Begins for VecDeque<HeadPrint> {
     const BEGINNING: &'static VecDeque<HeadPrint> = &VecDeque::new();
+}
+
+/// What may be lost, and one listing alone does not tell.
+#[derive(Debug, Default)]
+struct Doubts {
+    /// The file that was read when a listing showed none but new ones.
+    cut_off: Option<Gone>,
+    /// Files that grew after they were read, and could not be opened.
+    slipped: Vec<Gone>,
+    /// Files that came and went between two listings.
+    unseen: Unseen,
+}
+
+impl Begins for Doubts {
+    const BEGINNING: &'static Doubts = &Doubts { cut_off: None, slipped: Vec::new(), unseen: Unseen::NONE };
 }
 
 /// What a file held is not found again.
@@ -133,8 +150,8 @@ pub struct Chain {
     /// Its writer may copy it and empty it (logrotate's copytruncate). Copies made since then, nanoseconds since 1970, are
     /// new; `None` = it is never copied.
     copied_since_ns: Option<i64>,
-    /// The file that was read when a listing showed none but new ones, and its name.
-    cut_off: Option<Box<(FileId, String)>>,
+    /// What may be lost, and one listing alone does not tell.
+    doubts: Rare<Doubts>,
     /// Where content was left that was looked for in vain. It may come to light all the same.
     given_up_at: Rare<VecDeque<FilePlace>>,
     /// How files begin that lie in its directory and that others read.
@@ -194,7 +211,7 @@ impl Chain {
             orphan: None,
             first: FileId::default(),
             copied_since_ns: None,
-            cut_off: None,
+            doubts: Rare::default(),
             given_up_at: Rare::default(),
             heads_of_others: Rare::default(),
             given_up: Rare::default(),
@@ -455,8 +472,8 @@ impl Chain {
                 // It was written to after it was closed, and is gone.
                 let (name, file) = (link.found.name.clone(), link.found.id);
                 changes.gone.push(Gone { name, bytes: 0, in_place: false, file });
-            } else if link.deleted && link.handle == Handle::None && link.unread_bytes() > 0 {
-                changes.lost.push((link.found.name.clone(), link.unread_bytes()));
+            } else if link.deleted && link.handle == Handle::None {
+                changes.lost.extend(link.lost_unopened());
             }
         }
         let is_lost = |link: &Link| link.deleted && link.handle == Handle::None;
@@ -519,7 +536,8 @@ impl Chain {
     }
 
     /// Everything was rotated away since the last listing, our file included, so what was between it and the oldest that is
-    /// left may have come and gone. The next listing confirms that our file is gone.
+    /// left may have come and gone. The next listing confirms that our file is gone. What is cut off until then belongs to
+    /// the same doubt.
     fn note_cut_off(
         &mut self,
         new: &[FoundFile],
@@ -528,20 +546,35 @@ impl Chain {
         is_unknown: bool,
         changes: &mut Changes,
     ) {
-        if let Some((file, name)) = self.cut_off.take().map(|cut_off| *cut_off) {
-            let is_there = found.iter().any(|found| found.id == file);
-            if !is_there && latest {
-                changes.cut_off.push(Gone { name, bytes: 0, in_place: false, file });
-            } else if !is_there {
-                self.cut_off = Some(Box::new((file, name)));
+        if self.doubts.cut_off.is_some() || !self.doubts.slipped.is_empty() {
+            let is_gone = |gone: &Gone| found.iter().all(|found| found.id != gone.file);
+            let cut_off = self.doubts.cut_off.take().filter(is_gone);
+            let mut slipped = std::mem::take(&mut self.doubts.slipped);
+            slipped.retain(is_gone);
+            if latest {
+                changes.cut_off.extend(cut_off);
+                changes.lost.extend(slipped);
+            } else {
+                (self.doubts.cut_off, self.doubts.slipped) = (cut_off, slipped);
             }
         }
-        if is_unknown && new.iter().any(|file| file.rank > 0) {
+        if is_unknown && self.doubts.cut_off.is_none() && new.iter().any(|file| file.rank > 0) {
             let last = self.links.back().or(self.parked.last().map(|parked| &parked.link));
             // One that begins as ours does is its copy or its archive: nothing lies between.
             let last = last.filter(|last| !new.iter().any(|file| file.has_head(&last.head)));
-            self.cut_off = last.map(|last| Box::new((last.found.id, last.found.name.clone())));
-            changes.look_again |= self.cut_off.is_some();
+            if let Some(last) = last.map(|last| last.gone(0)) {
+                self.doubts.cut_off = Some(last);
+                changes.look_again = true;
+            }
+        }
+    }
+
+    /// Files that were found to have grown late could not be opened: they have other names by now, or are gone.
+    pub fn drop_unopened(&mut self) {
+        let dropped = self.parked.extract_if(.., |parked| parked.link.handle == Handle::None);
+        let slipped: Vec<Gone> = dropped.filter_map(|parked| parked.link.lost_unopened()).collect();
+        if !slipped.is_empty() {
+            self.doubts.slipped.extend(slipped);
         }
     }
 

@@ -308,6 +308,7 @@ impl FileSource {
         }
         self.scanning = true;
         self.asked_ms = cx.now.mono_ms;
+        self.chain.on_listing_asked();
         cx.act(Action::Scan {
             stream: self.stream,
             directory: self.directory.clone(),
@@ -321,6 +322,11 @@ impl FileSource {
     /// inotify: files were made, renamed or removed.
     pub fn on_chain_changed(&mut self, cx: &mut Context<'_>) {
         self.scan(cx);
+    }
+
+    /// inotify: so often another file got the live name. The files are listed next.
+    pub fn on_live_made(&mut self, files: u32, cx: &Context<'_>) {
+        self.chain.note_made(files, cx.now);
     }
 
     /// inotify: the live file was written to.
@@ -384,6 +390,9 @@ impl FileSource {
 
     fn take_listing(&mut self, mut found: Vec<FoundFile>, latest: bool, cx: &mut Context<'_>) {
         found.retain(|file| !self.around.is_archive_of_another(file));
+        // Names that are logs of their own are not listed for this one.
+        let is_sure = self.around.apart.is_empty();
+        let (unseen, look_again) = self.chain.count_unseen(&found, is_sure, cx.now);
         let (found, others) = cx.owners.without_others(self.stream, self.reader.group, found);
         others.iter().for_each(|file| self.chain.note_read_by_another(file));
         let memory = cx.memory.of(&self.reader.sinks, self.reader.group.of_paths);
@@ -391,11 +400,14 @@ impl FileSource {
         self.judge_left_out_anew();
         changes.gone.retain(|gone| !self.is_read_elsewhere(gone.file, cx));
         changes.cut_off.retain(|gone| !self.is_read_elsewhere(gone.file, cx));
+        changes.lost.retain(|gone| !self.is_read_elsewhere(gone.file, cx));
+        changes.look_again |= look_again;
         if !changes.gone.is_empty() {
             // A line that was open when its file was rewritten does not go on.
             self.assembler.reset();
         }
         self.declare(&changes, cx);
+        self.declare_unseen(unseen, cx);
         for file in &changes.let_go {
             cx.act(Action::CloseFile { file: *file });
         }

@@ -70,7 +70,7 @@ impl Pace {
         }
         let mut again = |stream: &StreamId| self.rotated_at.insert(*stream, look.now).is_some_and(is_recent);
         // Not `any`, which would stop at the first.
-        look.told.renewed.iter().filter(|stream| again(stream)).count() > 0
+        look.told.renewed.keys().filter(|stream| again(stream)).count() > 0
     }
 }
 
@@ -84,7 +84,7 @@ mod tests {
     }
 
     fn rotated(pace: &mut Pace, stream: u32, ms: u64) -> u128 {
-        let told = &Concerned { renewed: [StreamId(stream)].into(), ..Concerned::default() };
+        let told = &Concerned { renewed: [(StreamId(stream), 1)].into(), ..Concerned::default() };
         pace.after(Look { at_once: true, with_ease: true, told, now: Duration::from_millis(ms) }).as_millis()
     }
 

@@ -1,6 +1,6 @@
 //! What inotify tells, and when: which streams and entries a change of a file concerns, and events that are lost.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use capturer::testing::{Event, StreamId};
 
@@ -23,6 +23,8 @@ pub(super) struct Pending {
     pub(super) grew: BTreeSet<StreamId>,
     pub(super) rotated_grew: BTreeSet<StreamId>,
     pub(super) changed: BTreeSet<StreamId>,
+    /// How often another file got the live name.
+    pub(super) renewed: BTreeMap<StreamId, u32>,
     pub(super) sets: BTreeSet<usize>,
 }
 
@@ -51,6 +53,9 @@ impl World {
                 Change::Written if is_kin(ending) => drop(run.inotify.rotated_grew.insert(*stream)),
                 Change::Made | Change::Gone if ending.is_empty() || is_kin(ending) => {
                     run.inotify.changed.insert(*stream);
+                    if change == Change::Made && ending.is_empty() {
+                        *run.inotify.renewed.entry(*stream).or_default() += 1;
+                    }
                 }
                 _ => {}
             }
@@ -95,12 +100,13 @@ impl World {
         if self.strikes(self.faults.inotify_overflow) {
             self.run_mut().inotify = Pending { overflow: true, planned: true, ..Pending::default() };
         }
-        let Pending { overflow, grew, rotated_grew, changed, sets, .. } =
+        let Pending { overflow, grew, rotated_grew, changed, renewed, sets, .. } =
             std::mem::take(&mut self.run_mut().inotify);
         let mut events: Vec<Event> = Vec::new();
         if overflow {
             events.push(Event::LookAtAll);
         }
+        events.extend(renewed.into_iter().map(|(stream, files)| Event::LiveMade { stream, files }));
         events.extend(changed.into_iter().map(|stream| Event::ChainChanged { stream }));
         events.extend(rotated_grew.into_iter().map(|stream| Event::RotatedGrew { stream }));
         events.extend(grew.into_iter().map(|stream| Event::FileGrew { stream }));

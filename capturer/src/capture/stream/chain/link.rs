@@ -1,5 +1,6 @@
 //! One file of a chain: what is known of it, and whether a file that was found is this one.
 
+use super::Gone;
 use crate::capture::io::{FileNo, FoundFile, LaneId};
 pub(super) use crate::limits::HEAD_BYTES_PROOF;
 use crate::model::cursor::{FileId, FilePlace, HeadPrint, TailPrint};
@@ -196,6 +197,21 @@ impl Link {
         if self.room { self.offset } else { self.len }
     }
 
+    /// What is to be said when it is gone, with so many bytes unread; 0 = nobody knows.
+    pub(super) fn gone(&self, bytes: u64) -> Gone {
+        Gone { name: self.found.name.clone(), bytes, in_place: false, file: self.found.id }
+    }
+
+    /// It is gone and was not opened. One that was listed empty may have been written to since. What an archive or a copy
+    /// held was read elsewhere, or nobody knows how much it was.
+    pub(super) fn lost_unopened(&self) -> Option<Gone> {
+        if self.candidate || self.left_out || self.is_copy() {
+            return None;
+        }
+        let bytes = if self.found.compressed { 0 } else { self.unread_bytes() };
+        (self.offset == 0 || bytes > 0).then(|| self.gone(bytes))
+    }
+
     /// All of it was read, as far as anybody knows.
     pub fn is_read(&self) -> bool {
         !self.unread && self.offset >= self.known_len()
@@ -258,7 +274,7 @@ impl Link {
     }
 
     /// Its lines may be older than it.
-    pub(super) fn is_copy(&self) -> bool {
+    pub fn is_copy(&self) -> bool {
         matches!(self.copy, Copied::Likely | Copied::Yes)
     }
 

@@ -13,7 +13,9 @@ use crate::telemetry::status::StreamRow;
 
 impl FileSource {
     pub(super) fn declare(&self, changes: &Changes, cx: &Context<'_>) {
-        for Gone { name, bytes, in_place, .. } in changes.gone.iter().chain(&changes.cut_off) {
+        for Gone { name, bytes, in_place, .. } in
+            changes.gone.iter().chain(&changes.cut_off).chain(&changes.lost)
+        {
             let reason = if *in_place { LossReason::FileTruncated } else { LossReason::FileGoneUnread };
             let file = format!("{}/{name}", self.directory);
             // Each outlet reads it for itself, and is told of for itself.
@@ -51,8 +53,34 @@ impl FileSource {
         }
     }
 
+    /// Other files had the live name between two listings.
+    pub(super) fn declare_unseen(&self, files: u32, cx: &Context<'_>) {
+        for _ in 0..files {
+            cx.metrics.possibly_lost(LossReason::FileNeverOpened);
+        }
+        if files > 0 {
+            let (file, sinks) = (self.path(), self.reader.sinks.join(", "));
+            tracing::debug!(
+                file,
+                sinks,
+                files,
+                "files that had this name were rotated away or removed before they could be opened; what stood in them is not \
+                 read and may be lost"
+            );
+        }
+    }
+
+    /// A path that was found, and was gone before its file could be listed.
+    fn declare_never_listed(&self, cx: &Context<'_>) {
+        let file = self.chain.never_listed().filter(|_| self.reader.group.of_paths);
+        if file.is_some_and(|file| !self.is_read_elsewhere(file, cx)) {
+            self.declare_unseen(1, cx);
+        }
+    }
+
     /// A path that went while the agent did not run, and did not come back.
     pub(super) fn declare_never_found(&self, cx: &Context<'_>) {
+        self.declare_never_listed(cx);
         let gone = self.chain.never_found(&self.live_name).filter(|_| self.reader.group.of_paths);
         if let Some(gone) = gone.filter(|gone| !self.is_read_elsewhere(gone.file, cx)) {
             self.declare(&Changes { gone: vec![gone], ..Changes::default() }, cx);

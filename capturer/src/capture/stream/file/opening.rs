@@ -82,7 +82,7 @@ impl FileSource {
             (Some(link), Err(error)) => {
                 link.handle = Handle::None;
                 // One that grew late is found again when it is listed.
-                self.chain.parked.retain(|parked| parked.link.handle != Handle::None);
+                self.chain.drop_unopened();
                 match error {
                     // Renamed between the scan and the opening: look again. Each round makes progress, for the chain
                     // only moves one way.

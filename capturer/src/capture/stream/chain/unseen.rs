@@ -1,0 +1,308 @@
+//! Files that got the log's name and were gone before any listing showed them. A listing shows what is there; only inotify
+//! tells what was there between two of them. It names no inodes, so what it tells is counted: how often another file got the
+//! name of the live one, against how many files listings showed that were not there before. What is missing came and went.
+//!
+//! Neither comes first for sure: a listing may show a file whose event waits to be read. So both are sums, and one listing
+//! proves nothing: what was told before the last but one was asked for, and neither has shown, is unseen. Sums that
+//! say nothing any more are forgotten, so a copy, which is no live file when it is made, hides nothing for long.
+
+use std::collections::BTreeSet;
+
+use super::{Chain, Start};
+use crate::capture::io::FoundFile;
+use crate::model::clock::Now;
+use crate::model::cursor::FileId;
+
+/// After this long without a new file the sums begin anew. No event waits that long to be read.
+const QUIET_MS: u64 = 30_000;
+/// Files that were there at the first listing and are younger than this may still be told.
+const YOUNG_NS: i64 = 10_000_000_000;
+/// Files that no chain has in hand, such as those of other streams: so many are remembered as shown.
+const OTHERS_MAX: usize = 32;
+
+/// See the module's head.
+#[derive(Debug)]
+pub(super) struct Unseen {
+    /// So often another file got the live name.
+    told: u32,
+    /// The same, when the listing under way was asked for, and the one before it.
+    asked: u32,
+    asked_before: u32,
+    /// New files in listings.
+    shown: u32,
+    /// New archives in the last listing: of files that were packed before one showed them.
+    packed: u32,
+    /// Files that were counted, by whoever they are read.
+    counted: BTreeSet<FileId>,
+    /// When something new came last; 0 = never.
+    touched_ms: u64,
+}
+
+impl Unseen {
+    /// Nothing new has come.
+    pub(super) const NONE: Unseen = Unseen {
+        told: 0,
+        asked: 0,
+        asked_before: 0,
+        shown: 0,
+        packed: 0,
+        counted: BTreeSet::new(),
+        touched_ms: 0,
+    };
+}
+
+impl Default for Unseen {
+    fn default() -> Unseen {
+        Unseen::NONE
+    }
+}
+
+impl Chain {
+    /// Something new comes: what came long before has no part in it.
+    fn touch_unseen(&mut self, now: Now) {
+        let Unseen { told, shown, touched_ms, .. } = self.doubts.unseen;
+        if touched_ms == 0 || touched_ms + QUIET_MS <= now.mono_ms && told <= shown {
+            // Those of the first listing were made when nobody counted yet.
+            let is_young = |id: &FileId| id.birth_ns > now.unix_ns.saturating_sub(YOUNG_NS);
+            let young = self.present.iter().filter(|id| is_young(id)).count() as u32;
+            self.doubts.unseen = Unseen { shown: young, ..Unseen::default() };
+        }
+        self.doubts.unseen.touched_ms = now.mono_ms.max(1);
+    }
+
+    /// inotify: so often another file got the live name.
+    pub fn note_made(&mut self, files: u32, now: Now) {
+        self.touch_unseen(now);
+        self.doubts.unseen.told = self.doubts.unseen.told.saturating_add(files);
+    }
+
+    /// A listing is asked for.
+    pub fn on_listing_asked(&mut self) {
+        if self.doubts.unseen.told > 0 {
+            self.doubts.unseen.asked = self.doubts.unseen.told;
+        }
+    }
+
+    /// What a listing shows, others' files included. `is_sure`: all that lies there is shown. Returns how many files came and
+    /// went unseen, and whether another look is to tell.
+    pub fn count_unseen(&mut self, found: &[FoundFile], is_sure: bool, now: Now) -> (u32, bool) {
+        if self.start.is_some() && self.doubts.unseen.told == 0 {
+            return (0, false);
+        }
+        let is_new = |file: &&FoundFile| {
+            !self.in_hand().any(|link| link.found.id == file.id)
+                && self.present.binary_search(&file.id).is_err()
+                && !self.known.has(file.id)
+                && !self.doubts.unseen.counted.contains(&file.id)
+        };
+        let new: Vec<(FileId, bool)> =
+            found.iter().filter(is_new).map(|file| (file.id, file.compressed)).collect();
+        if new.is_empty() && self.doubts.unseen.told == 0 {
+            return (0, false);
+        }
+        if !new.is_empty() {
+            self.touch_unseen(now);
+        }
+        let packed = new.iter().filter(|(_, compressed)| *compressed).count() as u32;
+        let back = u32::from(self.has_live_name_again(found));
+        let unseen = &mut self.doubts.unseen;
+        unseen.shown = unseen.shown.saturating_add(new.len() as u32 - packed + back);
+        while unseen.counted.len() + new.len() > OTHERS_MAX && unseen.counted.pop_first().is_some() {}
+        unseen.counted.extend(new.iter().map(|(id, _)| *id));
+        let packed = packed.saturating_add(std::mem::replace(&mut unseen.packed, packed));
+        // Without a birth time, a number does not tell a new file from the one that had it before.
+        let is_sure = is_sure && found.iter().all(|file| file.id.birth_ns != 0);
+        if !is_sure {
+            unseen.shown = unseen.shown.max(unseen.asked);
+        }
+        let missing = unseen.asked_before.saturating_sub(unseen.shown.saturating_add(packed));
+        unseen.shown += missing;
+        unseen.asked_before = unseen.asked;
+        (missing, unseen.asked > unseen.shown.saturating_add(packed))
+    }
+
+    /// A file that was read before has the live name, and had another at the last listing.
+    fn has_live_name_again(&self, found: &[FoundFile]) -> bool {
+        let Some(live) = found.iter().find(|file| file.rank == 0) else { return false };
+        let is_ours = self.known.has(live.id) || self.in_hand().any(|link| link.found.id == live.id);
+        is_ours && self.links.back().is_none_or(|link| link.found.id != live.id)
+    }
+
+    /// The file that a path led to when it was found, if no listing has shown any.
+    pub fn never_listed(&self) -> Option<FileId> {
+        let is_new = matches!(self.start.as_deref(), Some(start) if !matches!(start, Start::Resume(_)));
+        Some(self.first).filter(|first| is_new && first.birth_ns != 0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{Parked, link};
+    use super::*;
+
+    const SECOND_NS: i64 = 1_000_000_000;
+    /// When the first file was made.
+    const BORN_NS: i64 = 1_000 * SECOND_NS;
+
+    fn at(seconds: i64) -> Now {
+        Now { mono_ms: 1_000 * seconds as u64, unix_ns: BORN_NS + seconds * SECOND_NS }
+    }
+
+    fn file(rank: u32, inode: u64) -> FoundFile {
+        FoundFile {
+            name: if rank == 0 { "l".to_owned() } else { format!("l.{rank}") },
+            rank,
+            compressed: false,
+            id: FileId { device: 1, inode, birth_ns: BORN_NS + inode as i64 },
+            len: 100,
+            head: inode.to_le_bytes().to_vec(),
+            unpacked_len: None,
+            modified_ns: 0,
+        }
+    }
+
+    fn list_all(chain: &mut Chain, files: Vec<FoundFile>, now: Now) -> (u32, bool) {
+        chain.on_listing_asked();
+        let result = chain.count_unseen(&files, true, now);
+        chain.on_listing(files, true, &|_| None);
+        result
+    }
+
+    fn list(chain: &mut Chain, files: &[(u32, u64)], now: Now) -> (u32, bool) {
+        list_all(chain, files.iter().map(|(rank, inode)| file(*rank, *inode)).collect(), now)
+    }
+
+    /// A chain that has listed file 1, which is old by now.
+    fn followed() -> Chain {
+        let mut chain = Chain::new(Start::Live);
+        assert_eq!(list(&mut chain, &[(0, 1)], at(100)), (0, false));
+        chain
+    }
+
+    /// The second listing that lacks a file tells that it is gone, however many known files both show.
+    #[test]
+    fn a_file_that_no_listing_showed_is_counted_once() {
+        let mut chain = followed();
+        chain.note_made(3, at(200));
+        assert_eq!(list(&mut chain, &[(0, 4), (1, 3)], at(200)), (0, true), "one may be between two names");
+        assert_eq!(list(&mut chain, &[(0, 4), (1, 3)], at(200)), (1, false));
+        assert_eq!(list(&mut chain, &[(0, 4), (1, 3)], at(200)), (0, false));
+        chain.note_made(1, at(200));
+        assert_eq!(list(&mut chain, &[(0, 5), (1, 4)], at(200)), (0, false));
+        // And where nothing is left.
+        chain.note_made(1, at(200));
+        assert_eq!(list(&mut chain, &[], at(200)), (0, true));
+        assert_eq!(list(&mut chain, &[], at(200)), (1, false));
+    }
+
+    /// The second look shows what was between two names at the first.
+    #[test]
+    fn a_file_that_one_listing_missed_is_not_unseen() {
+        let mut chain = followed();
+        chain.note_made(2, at(200));
+        assert_eq!(list(&mut chain, &[(0, 3), (2, 1)], at(200)), (0, true));
+        assert_eq!(list(&mut chain, &[(0, 3), (1, 2), (2, 1)], at(200)), (0, false));
+        assert_eq!(list(&mut chain, &[(0, 3), (1, 2), (2, 1)], at(200)), (0, false));
+    }
+
+    #[test]
+    fn a_listing_may_come_before_the_event() {
+        let mut chain = followed();
+        assert_eq!(list(&mut chain, &[(0, 2), (1, 1)], at(200)), (0, false));
+        chain.note_made(1, at(200));
+        for _ in 0..3 {
+            assert_eq!(list(&mut chain, &[(0, 2), (1, 1)], at(200)), (0, false));
+        }
+        // Also before that of a file of the first listing.
+        let mut chain = Chain::new(Start::Live);
+        assert_eq!(list(&mut chain, &[(0, 2)], at(1)), (0, false));
+        chain.note_made(1, at(1));
+        for _ in 0..3 {
+            assert_eq!(list(&mut chain, &[(0, 2)], at(1)), (0, false));
+        }
+    }
+
+    /// Whoever copies and empties a log makes files that are not told, and what is lost later counts all the same.
+    #[test]
+    fn a_copy_hides_nothing_for_long() {
+        let mut chain = followed();
+        assert_eq!(list(&mut chain, &[(0, 1), (1, 2)], at(200)), (0, false));
+        chain.note_made(2, at(240));
+        assert_eq!(list(&mut chain, &[(0, 9), (1, 1)], at(240)), (0, true));
+        assert_eq!(list(&mut chain, &[(0, 9), (1, 1)], at(240)), (1, false));
+    }
+
+    /// It was packed before a listing showed it: its archive is read.
+    #[test]
+    fn a_new_archive_may_be_the_file() {
+        let mut chain = followed();
+        chain.note_made(2, at(200));
+        let archive = FoundFile { name: "l.1.gz".to_owned(), compressed: true, ..file(1, 7) };
+        let files = vec![file(0, 3), archive, file(2, 1)];
+        assert_eq!(list_all(&mut chain, files.clone(), at(200)), (0, false));
+        assert_eq!(list_all(&mut chain, files, at(200)), (0, false));
+    }
+
+    /// Without birth times a number may be that of another file.
+    #[test]
+    fn nothing_is_counted_without_birth_times() {
+        let mut chain = followed();
+        chain.note_made(5, at(200));
+        for _ in 0..3 {
+            let file = FoundFile { id: FileId { device: 1, inode: 3, birth_ns: 0 }, ..file(0, 3) };
+            assert_eq!(list_all(&mut chain, vec![file], at(200)), (0, false));
+        }
+    }
+
+    /// It was empty when it was listed, and nobody knows what was written to it before it went.
+    #[test]
+    fn an_empty_file_that_went_before_it_was_opened_may_be_lost() {
+        let mut chain = Chain::new(Start::Live);
+        list_all(&mut chain, vec![FoundFile { len: 0, head: Vec::new(), ..file(0, 1) }], at(100));
+        let (first, second) =
+            (chain.on_listing(Vec::new(), true, &|_| None), chain.on_listing(Vec::new(), true, &|_| None));
+        assert!(first.look_again && first.lost.is_empty());
+        let lost: Vec<_> = second.lost.iter().map(|gone| (gone.name.as_str(), gone.bytes)).collect();
+        assert_eq!(lost, [("l", 0)]);
+    }
+
+    /// A log that is rotated away again and again: each listing shows new files only, and none of them proves anything.
+    #[test]
+    fn what_was_cut_off_is_told_though_the_next_listing_proves_nothing() {
+        let mut chain = followed();
+        let told: Vec<_> = [(3, 2, false), (5, 4, false), (7, 6, true), (7, 6, true)]
+            .into_iter()
+            .flat_map(|(live, rotated, latest)| {
+                chain.on_listing(vec![file(0, live), file(1, rotated)], latest, &|_| None).cut_off
+            })
+            .map(|gone| gone.file.inode)
+            .collect();
+        assert_eq!(told.first(), Some(&1), "{told:?}");
+    }
+
+    /// A file that grew late can't be opened: it has another name by now, or is gone.
+    #[test]
+    fn what_grew_late_and_is_gone_is_lost() {
+        for (is_gone, expected) in [(true, vec![("l.1".to_owned(), 60)]), (false, vec![])] {
+            let mut chain = followed();
+            let mut late = link(file(1, 5));
+            late.offset = 40;
+            chain.parked.push(Parked { link: late, due_ms: None });
+            chain.drop_unopened();
+            assert!(chain.parked.is_empty());
+            let shown = if is_gone { vec![file(0, 1)] } else { vec![file(0, 1), file(2, 5)] };
+            let lost = chain.on_listing(shown, true, &|_| None).lost;
+            assert_eq!(lost.into_iter().map(|gone| (gone.name, gone.bytes)).collect::<Vec<_>>(), expected);
+        }
+    }
+
+    #[test]
+    fn a_path_whose_file_no_listing_showed_is_named() {
+        let mut chain = Chain::new(Start::Live);
+        chain.begin_with(file(0, 1).id);
+        assert_eq!(list(&mut chain, &[], at(1)), (0, false));
+        assert_eq!(chain.never_listed(), Some(file(0, 1).id));
+        list(&mut chain, &[(0, 1)], at(1));
+        assert_eq!(chain.never_listed(), None);
+    }
+}
