@@ -181,6 +181,45 @@ fn more_files_that_stay_open_than_descriptors() -> Result<()> {
     agent.stop()
 }
 
+/// All logs are rotated at once, again and again, while the agent may open fewer files than there are logs: those that held
+/// their live files waited for the rotated ones, and each other, until it was restarted.
+#[test]
+fn more_rotations_at_once_than_descriptors() -> Result<()> {
+    const LOGS: usize = 60;
+    const ROUNDS: usize = 6;
+    let home = Home::new()?;
+    let config = config(&home)?;
+    let path = |number: usize, ending: &str| home.path().join(format!("in/{number}.log{ending}"));
+    let write = |number: usize, round: usize| {
+        let mut file = fs::File::options().append(true).create(true).open(path(number, ""))?;
+        writeln!(file, "line {round} of {number}")
+    };
+    for number in 0..LOGS {
+        write(number, 0)?;
+    }
+    // The least that the agent accepts, and some: most of them it needs itself.
+    let agent = home.launch_program(&config, &limited(&home, "ulimit -n 100")?, &[])?;
+    wait_until("the first lines", DEADLINE, || delivered(&home) == LOGS)?;
+    for round in 1..=ROUNDS {
+        for number in 0..LOGS {
+            write(number, round)?;
+            for rank in (1..round).rev() {
+                fs::rename(path(number, &format!(".{rank}")), path(number, &format!(".{}", rank + 1)))?;
+            }
+            fs::rename(path(number, ""), path(number, ".1"))?;
+            write(number, round)?;
+        }
+    }
+    let all = LOGS * (1 + 2 * ROUNDS);
+    wait_until("all lines, once", DEADLINE, || {
+        let got = delivered(&home);
+        ensure!(got == all, "{got} of {all}: {:?}", health(&agent, "descriptors")?);
+        Ok(())
+    })?;
+    agent.assert_nothing_lost()?;
+    agent.stop()
+}
+
 /// The soft limit of a shell is mostly 1,024, the hard one a thousand times as much.
 #[test]
 fn the_soft_limit_is_raised() -> Result<()> {

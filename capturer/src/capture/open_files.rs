@@ -10,6 +10,8 @@
 //! others out for ever, one that has waited long gets a place beyond the bound, some a second. The process's limit of
 //! descriptors is a bound, too: near it quiet files make room at once.
 //!
+//! Where descriptors run out all the same, streams give back what they can do without (stream/file/idle.rs).
+//!
 //! Not here: whether a file may be closed at all (stream/file/idle.rs).
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -26,6 +28,8 @@ const OVER: usize = 2;
 const PATIENCE_MS: u64 = 1_000;
 /// but one at a time, so far apart.
 const BEYOND_EVERY_MS: u64 = 10;
+/// Descriptors count as short for so long after the last file waited for one. While one waits that is told each second.
+const SHORT_MS: u64 = 3_000;
 
 /// See the module's head.
 #[derive(Debug)]
@@ -35,6 +39,8 @@ pub struct OpenFiles {
     most: usize,
     /// So many more are to be closed, for descriptors ran out before that.
     missing: usize,
+    /// Descriptors are short until then.
+    short_until_ms: u64,
     close_idle_after_ms: u64,
     /// Of each stream that has any.
     of: BTreeMap<StreamId, usize>,
@@ -67,6 +73,7 @@ impl OpenFiles {
             max: max.max(1),
             most: usize::MAX,
             missing: 0,
+            short_until_ms: 0,
             close_idle_after_ms,
             of: BTreeMap::new(),
             open: 0,
@@ -86,8 +93,23 @@ impl OpenFiles {
     }
 
     /// So many files wait for a descriptor: quiet ones make room, whatever was counted here.
-    pub(super) fn make_room(&mut self, files: usize) {
-        self.missing = files;
+    pub fn make_room(&mut self, files: usize, now_ms: u64) {
+        (self.missing, self.short_until_ms) = (files, now_ms + SHORT_MS);
+    }
+
+    /// Those that are quiet made room. Files that still wait are told of again.
+    pub(super) fn made_room(&mut self) {
+        self.missing = 0;
+    }
+
+    /// Whether a file waited for a descriptor lately.
+    pub fn is_short(&self, now_ms: u64) -> bool {
+        now_ms < self.short_until_ms
+    }
+
+    /// Streams that have files open, or are opening some.
+    pub(super) fn holders(&self) -> Vec<StreamId> {
+        self.of.keys().copied().collect()
     }
 
     /// Nothing is opened beyond that, but for who has waited long.
@@ -219,7 +241,8 @@ mod tests {
         files.note(IDS[0], 0, false, false, 10);
         assert_eq!((files.next_in_line(10), files.due_ms()), (Some(IDS[4]), None));
         // Something else took them.
-        files.make_room(2);
+        files.make_room(2, 10);
+        assert!(files.is_short(10) && !files.is_short(10 + SHORT_MS));
         assert_eq!(files.due_ms(), Some(2), "however short they were quiet");
         assert_eq!(
             [files.next_quiet(10), files.next_quiet(10), files.next_quiet(10)],

@@ -60,6 +60,8 @@ pub struct Faults {
     pub splits: bool,
     /// Records that a full disk tore.
     pub torn_records: u64,
+    /// So few files may be open at once, to the end; 0 = any number. Openings beyond wait.
+    pub descriptors: u64,
 }
 
 impl Faults {
@@ -94,6 +96,7 @@ impl Faults {
             timer_races: knob(100),
             splits: knob(1) > 0,
             torn_records: knob(10),
+            descriptors: if knob(1) > 0 { knob(8) } else { 0 },
         }
     }
 }

@@ -45,6 +45,9 @@ pub(super) struct Run {
     inotify: Pending,
     /// The files thread is busy until then, and its answers come not before that.
     files_us: (u64, u64),
+    /// Openings that wait for a descriptor, and when the core was told last.
+    without_room: BTreeSet<FileNo>,
+    told_short_us: u64,
     /// Of streams that are attached.
     keys: BTreeMap<StreamId, StreamKey>,
 }
@@ -68,6 +71,8 @@ impl Run {
             watched_sets: BTreeSet::new(),
             inotify: Pending::default(),
             files_us: (0, 0),
+            without_room: BTreeSet::new(),
+            told_short_us: 0,
             keys: BTreeMap::new(),
         }
     }

@@ -319,7 +319,7 @@ impl Capture {
                 self.with_stream(now, stream, |stream, cx| stream.on_rights_changed(cx));
             }
             Event::LookAtAll => self.look_at_all(now),
-            Event::DescriptorsRanOut { files } => self.shared.open_files.make_room(files),
+            Event::DescriptorsRanOut { files } => self.on_descriptors_ran_out(now, files),
             Event::FileWaits { stream, file, len } => self.file_waits(stream, file, len),
             Event::FileHung { stream, place, operation } => {
                 self.with_stream(now, stream, |stream, cx| stream.on_hung(&place, &operation, cx));

@@ -11,6 +11,14 @@ impl Capture {
         self.shared.open_files.set_most(most);
     }
 
+    /// So many files wait for a descriptor.
+    pub(super) fn on_descriptors_ran_out(&mut self, now: Now, files: usize) {
+        self.shared.open_files.make_room(files, now.mono_ms);
+        for id in self.shared.open_files.holders() {
+            self.with_file(now, id, |file, cx, _| file.give_back(cx));
+        }
+    }
+
     /// Closes quiet files and gives their places to those that wait.
     pub(super) fn share_open_files(&mut self, now: Now) {
         loop {
@@ -22,8 +30,7 @@ impl Capture {
                 break;
             }
         }
-        // Those that still wait are told of again.
-        self.shared.open_files.make_room(0);
+        self.shared.open_files.made_room();
         if let Some(due_ms) = self.shared.open_files.due_ms() {
             self.shared.timers.set_earlier(Timer::OpenFiles, due_ms);
         }

@@ -5,6 +5,7 @@ use capturer::testing::{
     Event, FileError, FileId, FileNo, FoundFile, LaneId, OpenedFile, StreamId, TailPrint,
 };
 
+use super::super::disk::Node;
 use super::super::{Happening, World};
 use crate::checker::Snapshot;
 
@@ -99,7 +100,13 @@ impl World {
             }
             Work::Open { stream, file, directory, found, expected } => {
                 let result = self.open(file, &directory, &found, &expected);
-                self.run_mut().opened_in.insert(file, directory);
+                self.run_mut().opened_in.insert(file, directory.clone());
+                if result.is_ok() && !self.has_room() {
+                    self.close_at_once(file);
+                    let work = Work::Open { stream, file, directory, found, expected };
+                    return self.wait_for_descriptor(file, work);
+                }
+                self.run_mut().without_room.remove(&file);
                 Event::FileOpened { stream, file, result }
             }
             Work::FindPaths { set } if self.lane_of(&format!("/logs/{set}")).is_some() => {
@@ -187,6 +194,47 @@ impl World {
         let as_expected = expected.is_none() || tail.is_some_and(|tail| expected.is_of(tail));
         self.run_mut().open_files.insert(file, node);
         Ok(OpenedFile { len, damaged: false, lane: self.lane_of(directory), as_expected })
+    }
+
+    /// What was just opened is not more than may be open. Only such files count as may be closed before their end: deleted and
+    /// empty ones, those of a file system that may hang, and those without birth times are held, and would take the place
+    /// of others for good.
+    fn has_room(&mut self) -> bool {
+        let most = self.faults.descriptors as usize;
+        if most == 0 || self.disk.no_birth_times || self.engine.no_inotify {
+            return true;
+        }
+        let run = self.run_mut();
+        let directory_of = |file| run.opened_in.get(file).cloned().unwrap_or_default();
+        let open: Vec<(String, Node)> =
+            run.open_files.iter().map(|(file, node)| (directory_of(file), *node)).collect();
+        let may_be_closed = |(directory, node): &&(String, Node)| {
+            let is_held = self.disk.path(*node).is_none() || self.disk.file(*node).content.is_empty();
+            !is_held && self.lane_of(directory).is_none()
+        };
+        open.iter().filter(may_be_closed).count() <= most
+    }
+
+    fn close_at_once(&mut self, file: FileNo) {
+        let Some(node) = self.run_mut().open_files.remove(&file) else { return };
+        let gone = self.disk.close(node);
+        self.checker.lines_gone(gone);
+    }
+
+    /// As shell/files/waiting.rs: it is tried again, and the core is told each second.
+    fn wait_for_descriptor(&mut self, file: FileNo, work: Work) {
+        const TRY_EVERY_US: u64 = 500_000;
+        const TELL_EVERY_US: u64 = 1_000_000;
+        let now_us = self.now_us;
+        let run = self.run_mut();
+        run.without_room.insert(file);
+        let (number, files) = (run.number, run.without_room.len());
+        if now_us >= run.told_short_us + TELL_EVERY_US {
+            run.told_short_us = now_us;
+            let event = Box::new(Event::DescriptorsRanOut { files });
+            self.later(0, Happening::Deliver { run: number, event });
+        }
+        self.later(TRY_EVERY_US, Happening::Files { run: number, work });
     }
 
     pub(in crate::world) fn read_file(&mut self, number: u64, read: FileRead) {

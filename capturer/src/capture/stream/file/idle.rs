@@ -5,14 +5,20 @@
 //! as possibly lost; so a file that was written to within the last seconds is closed only where descriptors ran out.
 
 use super::FileSource;
+use super::late::is_unwatched;
 use crate::capture::context::Context;
-use crate::capture::io::{Action, FileNo};
+use crate::capture::io::{Action, FileNo, FoundFile};
 use crate::capture::stream::chain::{Handle, Link};
 
 impl FileSource {
     /// Files that are open or being opened.
     pub fn files_open(&self) -> usize {
         self.chain.in_hand().filter(|link| link.handle != Handle::None).count()
+    }
+
+    /// One of its files is being opened.
+    pub(super) fn is_opening(&self) -> bool {
+        self.chain.in_hand().any(|link| matches!(link.handle, Handle::Opening(_)))
     }
 
     /// Files that are open, to be closed when the stream is dropped.
@@ -45,6 +51,35 @@ impl FileSource {
         self.open_ahead(cx);
     }
 
+    /// Files wait for descriptors. What it read and its writers may go on with is closed; and if one of its own is among those
+    /// that wait, so is what it does not read now. That may be rotated away before it is opened again, and is a loss then.
+    pub fn give_back(&mut self, cx: &mut Context<'_>) {
+        let waits = self.is_opening();
+        let mut at = 0;
+        while let Some(parked) = self.chain.parked.get(at) {
+            let is_read = parked.link.is_read() && may_give_back(&parked.link);
+            match parked.link.handle {
+                Handle::Open(file) if is_read && !self.may_be_written_by_docker(&parked.link) => {
+                    self.chain.close_parked(at);
+                    cx.act(Action::CloseFile { file });
+                }
+                _ => at += 1,
+            }
+        }
+        for (at, link) in self.chain.links.iter_mut().enumerate().filter(|_| waits) {
+            let is_busy = at == 0 && (self.reading.is_some() || link.unread);
+            let Handle::Open(file) = link.handle else { continue };
+            if is_busy || !may_give_back(link) {
+                continue;
+            }
+            cx.act(Action::CloseFile { file });
+            // As one that is quiet, or as one that was never opened.
+            (link.handle, link.idle) = (Handle::None, may_be_idle(link));
+            link.unread |= !link.idle;
+        }
+        self.claim(cx);
+    }
+
     /// Closes it until it grows, if it still may be.
     pub fn close_quiet(&mut self, cx: &mut Context<'_>) {
         if !self.is_quiet() {
@@ -58,12 +93,24 @@ impl FileSource {
     }
 }
 
+/// While descriptors are short it may be closed before it is read, for it is known again.
+fn may_give_back(link: &Link) -> bool {
+    let is_named = link.found.rank < FoundFile::RANK_STRANGE && !is_unwatched(link);
+    let is_plain = link.lane.is_none() && !link.found.compressed && link.found.id.birth_ns != 0;
+    let is_known = !link.doubted && !link.candidate && !link.late && !link.is_copy();
+    is_named && is_plain && is_known && !link.room
+}
+
 fn may_close(link: &Link) -> bool {
+    may_be_idle(link) && matches!(link.handle, Handle::Open(_))
+}
+
+fn may_be_idle(link: &Link) -> bool {
     let is_live = link.found.rank == 0 && !link.settled && !link.deleted && !link.missing && !link.late;
     let is_plain = link.lane.is_none() && !link.found.compressed && link.found.id.birth_ns != 0;
     let is_known = !link.doubted && !link.candidate;
     // An empty one shows no trace of what was written to it and emptied before it is open again; nor does one with room,
     // which is filled without a change of its length, and by a mapping without a word from inotify.
     let is_read = link.is_read() && link.offset > 0 && !link.room;
-    is_live && is_plain && is_known && is_read && matches!(link.handle, Handle::Open(_))
+    is_live && is_plain && is_known && is_read
 }

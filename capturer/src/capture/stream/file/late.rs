@@ -31,7 +31,7 @@ const PARKED_MAX: usize = 8;
 const ROTATED_LOOK_MS: u64 = 1_000;
 
 /// Nothing is told of what is written to it.
-fn is_unwatched(link: &Link) -> bool {
+pub(super) fn is_unwatched(link: &Link) -> bool {
     link.elsewhere || link.deleted || link.missing || link.packed || link.found.is_beneath()
 }
 

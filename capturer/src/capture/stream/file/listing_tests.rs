@@ -325,3 +325,44 @@ fn looks_that_bring_nothing_do_not_keep_a_renamed_file_open() {
     read(&mut source, b"", &mut bench);
     assert_eq!(source.chain.parked[0].due_ms, due_ms);
 }
+
+/// Logs that held their live files and waited for the files that were to be read before those held each other up for ever.
+#[test]
+fn who_waits_for_a_descriptor_holds_none_that_it_does_not_read() {
+    let mut bench = Bench::new(1);
+    let rotated = FoundFile {
+        name: "a.log.1".to_owned(),
+        rank: 1,
+        id: FileId { device: 1, inode: 7, birth_ns: 1 },
+        len: 100,
+        head: vec![b'x'; 100],
+        ..live_file()
+    };
+    let start = Start::Oldest;
+    let mut source =
+        FileSource::new(StreamId(1), "/d".to_owned(), "a.log".to_owned(), FileFormat::Raw, start, 1 << 16);
+    list(&mut source, vec![rotated.clone(), live_file()], &mut bench);
+    let (first, second) = (source.chain.links[0].handle, source.chain.links[1].handle);
+    let (Handle::Opening(first), Handle::Opening(live)) = (first, second) else {
+        panic!("both are asked for")
+    };
+    let opened = || Ok(OpenedFile { len: 100, damaged: false, lane: None, as_expected: true });
+    // The one behind gets the last descriptor.
+    source.on_file_opened(live, opened(), &mut bench.cx(), &mut Vec::new());
+    bench.actions();
+    bench.shared.open_files.make_room(1, bench.now.mono_ms);
+    source.give_back(&mut bench.cx());
+    let closed = |bench: &mut Bench| {
+        let is_close =
+            |action: Action| if let Action::CloseFile { file } = action { Some(file) } else { None };
+        bench.actions().into_iter().filter_map(is_close).collect::<Vec<_>>()
+    };
+    assert_eq!(closed(&mut bench), [live]);
+    // It is not asked for again before its turn, and what is read is not given back.
+    source.on_file_opened(first, opened(), &mut bench.cx(), &mut Vec::new());
+    source.give_back(&mut bench.cx());
+    let orders = bench.actions();
+    let asks = |action: &Action| matches!(action, Action::OpenFile { .. } | Action::CloseFile { .. });
+    assert!(!orders.iter().any(asks), "{orders:?}");
+    assert_eq!((source.files_open(), source.chain.links[1].handle), (1, Handle::None));
+}

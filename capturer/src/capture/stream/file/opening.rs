@@ -1,4 +1,10 @@
 //! Files of the chain are opened before it is their turn, so that a rotation can't take them away.
+//!
+//! Not so while descriptors are short. A stream that held one and waited for a second would keep it from others that do the
+//! same, and none would go on. So each opens only the file that it reads next, and gives back what it holds beside that
+//! (idle.rs). Then whoever holds a descriptor can go on with that alone: it reads the file to its end and closes it, be it
+//! rotated or quiet, and the descriptor goes to the next. What may not be closed (a deleted file, one of a file system that
+//! may hang) is kept; it is for `/health` to say that others wait.
 
 use super::FileSource;
 use crate::capture::context::{Context, Purpose};
@@ -14,14 +20,20 @@ impl FileSource {
     pub(super) fn open_ahead(&mut self, cx: &mut Context<'_>) {
         // One place is enough for all its files: an older one that waited would be read behind a newer one.
         let mut has_place = self.files_open() > 0;
+        let is_short = cx.open_files.is_short(cx.now.mono_ms);
+        let mut is_opening = self.is_opening();
+        let ahead = if is_short { 1 } else { OPEN_AHEAD };
         let parked = self.chain.parked.iter_mut().map(|parked| &mut parked.link);
-        for link in self.chain.links.iter_mut().take(OPEN_AHEAD).chain(parked) {
+        for link in self.chain.links.iter_mut().take(ahead).chain(parked) {
+            if is_short && is_opening {
+                break;
+            }
             if link.is_to_be_opened() {
                 if !has_place && !cx.open_files.take() {
                     self.waits_to_open = true;
                     break;
                 }
-                has_place = true;
+                (has_place, is_opening) = (true, true);
                 let file = cx.new_file();
                 (link.handle, link.lacks_descriptor) = (Handle::Opening(file), false);
                 link.doubted = !link.is_proven();
@@ -76,6 +88,8 @@ impl FileSource {
                 if doubted || self.chain.is_searching() || !is_kept {
                     self.scan(cx);
                 }
+                // While descriptors are short one is asked for at a time, and another may be first by now.
+                self.open_ahead(cx);
             }
             // Truncated away meanwhile: nobody reads it.
             (None, Ok(_)) => cx.act(Action::CloseFile { file }),
