@@ -146,7 +146,8 @@ fn by_parts(parts: &[TimePart], text: &[u8], timezone: Option<&TimeZone>, now_ns
             let is_past = |year: &i64| {
                 civil.to_ns(*year, timezone).is_some_and(|ns| ns <= now_ns.saturating_add(DAY_NS))
             };
-            (this - 8..=this).rev().find(is_past)?
+            // At New Year, the next year has begun already where the zone is ahead of UTC, or the clock is.
+            (this - 8..=this + 1).rev().find(is_past)?
         }
     };
     civil.to_ns(year, timezone)
@@ -363,6 +364,17 @@ mod tests {
         check("%b %e %T", "Dec 31 10:00:00", "2025-12-31T10:00:00.000000000Z");
         check("%b %e %T", "Feb 29 10:00:00", "2024-02-29T10:00:00.000000000Z");
         check("%b %e %T", "Feb 30 10:00:00", "no");
+        // At New Year: the zone is in the next year before UTC is, or another host's clock is.
+        for (now, timezone, text, expected) in [
+            ("2026-12-31T23:10:00Z", "Europe/Berlin", "Jan  1 00:09:00", "2026-12-31T23:09:00.000000000Z"),
+            ("2026-12-31T12:00:00Z", "Pacific/Auckland", "Jan  1 01:00:00", "2026-12-31T12:00:00.000000000Z"),
+            ("2026-12-31T23:59:59Z", "", "Jan  1 00:00:01", "2027-01-01T00:00:01.000000000Z"),
+            ("2027-01-01T00:30:00Z", "America/New_York", "Dec 31 19:29:00", "2027-01-01T00:29:00.000000000Z"),
+            ("2027-01-01T03:00:00Z", "", "Dec 31 23:00:00", "2026-12-31T23:00:00.000000000Z"),
+            ("2026-12-30T12:00:00Z", "", "Jan  1 00:00:01", "2026-01-01T00:00:01.000000000Z"),
+        ] {
+            assert_eq!(shown_at(now, timezone, "%b %e %T", text), expected, "{now} {timezone} {text}");
+        }
         for (now, expected) in [
             ("2028-02-29T12:00:00Z", "2028-02-29T10:00:00.000000000Z"),
             ("2028-02-20T12:00:00Z", "2024-02-29T10:00:00.000000000Z"),
