@@ -11,6 +11,9 @@ const DAY_NS: i64 = 86_400_000_000_000;
 /// Longest text that can be a time.
 const TEXT_BYTES_MAX: usize = 128;
 
+/// Since 2001 and before 2200. A number outside counts in another unit: seconds taken for milliseconds are a day in 1970.
+const PLAUSIBLE_NS: std::ops::Range<i64> = 978_307_200_000_000_000..7_258_118_400_000_000_000;
+
 /// `None` = it is no time of this form. `now_ns` gives the year where the form has none.
 pub(super) fn parse(settings: &Timestamp, text: &str, now_ns: i64) -> Option<i64> {
     let text = text.trim_ascii();
@@ -22,6 +25,7 @@ pub(super) fn parse(settings: &Timestamp, text: &str, now_ns: i64) -> Option<i64
         TimeFormat::Rfc3339 => rfc3339(text).or_else(|| iso8601(text.as_bytes(), timezone)),
         TimeFormat::Unix => number(text, SECOND_NS),
         TimeFormat::UnixMs => number(text, 1_000_000),
+        TimeFormat::UnixUs => number(text, 1000),
         TimeFormat::UnixNs => number(text, 1),
         TimeFormat::Parts(parts) => by_parts(parts, text.as_bytes(), timezone, now_ns),
     }
@@ -81,8 +85,8 @@ fn rest_is_none(rest: &[u8]) -> Option<()> {
     rest.is_empty().then_some(())
 }
 
-/// A number with or without a fraction, in units of this many nanoseconds. Java writes those of seconds with an exponent:
-/// `1.795888888123E9`.
+/// A number with or without a fraction, in units of this many nanoseconds, if it is a plausible time. Java writes those of
+/// seconds with an exponent: `1.795888888123E9`.
 fn number(text: &str, unit_ns: i128) -> Option<i64> {
     if let Some((mantissa, exponent)) = text.split_once(['e', 'E']) {
         return number(&shifted(mantissa, exponent)?, unit_ns);
@@ -98,7 +102,7 @@ fn number(text: &str, unit_ns: i128) -> Option<i64> {
         unit /= 10;
         ns += i128::from(digit - b'0') * unit;
     }
-    i64::try_from(ns).ok()
+    i64::try_from(ns).ok().filter(|ns| PLAUSIBLE_NS.contains(ns))
 }
 
 /// The same number without its exponent, of those that can be a time.
@@ -353,6 +357,8 @@ mod tests {
             check("unix", bad, "no");
         }
         check("unix_ns", "1795308768162820305", "2026-11-22T00:52:48.162820305Z");
+        check("unix_us", "1795308768162820", "2026-11-22T00:52:48.162820000Z");
+        check("unix_us", "1795308768162820.5", "2026-11-22T00:52:48.162820500Z");
         check("%d/%b/%Y:%H:%M:%S %z", "22/Nov/2026:01:52:48 +0100", "2026-11-22T00:52:48.000000000Z");
         check("%Y-%m-%d %H:%M:%S,%f", "2026-11-22 00:52:48,123", "2026-11-22T00:52:48.123000000Z");
         check("%F %T%z", "2026-11-22 00:52:48Z", "2026-11-22T00:52:48.000000000Z");
@@ -382,6 +388,23 @@ mod tests {
             ("2104-02-20T12:00:00Z", "2096-02-29T10:00:00.000000000Z"),
         ] {
             assert_eq!(shown_at(now, "", "%b %e %T", "Feb 29 10:00:00"), expected, "{now}");
+        }
+    }
+
+    /// Else a line of today would stand in 1970, and nobody would hear of it.
+    #[test]
+    fn numbers_in_another_unit_are_no_times() {
+        let (s, ms, us, ns) = ("1795308768", "1795308768162", "1795308768162820", "1795308768162820305");
+        for (format, right) in [("unix", s), ("unix_ms", ms), ("unix_us", us), ("unix_ns", ns)] {
+            for text in [s, ms, us, ns] {
+                let is_time = shown_at(NOW, "", format, text) != "no";
+                assert_eq!(is_time, text == right, "{format} {text}");
+            }
+        }
+        check("unix", "978307200", "2001-01-01T00:00:00.000000000Z");
+        check("unix", "7258118399", "2199-12-31T23:59:59.000000000Z");
+        for text in ["0", "17", "978307199", "7258118400"] {
+            check("unix", text, "no");
         }
     }
 

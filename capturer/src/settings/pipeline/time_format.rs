@@ -11,6 +11,8 @@ pub enum TimeFormat {
     Unix,
     /// Milliseconds since 1970.
     UnixMs,
+    /// Microseconds since 1970.
+    UnixUs,
     /// Nanoseconds since 1970.
     UnixNs,
     /// Parts as [`TimePart`] has them, in UTC unless the text says otherwise.
@@ -75,6 +77,7 @@ impl TimeFormat {
             "rfc3339" => return Ok(TimeFormat::Rfc3339),
             "unix" => return Ok(TimeFormat::Unix),
             "unix_ms" => return Ok(TimeFormat::UnixMs),
+            "unix_us" => return Ok(TimeFormat::UnixUs),
             "unix_ns" => return Ok(TimeFormat::UnixNs),
             _ => {}
         }
@@ -82,7 +85,7 @@ impl TimeFormat {
             let parts: Vec<String> =
                 PARTS.iter().map(|(letter, _)| format!("%{}", char::from(*letter))).collect();
             Mismatch::new(format!(
-                "rfc3339, unix, unix_ms, unix_ns, or a time in which {} stand for its parts",
+                "rfc3339, unix, unix_ms, unix_us, unix_ns, or a time in which {} stand for its parts",
                 parts.join(" ")
             ))
         };
