@@ -24,6 +24,8 @@ pub(super) struct Line<'b> {
     text: Option<Vec<u8>>,
     /// Nanoseconds since 1970, once a step changed it.
     time: Option<i64>,
+    /// A step looked for the line's level and did not find one that it knows.
+    pub(super) level_unknown: bool,
     pub(super) extra: Extra,
 }
 
@@ -44,7 +46,15 @@ impl<'b> Line<'b> {
         } else {
             message
         };
-        Line { batch, record, captured, text: None, time: None, extra: Extra::default() }
+        Line {
+            batch,
+            record,
+            captured,
+            text: None,
+            time: None,
+            level_unknown: false,
+            extra: Extra::default(),
+        }
     }
 
     pub(super) fn text(&self) -> &[u8] {

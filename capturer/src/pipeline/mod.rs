@@ -302,13 +302,28 @@ fn meets(condition: &Condition, line: &Line) -> bool {
     }
 }
 
-/// A line of which a field is asked, and that could not be parsed, is kept: what is not understood is not lost.
+/// A line of which a field is asked, and that could not be parsed, is kept: what is not understood is not lost. Nor is a line
+/// whose level must match, and is not known. Who asks whether there is a level gets an answer.
 fn keep_step(condition: &Condition, line: &Line) -> StepFlow {
-    let unknown = condition.field.as_ref().is_some_and(|name| line.extra.fields.get(name).is_none());
-    if meets(condition, line) || (unknown && line.extra.failed.has(Failed::PARSE)) {
-        StepFlow::GoesOn
-    } else {
-        StepFlow::Dropped
+    let not_understood = condition.field.as_ref().is_some_and(|name| {
+        let is_level = name == LEVEL && condition.matches.is_some();
+        (is_level && line.level_unknown)
+            || (line.extra.failed.has(Failed::PARSE) && line.extra.fields.get(name).is_none())
+    });
+    if not_understood || meets(condition, line) { StepFlow::GoesOn } else { StepFlow::Dropped }
+}
+
+/// The field that gets a line's level.
+const LEVEL: &str = "level";
+
+/// Remembers of a step that looked for a level whether it is known now, and forgets it once another step sets one.
+fn note_level(settings: &Parse, found: &Fields, line: &mut Line) {
+    if found.get(LEVEL).is_some() {
+        line.level_unknown = false;
+    } else if settings.format == ParseFormat::Level {
+        // What the step could not read may stand in the very field.
+        line.level_unknown =
+            settings.from.as_deref() == Some(LEVEL) || line.extra.fields.get(LEVEL).is_none();
     }
 }
 
@@ -323,7 +338,10 @@ fn parse_step(settings: &Parse, line: &mut Line, around: &mut Around) -> StepFlo
             }
             Some(value) => parse_text(&settings.format, value.as_str().as_bytes(), &mut found),
             // Not every line has it.
-            None => return StepFlow::GoesOn,
+            None => {
+                note_level(settings, &found.fields, line);
+                return StepFlow::GoesOn;
+            }
         },
     };
     if result.is_err() {
@@ -336,6 +354,7 @@ fn parse_step(settings: &Parse, line: &mut Line, around: &mut Around) -> StepFlo
     }
     let mut limited = found.limited;
     let changed = !found.fields.is_empty() || found.message.is_some();
+    note_level(settings, &found.fields, line);
     if line.extra.fields.is_empty() {
         line.extra.fields = found.fields;
     } else {

@@ -200,6 +200,52 @@ fn keep_and_drop() {
     assert_eq!(feed.lines(&[&far]).len(), 1, "only the beginning is looked at");
 }
 
+/// An error must not be dropped because its program has a word of its own for it.
+#[test]
+fn keep_lets_a_level_through_that_is_not_known() {
+    let keep = "{keep: {field: level, matches: '^(warn|error|fatal)$'}}";
+    check(
+        &format!("steps: [{{parse: {{format: level}}}}, {keep}]"),
+        &["INFO ok", "ERROR bad", "Segmentation fault (core dumped)"],
+        &[
+            r#"{"fields":{"level":"error"},"message":"ERROR bad"}"#,
+            r#"{"message":"Segmentation fault (core dumped)"}"#,
+        ],
+        "keep dropped 1, parse changed 2",
+    );
+    check(
+        &format!(
+            "steps: [{{parse: {{format: json, message: m}}}}, {{parse: {{format: level, from: level}}}}, {keep}]"
+        ),
+        &[
+            r#"{"level":30,"m":"a"}"#,
+            r#"{"level":"ERR0R","m":"b"}"#,
+            r#"{"level":17,"m":"c"}"#,
+            r#"{"m":"d"}"#,
+        ],
+        &[
+            r#"{"fields":{"level":"ERR0R"},"message":"b"}"#,
+            r#"{"fields":{"level":17},"message":"c"}"#,
+            r#"{"message":"d"}"#,
+        ],
+        "keep dropped 1, parse changed 5",
+    );
+    // Of two steps, one knew it; whether there is a level is a question with an answer; other fields are no level.
+    check(
+        &format!("steps: [{{parse: {{format: logfmt}}}}, {{parse: {{format: level, from: odd}}}}, {keep}]"),
+        &["level=info odd=x", "odd=x"],
+        &[r#"{"fields":{"odd":"x"},"message":"odd=x"}"#],
+        "keep dropped 1, parse changed 2",
+    );
+    check("steps: [{parse: {format: level}}, {keep: {field: level}}]", &["none"], &[], "keep dropped 1");
+    check(
+        "steps: [{parse: {format: level}}, {parse: {format: logfmt}}, {keep: {field: user, matches: b}}]",
+        &["user=a"],
+        &[],
+        "keep dropped 1, parse changed 1",
+    );
+}
+
 #[test]
 fn sample_counts_per_source() {
     let mut feed = Feed::new("steps: [{sample: {keep_one_in: 3}}]");
