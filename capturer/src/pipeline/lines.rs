@@ -3,6 +3,7 @@
 
 use super::parse::{Found, NotThis};
 use crate::model::fields::Value;
+use crate::text::level::BY_SEVERITY;
 
 /// `2026-11-22T00:52:48.1Z stderr F message`: fields time, stream, tag, message.
 pub(super) fn cri(line: &[u8], into: &mut Found) -> Result<(), NotThis> {
@@ -24,8 +25,6 @@ pub(super) fn cri(line: &[u8], into: &mut Found) -> Result<(), NotThis> {
     Ok(())
 }
 
-/// By severity, 0 to 7.
-const LEVELS: [&str; 8] = ["fatal", "fatal", "fatal", "error", "warn", "info", "info", "debug"];
 const FACILITIES: [&str; 24] = [
     "kern", "user", "mail", "daemon", "auth", "syslog", "lpr", "news", "uucp", "cron", "authpriv", "ftp",
     "ntp", "audit", "alert", "clock", "local0", "local1", "local2", "local3", "local4", "local5", "local6",
@@ -62,7 +61,7 @@ pub(super) fn syslog(line: &[u8], into: &mut Found) -> Result<(), NotThis> {
 
 fn set_priority(priority: Option<u8>, into: &mut Found) {
     if let Some(priority) = priority {
-        into.set("level", Value::Text(LEVELS[usize::from(priority % 8)]));
+        into.set("level", Value::Text(BY_SEVERITY[usize::from(priority % 8)]));
         into.set("facility", Value::Text(FACILITIES[usize::from(priority / 8)]));
     }
 }

@@ -83,11 +83,11 @@ pub(super) fn parse(format: &ParseFormat, text: &[u8], into: &mut Found) -> Resu
     }
 }
 
-/// The level that a field holds: a name, pino's number, or syslog's severity. Else as in free text.
+/// The level that a field holds: a name or its first letter, a number of pino, syslog or monolog. Else as in free text.
 pub(super) fn level_of_value(text: &str, into: &mut Found) {
     let text = text.trim().as_bytes();
-    if let Some(level) = level::named(text).or_else(|| level::numbered(text)).or_else(|| level::detect(text))
-    {
+    let by_itself = level::named(text).or_else(|| level::numbered(text)).or_else(|| level::lettered(text));
+    if let Some(level) = by_itself.or_else(|| level::detect(text)) {
         into.set("level", Value::Text(level));
     }
 }
@@ -506,6 +506,10 @@ mod tests {
             ("3", "error"),
             ("7", "debug"),
             ("0", "fatal"),
+            ("50.0", "error"),
+            ("550", "fatal"),
+            ("E", "error"),
+            ("<4>", "warn"),
         ];
         for (text, expected) in table.into_iter().chain([("Warning", "warn"), ("[error] x", "error")]) {
             let mut found = Found::new(None);

@@ -1,20 +1,24 @@
-//! The level of a line of free text: `ERROR shop.Order - …`, `[warn] …`, `level=info …`, `E1122 10:00:00.1 …`.
+//! The level of a line of free text: `ERROR shop.Order - …`, `[warn] …`, `level=info …`, `E1122 10:00:00.1 …`, `<3>…`.
 //!
 //! A word of prose is none ("no error was found"): it must stand in capitals, in brackets, before a colon, behind a key
-//! that is called level, or be klog's letter with the month and day. The first one counts. Not here: fields that hold a
-//! level already.
+//! that is called level, or be the letter of klog or tornado. A part of a path or an address is none either. The first one
+//! counts; but in a line of JSON, the value of a key that is called level comes before all words, and a priority that has a
+//! facility, which is mostly the default, behind them. Not here: fields that hold a level already.
 
 /// So far into a line it is looked for: behind it stands what somebody said.
 const LOOKED_AT_BYTES: usize = 512;
 
 /// Names in use, and the six that come out.
-const NAMES: [(&str, &str); 22] = [
+const NAMES: [(&str, &str); 30] = [
     ("trace", "trace"),
     ("trc", "trace"),
+    ("trce", "trace"),
     ("finest", "trace"),
     ("debug", "debug"),
     ("dbg", "debug"),
+    ("dbug", "debug"),
     ("fine", "debug"),
+    ("verbose", "debug"),
     ("info", "info"),
     ("inf", "info"),
     ("information", "info"),
@@ -24,21 +28,37 @@ const NAMES: [(&str, &str); 22] = [
     ("warning", "warn"),
     ("error", "error"),
     ("err", "error"),
+    ("eror", "error"),
+    ("fail", "error"),
     ("severe", "error"),
     ("fatal", "fatal"),
     ("ftl", "fatal"),
     ("critical", "fatal"),
     ("crit", "fatal"),
+    ("alert", "fatal"),
     ("panic", "fatal"),
+    ("dpanic", "fatal"),
     ("emerg", "fatal"),
+    ("emergency", "fatal"),
 ];
+
+/// By syslog's severity, 0 to 7.
+pub const BY_SEVERITY: [&str; 8] = ["fatal", "fatal", "fatal", "error", "warn", "info", "info", "debug"];
 
 /// One of trace, debug, info, warn, error, fatal; `None` = the line names none.
 pub fn detect(line: &[u8]) -> Option<&'static str> {
     let line = &line[..line.len().min(LOOKED_AT_BYTES)];
-    if let Some(level) = klog(line) {
-        return Some(level);
-    }
+    let priority = priority(line);
+    let by_form = klog(line).or_else(|| letter_in_brackets(line));
+    let own = by_form.or_else(|| priority.filter(|priority| *priority < 8).map(of_priority));
+    let is_json = line.trim_ascii_start().first() == Some(&b'{');
+    own.or_else(|| is_json.then(|| find(line, |_, before, _| is_value_of_level(before)))?)
+        .or_else(|| find(line, names_a_level))
+        .or_else(|| priority.map(of_priority))
+}
+
+/// The level of the first word that names one and is meant as one, by what stands before and behind it.
+fn find(line: &[u8], is_meant: impl Fn(&[u8], &[u8], &[u8]) -> bool) -> Option<&'static str> {
     let is_word = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_';
     let mut at = 0;
     while at < line.len() {
@@ -48,19 +68,40 @@ pub fn detect(line: &[u8]) -> Option<&'static str> {
         }
         let len = line[at..].iter().position(|byte| !is_word(*byte)).unwrap_or(line.len() - at);
         let word = &line[at..at + len];
-        if let Some(level) = named(word) {
-            let (before, behind) = (&line[..at], &line[at + len..]);
-            let capitals = word.iter().all(u8::is_ascii_uppercase);
-            let enclosed = before.last().is_some_and(|byte| b"[(<|".contains(byte))
-                && behind.first().is_some_and(|byte| b"])>|".contains(byte));
-            let colon = behind.starts_with(b":") && !behind.starts_with(b"::");
-            if capitals || enclosed || colon || is_value_of_level(before) {
-                return Some(level);
-            }
+        if let Some(level) = named(word)
+            && is_meant(word, &line[..at], &line[at + len..])
+        {
+            return Some(level);
         }
         at += len;
     }
     None
+}
+
+fn names_a_level(word: &[u8], before: &[u8], behind: &[u8]) -> bool {
+    let stands_between = |before: &[u8], behind: &[u8], open: &[u8], close: &[u8]| {
+        before.last().is_some_and(|byte| open.contains(byte))
+            && behind.first().is_some_and(|byte| close.contains(byte))
+    };
+    // Blanks that make all levels as long as the longest: `[info     ]`.
+    let enclosed = stands_between(before, behind, b"[(<|", b"])>|")
+        || stands_between(before.trim_ascii_end(), behind.trim_ascii_start(), b"[|", b"]|");
+    if enclosed || is_value_of_level(before) {
+        return true;
+    }
+    let capitals = word.iter().all(u8::is_ascii_uppercase);
+    // `no-error: x` is a name with a colon.
+    let colon = behind.starts_with(b":") && !behind.starts_with(b"::") && !before.ends_with(b"-");
+    (capitals || colon) && !is_in_a_path(before)
+}
+
+/// `/api/error: 404`, `http://warn:80/`, `C:\log\error: …`; but dates have such signs too.
+fn is_in_a_path(before: &[u8]) -> bool {
+    let ends = |byte: &u8| byte.is_ascii_whitespace() || b"|[]()<>\"',".contains(byte);
+    let start = before.iter().rposition(ends).map_or(0, |at| at + 1);
+    let token = &before[start..];
+    let is_of_date = |at: usize| at > 0 && token[at - 1].is_ascii_digit();
+    token.iter().enumerate().any(|(at, byte)| *byte == b'\\' || (*byte == b'/' && !is_of_date(at)))
 }
 
 /// The level that a word names, in any case.
@@ -69,28 +110,69 @@ pub fn named(word: &[u8]) -> Option<&'static str> {
     NAMES.iter().find(|(name, _)| known(name)).map(|(_, level)| *level)
 }
 
-/// The level that a number stands for: pino's and bunyan's 10 to 60, syslog's severities 0 to 7.
+/// The level that a number stands for: pino's and bunyan's 10 to 60, syslog's severities 0 to 7, monolog's 100 to 600.
 pub fn numbered(text: &[u8]) -> Option<&'static str> {
-    Some(match text {
+    Some(match text.strip_suffix(b".0").unwrap_or(text) {
         b"10" => "trace",
-        b"20" | b"7" => "debug",
-        b"30" | b"5" | b"6" => "info",
-        b"40" | b"4" => "warn",
-        b"50" | b"3" => "error",
-        b"60" | b"0" | b"1" | b"2" => "fatal",
+        b"20" | b"7" | b"100" => "debug",
+        b"30" | b"5" | b"6" | b"200" | b"250" => "info",
+        b"40" | b"4" | b"300" => "warn",
+        b"50" | b"3" | b"400" => "error",
+        b"60" | b"0" | b"1" | b"2" | b"500" | b"550" | b"600" => "fatal",
+        _ => return None,
+    })
+}
+
+/// The level that a letter by itself stands for.
+pub fn lettered(text: &[u8]) -> Option<&'static str> {
+    Some(match text {
+        b"T" => "trace",
+        b"D" | b"V" => "debug",
+        b"I" => "info",
+        b"W" => "warn",
+        b"E" => "error",
+        b"C" | b"F" => "fatal",
         _ => return None,
     })
 }
 
 /// `level=`, `lvl: "` and the like stand right before.
 fn is_value_of_level(before: &[u8]) -> bool {
-    let text = before.trim_ascii_end();
-    let text = text.strip_suffix(b"\"").unwrap_or(text).trim_ascii_end();
-    let Some((b'=' | b':', text)) = text.split_last() else { return false };
-    let text = text.strip_suffix(b"\"").unwrap_or(text);
-    [&b"level"[..], b"lvl", b"severity", b"loglevel"]
+    let unquoted = |text| {
+        let text = <[u8]>::trim_ascii_end(text);
+        text.strip_suffix(b"\"").or_else(|| text.strip_suffix(b"'")).unwrap_or(text)
+    };
+    let Some((b'=' | b':', text)) = unquoted(before).trim_ascii_end().split_last() else { return false };
+    let text = unquoted(text);
+    [&b"level"[..], b"lvl", b"severity", b"levelname", b"level_name", b"@l"]
         .iter()
         .any(|key| text.len() >= key.len() && text[text.len() - key.len()..].eq_ignore_ascii_case(key))
+}
+
+/// `<3>`, as systemd and syslog have it in front of a message.
+fn priority(line: &[u8]) -> Option<u8> {
+    let inside = line.strip_prefix(b"<")?;
+    let len = inside.iter().take(4).position(|byte| *byte == b'>').filter(|len| *len > 0)?;
+    let digits = &inside[..len];
+    let number = digits.iter().try_fold(0_u16, |number, digit| {
+        digit.is_ascii_digit().then(|| number * 10 + u16::from(digit - b'0'))
+    })?;
+    u8::try_from(number).ok().filter(|number| *number <= 191)
+}
+
+fn of_priority(priority: u8) -> &'static str {
+    BY_SEVERITY[usize::from(priority % 8)]
+}
+
+/// `[E 261122 10:00:00 web:12] …`, `[E] …`
+fn letter_in_brackets(line: &[u8]) -> Option<&'static str> {
+    let [b'[', letter, behind, ..] = line else { return None };
+    let is_meant = match behind {
+        b']' => true,
+        b' ' => line.get(3).is_some_and(u8::is_ascii_digit),
+        _ => false,
+    };
+    is_meant.then(|| lettered(&[*letter]))?
 }
 
 /// `E1122 10:00:00.000000       1 main.go:12] …`
@@ -99,13 +181,7 @@ fn klog(line: &[u8]) -> Option<&'static str> {
     if ![a, b, c, d].iter().all(|byte| byte.is_ascii_digit()) {
         return None;
     }
-    match letter {
-        b'I' => Some("info"),
-        b'W' => Some("warn"),
-        b'E' => Some("error"),
-        b'F' => Some("fatal"),
-        _ => None,
-    }
+    if b"IWEF".contains(letter) { lettered(&[*letter]) } else { None }
 }
 
 #[cfg(test)]
@@ -131,6 +207,44 @@ mod tests {
             ("MY_ERROR", None),
             ("Error: order failed", Some("error")),
             ("<info> x", Some("info")),
+            // Padded; in other words; with a letter or a priority alone.
+            ("2026-11-22 10:00:00 [error    ] failed   key=1", Some("error")),
+            ("2026-11-22 10:00:00 | info     | x", Some("info")),
+            ("2026-11-22 10:00:00 [  WARN] x", Some("warn")),
+            ("[ an error of x ]", None),
+            ("[2026-11-22T10:00:00] app.EMERGENCY: x", Some("fatal")),
+            ("ALERT: x", Some("fatal")),
+            ("t=2026 lvl=eror msg=x", Some("error")),
+            ("lvl=dbug msg=x", Some("debug")),
+            ("fail: Microsoft.Hosting[0]", Some("error")),
+            ("\"level\":\"dpanic\"", Some("fatal")),
+            ("[E 2026-11-22 10:00:00 web:12] x", Some("error")),
+            ("[C] x", Some("fatal")),
+            ("[E x", None),
+            ("[X 2026] x", None),
+            ("<3>x", Some("error")),
+            ("<6>ERROR x", Some("info")),
+            ("<14>ERROR x", Some("error")),
+            ("<14>x", Some("info")),
+            ("<192>x", None),
+            ("<>x", None),
+            ("<3x", None),
+            // A path, an address, a name.
+            ("GET /api/error: 404", None),
+            ("POST /ERROR HTTP/1.1", None),
+            ("GET /a?state=ERROR HTTP/1.1", None),
+            ("http://warn:80/x", None),
+            ("no-error: x", None),
+            (r"C:\log\error: gone", None),
+            ("2026/11/22-10:00:00-ERROR x", Some("error")),
+            ("[2026-11-22 10:00:00,123: ERROR/Worker-1] x", Some("error")),
+            ("a/b|ERROR|x", Some("error")),
+            // A key of JSON comes first.
+            (r#"{"msg":"ERROR of old","level":"info"}"#, Some("info")),
+            (r#"{"msg":"ERROR of old","log.level" : "warn"}"#, Some("warn")),
+            (r#"{"msg":"a \"level\":\"error\" b","level":"info"}"#, Some("info")),
+            (r#"{"msg":"ERROR","n":1}"#, Some("error")),
+            ("{'levelname': 'WARNING'}", Some("warn")),
             ("", None),
             ("=", None),
             ("ERROR", Some("error")),
