@@ -28,7 +28,7 @@ pub struct Extra {
     pub fields: Fields,
     /// Labels set or changed; they come before the source's own.
     pub labels: Option<Arc<Labels>>,
-    /// It stands for this many identical lines; 0 = for itself.
+    /// It stands for this many identical lines, more than one; 0 = for itself.
     pub repeated: u64,
     /// Steps that could not do their work on it.
     pub failed: Failed,

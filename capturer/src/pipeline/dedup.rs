@@ -2,15 +2,21 @@
 //!
 //! ```text
 //! a  a  a  a  b        a at once; the next three are held back: the last of them goes on before b, as "repeated": 3
+//! a  a  b              the same, but the second a stands for itself alone, and no number is written
 //! ```
+//! Lines are equal if text, fields, labels and marks are. The field that gave a line its time is as much its own as the time is,
+//! and not compared. What is compared besides the text is kept as a hash: most lines begin a run, and none should cost a copy.
+//!
 //! Held is one line per channel, in memory. It goes on as well when its stream ends and when the agent stops; a crash costs
 //! that number and nothing else, since the line itself went on at the run's beginning.
 
+use std::hash::{BuildHasher, Hash, Hasher, RandomState};
 use std::time::Duration;
 
 use super::line::Line;
-use crate::model::fields::Extra;
+use crate::model::fields::{Extra, Failed, Value};
 use crate::model::record::Record;
+use crate::settings::pipeline::{Pipeline, Step};
 
 /// A line by itself.
 #[derive(Debug)]
@@ -25,6 +31,10 @@ pub(super) struct Kept {
 #[derive(Debug, Default)]
 pub(super) struct Dedup {
     runs: [Run; 2],
+    /// Fields that timestamp steps read.
+    times: Vec<String>,
+    /// Seeded for each stream, so that nobody can write lines that are taken for others.
+    hash: RandomState,
 }
 
 /// Equal lines, one directly behind the other.
@@ -32,6 +42,8 @@ pub(super) struct Dedup {
 struct Run {
     /// What they say; `None` = there was no line yet.
     text: Option<Vec<u8>>,
+    /// What they carry besides.
+    extra_hash: u64,
     /// When the run, or its last part, began.
     since_ns: i64,
     /// The last of the lines that were held back.
@@ -56,17 +68,40 @@ pub(super) enum Repeat {
 }
 
 impl Dedup {
+    pub(super) fn new(pipeline: &Pipeline) -> Dedup {
+        let times = pipeline.steps.iter().filter_map(|step| match step.inner() {
+            Step::Timestamp(settings) => Some(settings.field.clone()),
+            _ => None,
+        });
+        Dedup { times: times.collect(), ..Dedup::default() }
+    }
+
+    fn hash_of(&self, extra: &Extra) -> u64 {
+        let mut hash = self.hash.build_hasher();
+        for (name, value) in extra.fields.iter() {
+            // A text there that is no time tells lines apart.
+            if extra.failed.has(Failed::TIMESTAMP) || !self.times.iter().any(|time| time == name) {
+                (name, matches!(value, Value::Text(_)), value.as_str()).hash(&mut hash);
+            }
+        }
+        (&extra.labels, extra.failed.names().count(), extra.failed.has(Failed::PARSE)).hash(&mut hash);
+        hash.finish()
+    }
+
     pub(super) fn next(&mut self, window: Duration, line: &Line) -> Repeat {
+        let extra_hash = self.hash_of(&line.extra);
         let run = &mut self.runs[line.record.std_type.index()];
         let (text, time_ns) = (line.text(), line.time_ns());
-        let same = run.text.as_deref() == Some(text);
+        let same_text = run.text.as_deref() == Some(text);
+        let same = same_text && run.extra_hash == extra_hash;
         // A clock that was set back ends no window: it would never end one then.
         let elapsed = u128::try_from(time_ns.saturating_sub(run.since_ns)).unwrap_or(0);
         if same && elapsed < window.as_nanos() {
             run.count += 1;
             return Repeat::Held { and_dropped: run.last.replace(line.keep()).is_some() };
         }
-        if !same {
+        run.extra_hash = extra_hash;
+        if !same_text {
             let held = run.text.get_or_insert_default();
             held.clear();
             held.extend_from_slice(text);
@@ -92,7 +127,8 @@ impl Run {
     fn take_last(&mut self) -> Option<Kept> {
         let count = std::mem::take(&mut self.count);
         let mut kept = self.last.take()?;
-        kept.extra.repeated = count;
+        // One that stands for itself says nothing of it.
+        kept.extra.repeated = if count > 1 { count } else { 0 };
         Some(kept)
     }
 }

@@ -113,11 +113,11 @@ enum StepState {
 }
 
 impl StepState {
-    fn new(step: &Step) -> StepState {
+    fn new(step: &Step, pipeline: &Pipeline) -> StepState {
         match step.inner() {
             Step::Sample { .. } => StepState::Sample(0),
             Step::Labels(_) => StepState::Labels(LabelValues::default()),
-            Step::Dedup { .. } => StepState::Dedup(Box::default()),
+            Step::Dedup { .. } => StepState::Dedup(Box::new(Dedup::new(pipeline))),
             _ => StepState::None,
         }
     }
@@ -165,7 +165,7 @@ impl StreamState {
         StreamState {
             limit_behind: pipeline.steps.iter().rposition(sets_time).map_or(0, |last| last + 1),
             bucket: limit.map(|limit| (limit, Bucket::default())),
-            steps: pipeline.steps.iter().map(StepState::new).collect(),
+            steps: pipeline.steps.iter().map(|step| StepState::new(step, pipeline)).collect(),
             reads_text: pipeline.steps.iter().any(|step| reads(step) || asks(step)),
             pipeline: Arc::clone(pipeline),
         }

@@ -338,8 +338,8 @@ fn dedup_keeps_first_and_last() {
         feed.lines(&["b", "c"]),
         [r#"{"repeated":3,"message":"a"}"#, r#"{"message":"b"}"#, r#"{"message":"c"}"#]
     );
-    // A single repeat stands for one line; it is not folded into nothing.
-    assert_eq!(feed.lines(&["c", "d"]), [r#"{"repeated":1,"message":"c"}"#, r#"{"message":"d"}"#]);
+    // A single repeat stands for one line: it is not folded into nothing, and needs no number.
+    assert_eq!(feed.lines(&["c", "d"]), [r#"{"message":"c"}"#, r#"{"message":"d"}"#]);
     assert_eq!(feed.tally(), "dedup dropped 2");
     assert_eq!(feed.lines(&["d"]), [] as [&str; 0]);
     let (_, left) = feed.pipelines.detach(StreamId(1)).expect("it was there");
@@ -362,12 +362,52 @@ fn the_last_batch_lets_go_of_what_dedup_holds() {
     let mut last = batch(&feed.source, &[]);
     last.last = true;
     let last = Arc::new(last);
-    let expected = [r#"{"repeated":2,"message":"a"}"#, r#"{"stream":"stderr","repeated":1,"message":"x"}"#];
+    let expected = [r#"{"repeated":2,"message":"a"}"#, r#"{"stream":"stderr","message":"x"}"#];
     assert_eq!(feed.batch(&last), expected);
     assert_eq!(feed.batch(&last), [] as [&str; 0]);
     assert_eq!(feed.tally(), "dedup dropped 1");
     let (_, left) = feed.pipelines.detach(StreamId(1)).expect("it was there");
     assert!(left.is_empty(), "it was delivered: {left:?}");
+}
+
+/// Six failed payments of one text are six orders.
+#[test]
+fn dedup_folds_what_is_equal_in_all_that_it_says() {
+    let check = |steps: &str, lines: &[&str], expected: &[&str]| {
+        let mut feed = Feed::new(&format!("steps: [{steps}, {{dedup: {{window: 1m}}}}]"));
+        let out = feed.lines(lines);
+        let short = |line: &String| line.replace(r#""fields":"#, "").replace(r#","message":"x""#, "");
+        assert_eq!(out.iter().map(short).collect::<Vec<_>>(), expected, "{steps}");
+    };
+    let json = "{parse: {format: json, message: msg}}";
+    check(
+        json,
+        &[
+            r#"{"msg":"x","order":1}"#,
+            r#"{"msg":"x","order":2}"#,
+            r#"{"msg":"x","order":2}"#,
+            r#"{"msg":"x","order":"2"}"#,
+        ],
+        &[r#"{{"order":1}}"#, r#"{{"order":2}}"#, r#"{{"order":2}}"#, r#"{{"order":"2"}}"#],
+    );
+    check(
+        json,
+        &[r#"{"msg":"x","level":"info"}"#, r#"{"msg":"x","level":"error"}"#, r#"{"msg":"x","level":"info"}"#],
+        &[r#"{{"level":"info"}}"#, r#"{{"level":"error"}}"#, r#"{{"level":"info"}}"#],
+    );
+    check(
+        &format!("{json}, {{labels: {{from_fields: {{a: a}}}}}}, {{remove: {{fields: [a]}}}}"),
+        &[r#"{"msg":"x","a":"1"}"#, r#"{"msg":"x","a":"2"}"#],
+        &[r#"{"labels":{"a":"1"}}"#, r#"{"labels":{"a":"2"}}"#],
+    );
+    // A line's time is its own; a text that is no time is not.
+    let time = format!("{json}, {{timestamp: {{field: t}}}}, {{remove: {{fields: [none]}}}}");
+    let with_time = |t: &str| format!("{{\"msg\":\"x\",\"t\":\"{t}\"}}");
+    let lines = ["2026-11-22T00:52:48Z", "2026-11-22T00:52:49Z", "2026-11-22T00:52:50Z"].map(with_time);
+    let mut feed = Feed::new(&format!("steps: [{time}, {{dedup: {{window: 1m}}}}]"));
+    assert_eq!(feed.lines(&lines.each_ref().map(String::as_str)).len(), 1);
+    let lines = ["soon", "later"].map(with_time);
+    assert_eq!(feed.lines(&lines.each_ref().map(String::as_str)).len(), 3, "with the one that was held");
 }
 
 #[test]
