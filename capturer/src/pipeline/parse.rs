@@ -102,7 +102,8 @@ fn by_pattern(pattern: &Pattern, text: &[u8], into: &mut Found) -> Result<(), No
     Ok(())
 }
 
-/// `level=info msg="order 17 failed" done`; a key alone is true. There must be one pair at least.
+/// `level=info msg="order 17 failed" done`; a key alone is true. There must be one pair at least. A message without quotes
+/// ends at its first blank: where the rest of it must follow, the line is none of logfmt's, or that rest would be lost.
 fn logfmt(text: &[u8], into: &mut Found) -> Result<(), NotThis> {
     let text = std::str::from_utf8(text).map_err(|_| NotThis)?;
     let (mut rest, mut pairs) = (text.trim_start(), 0);
@@ -128,8 +129,12 @@ fn logfmt(text: &[u8], into: &mut Found) -> Result<(), NotThis> {
                     &value[len..]
                 } else {
                     let len = value.find(char::is_whitespace).unwrap_or(value.len());
-                    into.set(key, Value::Text(&value[..len]));
-                    &value[len..]
+                    let (value, behind) = value.split_at(len);
+                    if into.wanted == Some(key) && goes_on(value, behind) {
+                        return Err(NotThis);
+                    }
+                    into.set(key, Value::Text(value));
+                    behind
                 }
             }
             None if behind.starts_with('"') => return Err(NotThis),
@@ -144,6 +149,16 @@ fn logfmt(text: &[u8], into: &mut Found) -> Result<(), NotThis> {
         rest = rest.trim_start();
     }
     if pairs == 0 { Err(NotThis) } else { Ok(()) }
+}
+
+/// Whether a value without quotes is only the beginning of a text: a word that is no pair stands behind it, or a quote of
+/// another kind is open in it.
+fn goes_on(value: &str, behind: &str) -> bool {
+    let next = behind.trim_start();
+    let next_len = next.find(|c: char| c == '=' || c.is_whitespace()).unwrap_or(next.len());
+    let is_word = next_len > 0 && !next[next_len..].starts_with('=');
+    let is_open = |quote: char| value.starts_with(quote) && (value.len() == 1 || !value.ends_with(quote));
+    is_word || is_open('\'') || is_open('`')
 }
 
 /// Length of a text in quotes, both included.
@@ -481,6 +496,24 @@ mod tests {
         logfmt(r#"a="b \"c\" d=e" f= g"#, r#"a="b \"c\" d=e" f="" g=true"#);
         logfmt("  msg=\"order failed\"  a=1  ", r#"a="1" MESSAGE "order failed""#);
         logfmt("url=http://a/?b=c", r#"url="http://a/?b=c""#);
+        // A message must not be cut at its first blank.
+        logfmt("level=error msg=refused host=db1", r#"level="error" host="db1" MESSAGE "refused""#);
+        logfmt(
+            "level=error err=no such file msg=x",
+            r#"level="error" err="no" such=true file=true MESSAGE "x""#,
+        );
+        logfmt("msg='a' b=1", r#"b="1" MESSAGE "'a'""#);
+        logfmt("msg=it's b=1", r#"b="1" MESSAGE "it's""#);
+        for cut in [
+            "level=error msg=could not open file=/x err=no such file",
+            "msg=hello world",
+            "msg='a b' c=1",
+            "msg='a b=c d'",
+            "msg=`a b=c`",
+            "msg= a b=1",
+        ] {
+            logfmt(cut, "no");
+        }
         for bad in ["", "only words", "=x", "a=\"b", "a=\"b\"c", "a\"b=c", "a=\"\\x\""] {
             logfmt(bad, "no");
         }
