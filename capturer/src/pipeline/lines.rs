@@ -186,7 +186,8 @@ fn structured_data(data: &[u8], into: &mut Found) -> Result<(), NotThis> {
     Ok(())
 }
 
-/// `Nov 22 00:52:48 host app[12]: message`, or with an RFC 3339 time, as rsyslog writes files.
+/// `Nov 22 00:52:48 host app[12]: message`, or with an RFC 3339 time, as rsyslog writes files. A year or a zone may stand
+/// behind the time and belongs to it. Who logs on the same host may leave the host out: then the tag comes first.
 fn head_3164(rest: &[u8]) -> Result<Parts<'_>, NotThis> {
     let word =
         |text: &[u8]| text.iter().take(NAME_BYTES_MAX + 1).position(|byte| *byte == b' ').ok_or(NotThis);
@@ -198,10 +199,12 @@ fn head_3164(rest: &[u8]) -> Result<Parts<'_>, NotThis> {
             len
         }
     };
-    let (time, rest) = rest.split_at(time_len);
+    let (time, rest) = rest.split_at(time_len + year_or_zone_len(&rest[time_len..]));
     let rest = rest.strip_prefix(b" ").ok_or(NotThis)?;
-    let (host, rest) = rest.split_at(word(rest)?);
-    let rest = &rest[1..];
+    let (first, behind) = rest.split_at(word(rest)?);
+    // `fe80::` is a host.
+    let is_tag = first.len() > 1 && first.ends_with(b":") && !first.ends_with(b"::");
+    let (host, rest) = if is_tag { (&b""[..], rest) } else { (first, &behind[1..]) };
     let tag_len = rest
         .iter()
         .take(NAME_BYTES_MAX + 1)
@@ -220,6 +223,27 @@ fn head_3164(rest: &[u8]) -> Result<Parts<'_>, NotThis> {
     let message = behind.strip_prefix(b":").unwrap_or(behind);
     let message = message.strip_prefix(b" ").unwrap_or(message);
     Ok(Parts { time, host, app, pid, message, ..Parts::default() })
+}
+
+/// Length of ` 2026`, ` CET`, ` +0100`, or of two of them, where a host would stand.
+fn year_or_zone_len(text: &[u8]) -> usize {
+    const ZONES: [&[u8]; 20] = [
+        b"UTC", b"GMT", b"Z", b"WET", b"WEST", b"BST", b"CET", b"CEST", b"EET", b"EEST", b"MSK", b"EST",
+        b"EDT", b"CST", b"CDT", b"MST", b"MDT", b"PST", b"PDT", b"JST",
+    ];
+    let mut len = 0;
+    for _ in 0..2 {
+        let Some(rest) = text[len..].strip_prefix(b" ") else { break };
+        let word = &rest[..rest.iter().take(8).position(|byte| *byte == b' ').unwrap_or(0)];
+        let digits = |text: &[u8]| text.len() == 4 && text.iter().all(u8::is_ascii_digit);
+        let is_year = digits(word) && (word.starts_with(b"19") || word.starts_with(b"20"));
+        let is_offset = word.split_first().is_some_and(|(sign, rest)| b"+-".contains(sign) && digits(rest));
+        if !(is_year || is_offset || ZONES.contains(&word)) {
+            break;
+        }
+        len += 1 + word.len();
+    }
+    len
 }
 
 /// `Nov  2 00:52:48`
@@ -293,6 +317,33 @@ mod tests {
             syslog,
             "2026-11-22T00:52:48.1+01:00 box kernel: [1.2] usb",
             "time=2026-11-22T00:52:48.1+01:00 host=box app=kernel | [1.2] usb",
+        );
+        // Without a host; with more of the time.
+        let time = "time=Nov 22 00:52:48";
+        for (line, expected) in [
+            (
+                "Nov 22 00:52:48 sshd[12]: Accepted key: x",
+                format!("{time} app=sshd pid=12 | Accepted key: x"),
+            ),
+            ("Nov 22 00:52:48 kernel: [1.0] usb", format!("{time} app=kernel | [1.0] usb")),
+            ("Nov 22 00:52:48 fe80::1 su: x", format!("{time} host=fe80::1 app=su | x")),
+            ("Nov 22 00:52:48 fe80:: su: x", format!("{time} host=fe80:: app=su | x")),
+            ("Nov 22 00:52:48 2026 box app[1]: x", format!("{time} 2026 host=box app=app pid=1 | x")),
+            ("Nov 22 00:52:48 UTC box app[1]: x", format!("{time} UTC host=box app=app pid=1 | x")),
+            ("Nov 22 00:52:48 CET 2026 app[1]: x", format!("{time} CET 2026 app=app pid=1 | x")),
+            ("Nov 22 00:52:48 +0100 box app: x", format!("{time} +0100 host=box app=app | x")),
+            ("Nov 22 00:52:48 NAS app: x", format!("{time} host=NAS app=app | x")),
+            (
+                "Nov 22 00:52:48 box last message repeated 2 times",
+                format!("{time} host=box | last message repeated 2 times"),
+            ),
+        ] {
+            check(syslog, line, &expected);
+        }
+        check(
+            syslog,
+            "<30>Nov 22 00:52:48 dockerd[1]: started",
+            &format!("level=info facility=daemon {time} app=dockerd pid=1 | started"),
         );
         check(syslog, "Nov  2 00:52:48 box no tag here", "time=Nov  2 00:52:48 host=box | no tag here");
         for bad in ["", "plain text of a line", "<34>", "Nov  2 00:52:48", "Nov  2 00:52:48 box", "<3x>Nov"] {
