@@ -2,9 +2,9 @@
 //!
 //! ```text
 //! common       10.0.0.7 - ann [22/Nov/2026:01:52:48 +0100] "GET /a HTTP/1.1" 200 512
-//! combined     … "https://from.example/" "Mozilla/5.0"           a name and port before the client are taken too
+//! combined     … "https://from.example/" "Mozilla/5.0"           a virtual host before the client is taken too
 //!              203.0.113.7, 10.0.0.2 - - […                      what it was forwarded for, where a server logs that first
-//! nginx        … "203.0.113.7"                                   the same behind the line, if there
+//! nginx        … "203.0.113.7"                                   the same behind the line, if it is addresses
 //!              2026/11/22 01:52:48 [error] 7#8: *9 open() failed, client: 10.0.0.7, server: a.example, request: "GET / …"
 //! apache_error [Sun Nov 22 01:52:48.5 2026] [core:error] [pid 7:tid 8] [client 10.0.0.7:5] AH00126: Invalid URI
 //! ```
@@ -50,7 +50,9 @@ pub(super) fn access(line: &[u8], behind: Behind, into: &mut Found) -> Result<()
             rest = behind;
         }
         // What nginx's own config adds; other additions are of any kind.
-        if let Ok((text, _)) = after_blank(rest).and_then(quoted) {
+        if let Ok((text, _)) = after_blank(rest).and_then(quoted)
+            && are_addresses(&text)
+        {
             texts.push(text);
         }
     } else if !rest.is_empty() {
@@ -88,9 +90,12 @@ impl Head<'_> {
     fn of(head: &[u8]) -> Result<Head<'_>, NotThis> {
         let (first, rest) = addresses(head);
         let (second, behind) = addresses(after_blank(rest)?);
-        let port = first.iter().position(|byte| *byte == b':').map(|at| &first[at + 1..]);
-        let is_vhost = port.is_some_and(|port| number(port).is_some())
-            && behind.iter().filter(|b| **b == b' ').count() > 1;
+        let blanks = behind.iter().filter(|byte| **byte == b' ').count();
+        let is_vhost = blanks > 1 && (has_port(first) || are_addresses(second));
+        // Two addresses, and no comma: nobody can tell which of them asked.
+        if is_vhost && !has_port(first) && are_addresses(first) {
+            return Err(NotThis);
+        }
         let (vhost, client, rest) = if is_vhost {
             (Some(first), second, word(after_blank(behind)?).1)
         } else {
@@ -111,6 +116,30 @@ impl Head<'_> {
         self.forwarded_for.iter().for_each(|addresses| set_text("forwarded_for", addresses, into));
         set_text("user", self.user, into);
     }
+}
+
+/// `a.example:443`, `[::1]:80`, but not `2001:db8::1`.
+fn has_port(name: &[u8]) -> bool {
+    let Some(colon) = memchr::memrchr(b':', name) else { return false };
+    let (host, port) = (&name[..colon], &name[colon + 1..]);
+    let is_host = host.ends_with(b"]") || memchr::memchr(b':', host).is_none();
+    is_host && !port.is_empty() && number(port).is_some()
+}
+
+/// `10.0.0.7`, `2001:db8::1`, `[::1]`, and the same with a port.
+fn is_address(text: &[u8]) -> bool {
+    // More bytes has no address.
+    const ADDRESS_BYTES_MAX: usize = 64;
+    let text = std::str::from_utf8(text).ok().filter(|text| text.len() <= ADDRESS_BYTES_MAX);
+    let Some(text) = text else { return false };
+    let inside = text.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(text);
+    inside.parse::<std::net::IpAddr>().is_ok() || text.parse::<std::net::SocketAddr>().is_ok()
+}
+
+/// One or more, with commas between them; a proxy that hides one writes unknown.
+fn are_addresses(text: &[u8]) -> bool {
+    let parts = || text.split(|byte| *byte == b',').map(<[u8]>::trim_ascii);
+    parts().all(|part| part == b"unknown" || is_address(part)) && parts().any(is_address)
 }
 
 fn set_request(request: &[u8], into: &mut Found) {

@@ -89,6 +89,59 @@ fn access_logs() {
     assert_eq!(fields(common, &format!("{line} \"-\" \"-\"")), None);
 }
 
+/// A virtual host is told from a client by what stands behind it, and a list of proxies from other texts by its addresses.
+#[test]
+fn who_asked_for_whom() {
+    let combined = |line: &[u8], into: &mut Found| access(line, Behind::Agent, into);
+    let table: [(&str, &str, Option<&str>); 18] = [
+        ("a.example 10.0.0.1 - -", "", Some("vhost=a.example | client=10.0.0.1")),
+        ("localhost 2001:db8::2 - bob", "", Some("vhost=localhost | client=2001:db8::2 | user=bob")),
+        (
+            "a.example 10.0.0.1, 10.0.0.2 - -",
+            "",
+            Some("vhost=a.example | client=10.0.0.1 | forwarded_for=10.0.0.1, 10.0.0.2"),
+        ),
+        ("[::1]:80 ::1 - -", "", Some("vhost=[::1]:80 | client=::1")),
+        (
+            "[2001:db8::1]:443 2001:db8::2 - bob",
+            "",
+            Some("vhost=[2001:db8::1]:443 | client=2001:db8::2 | user=bob"),
+        ),
+        ("a.example:443 client.example - -", "", Some("vhost=a.example:443 | client=client.example")),
+        ("10.0.0.5:443 10.0.0.1 - -", "", Some("vhost=10.0.0.5:443 | client=10.0.0.1")),
+        ("a.example 10.0.0.1 ann", "", Some("client=a.example | user=ann")),
+        ("2001:db8::1 - a b", "", Some("client=2001:db8::1 | user=a b")),
+        ("client.example - John Doe", "", Some("client=client.example | user=John Doe")),
+        // Either could have asked.
+        ("10.0.0.1 10.0.0.2 - -", "", None),
+        (
+            "10.0.0.1 - -",
+            " \"203.0.113.7, 10.0.0.2\"",
+            Some("client=10.0.0.1 | forwarded_for=203.0.113.7, 10.0.0.2"),
+        ),
+        (
+            "10.0.0.1 - -",
+            " \"unknown, [::1]:5, 10.0.0.2:80\"",
+            Some("client=10.0.0.1 | forwarded_for=unknown, [::1]:5, 10.0.0.2:80"),
+        ),
+        ("10.0.0.1 - -", " \"-\"", Some("client=10.0.0.1")),
+        ("10.0.0.1 - -", " \"unknown\"", Some("client=10.0.0.1")),
+        ("10.0.0.1 - -", " \"www.vhost.example\" sn=\"a\"", Some("client=10.0.0.1")),
+        ("10.0.0.1 - -", " \"0.000\" \"-\"", Some("client=10.0.0.1")),
+        ("10.0.0.1 - -", " \"up\" \"TLSv1.3\"", Some("client=10.0.0.1")),
+    ];
+    for (head, tail, expected) in table {
+        let line = format!("{head} [22/Nov/2026:00:52:48 +0000] \"-\" 200 - \"-\" \"-\"{tail}");
+        let found = fields(combined, &line).map(|fields| {
+            let parts = fields.split(" | ").filter(|part| {
+                !["time", "status", "level"].contains(&part.split('=').next().unwrap_or_default())
+            });
+            parts.collect::<Vec<_>>().join(" | ")
+        });
+        assert_eq!(found.as_deref(), expected, "{line}");
+    }
+}
+
 #[test]
 fn error_logs() {
     let table: [(&str, Option<&str>); 7] = [
