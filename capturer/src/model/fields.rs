@@ -45,17 +45,19 @@ impl Extra {
 pub type Labels = BTreeMap<String, String>;
 
 /// Steps that failed on a record, each named once, in the order of [`Failed::NAMES`].
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Failed(u8);
 
 impl Failed {
     /// Steps that can fail.
-    pub const NAMES: [&str; 2] = ["parse", "timestamp"];
+    pub const NAMES: [&str; 3] = ["parse", "timestamp", "rename"];
 
     /// A failure to parse.
     pub const PARSE: Failed = Failed(1);
     /// A field that holds no time.
     pub const TIMESTAMP: Failed = Failed(2);
+    /// A field that would have the name of another one.
+    pub const RENAME: Failed = Failed(4);
 
     /// Adds what another one has.
     pub fn add(&mut self, other: Failed) {

@@ -35,7 +35,8 @@ impl Outcome {
             "parse" => &[Outcome::Failed, Outcome::Changed, Outcome::Mended, Outcome::Limited],
             "timestamp" => &[Outcome::Dropped, Outcome::Failed, Outcome::Changed, Outcome::Limited],
             "strip_ansi" | "remove" => &[Outcome::Changed],
-            "redact" | "labels" | "rename" => &[Outcome::Changed, Outcome::Limited],
+            "rename" => &[Outcome::Failed, Outcome::Changed, Outcome::Limited],
+            "redact" | "labels" => &[Outcome::Changed, Outcome::Limited],
             _ => &[Outcome::Dropped],
         }
     }

@@ -84,7 +84,7 @@ impl Dedup {
                 (name, matches!(value, Value::Text(_)), value.as_str()).hash(&mut hash);
             }
         }
-        (&extra.labels, extra.failed.names().count(), extra.failed.has(Failed::PARSE)).hash(&mut hash);
+        (&extra.labels, extra.failed).hash(&mut hash);
         hash.finish()
     }
 

@@ -382,9 +382,21 @@ fn set_if_changed(text: Option<Vec<u8>>, line: &mut Line, around: &mut Around) -
     StepFlow::GoesOn
 }
 
-/// All at once: one may get the name that another one had. A field whose name is taken by another one replaces it.
+/// All at once: one may get the name that another one had. If two would have one name, none is renamed, for one of them would
+/// be lost.
 fn rename_step(names: &BTreeMap<String, String>, line: &mut Line, around: &mut Around) -> StepFlow {
     let fields = &mut line.extra.fields;
+    let is_there = |name: &str| fields.get(name).is_some();
+    let is_taken = |(from, to): (&String, &String)| {
+        let rival = |(other, name): (&String, &String)| name == to && other != from && is_there(other);
+        let stays = is_there(to) && names.get(to).is_none_or(|name| name == to);
+        from != to && is_there(from) && (stays || names.iter().any(rival))
+    };
+    if names.iter().any(is_taken) {
+        line.extra.failed.add(Failed::RENAME);
+        around.count("rename", Outcome::Failed);
+        return StepFlow::GoesOn;
+    }
     let (mut renamed, mut limited) = (Fields::default(), false);
     for (from, _) in names.iter().filter(|(from, to)| from != to) {
         if let Some(value) = fields.get(from) {

@@ -128,7 +128,11 @@ fn fields_are_renamed_at_once() {
     let table = [
         ("{a: b, b: a}", r#""fields":{"c":3,"b":1,"a":2}"#),
         ("{a: b, b: d}", r#""fields":{"c":3,"b":1,"d":2}"#),
-        ("{a: b}", r#""fields":{"b":1,"c":3}"#),
+        // Two of one name: both stay.
+        ("{a: b}", r#""fields":{"a":1,"b":2,"c":3},"failed":["rename"]"#),
+        ("{a: b, b: b}", r#""fields":{"a":1,"b":2,"c":3},"failed":["rename"]"#),
+        ("{a: x, b: x, c: y}", r#""fields":{"a":1,"b":2,"c":3},"failed":["rename"]"#),
+        ("{a: d, x: d}", r#""fields":{"b":2,"c":3,"d":1}"#),
         ("{x: a, a: a}", r#""fields":{"a":1,"b":2,"c":3}"#),
     ];
     for (names, expected) in table {
