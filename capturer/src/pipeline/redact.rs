@@ -136,9 +136,13 @@ impl RedactedLine<'_> {
             return;
         }
         let (mut out, mut at) = (Vec::with_capacity(self.text.len()), 0);
+        let mut inside = InJson::new(&self.text);
         for range in found {
             out.extend_from_slice(&self.text[at..range.start]);
-            out.extend_from_slice(with.as_bytes());
+            let quote = inside.quote_of(&range);
+            for part in [quote, with.as_bytes(), quote] {
+                out.extend_from_slice(part);
+            }
             at = range.end;
         }
         out.extend_from_slice(&self.text[at..]);
@@ -185,6 +189,60 @@ impl RedactedLine<'_> {
         }
     }
 }
+
+/// Where a number or a list of JSON is replaced, the text that takes its place needs quotes, or the line is JSON no more.
+struct InJson<'t> {
+    text: &'t [u8],
+    /// The text is JSON by its beginning: so far it was looked at for quotes, and this is where they leave it.
+    looked_at: Option<usize>,
+    quoted: bool,
+}
+
+impl<'t> InJson<'t> {
+    fn new(text: &'t [u8]) -> InJson<'t> {
+        let is_json = text.trim_ascii_start().first() == Some(&b'{');
+        InJson { text, looked_at: is_json.then_some(0), quoted: false }
+    }
+
+    /// What must stand around that which replaces this; nothing if it is a part of a text. Ranges come in order.
+    fn quote_of(&mut self, range: &Range<usize>) -> &'static [u8] {
+        if let Some(from) = self.looked_at {
+            let mut escaped = false;
+            for byte in &self.text[from..range.start] {
+                match byte {
+                    _ if escaped => escaped = false,
+                    b'\\' => escaped = true,
+                    b'"' => self.quoted = !self.quoted,
+                    _ => {}
+                }
+            }
+            self.looked_at = Some(range.end);
+        }
+        let behind =
+            self.text[range.end..].iter().take(BLANKS_MAX + 1).find(|byte| !byte.is_ascii_whitespace());
+        if !matches!(behind, None | Some(b',' | b'}' | b']')) {
+            return b"";
+        }
+        let before = &self.text[range.start.saturating_sub(BLANKS_MAX + 4)..range.start];
+        let before = before.trim_ascii_end();
+        let key_ends =
+            |end: &[u8]| before.strip_suffix(b":").is_some_and(|key| key.trim_ascii_end().ends_with(end));
+        let in_list = self.looked_at.is_some() && !self.quoted && matches!(before.last(), Some(b'[' | b','));
+        // JSON within JSON has its quotes escaped; once more within it, what stands there is no JSON any more.
+        if key_ends(br#"\\""#) {
+            b""
+        } else if key_ends(br#"\""#) {
+            br#"\""#
+        } else if key_ends(b"\"") || in_list {
+            b"\""
+        } else {
+            b""
+        }
+    }
+}
+
+/// Blanks around a sign of JSON.
+const BLANKS_MAX: usize = 8;
 
 fn groups(pattern: &Pattern, text: &[u8], group: usize, is_one: impl Fn(&[u8]) -> bool) -> Vec<Range<usize>> {
     let found = pattern.regex().captures_iter(text).filter_map(|captures| captures.get(group));

@@ -44,7 +44,31 @@ fn keys_with_secrets() {
         ("max_tokens=4096 tokens: 12", "max_tokens=4096 tokens: 12"),
         ("bypass=1 spin=2 author=bob", "bypass=1 spin=2 author=bob"),
         ("pin=1234 userPass=x db.pass=y", "pin=[redacted] userPass=[redacted] db.pass=[redacted]"),
-        (r#"{"credentials":{"a":"]}","b":[1]},"c":2}"#, r#"{"credentials":[redacted],"c":2}"#),
+        (r#"{"credentials":{"a":"]}","b":[1]},"c":2}"#, r#"{"credentials":"[redacted]","c":2}"#),
+        // What is JSON stays JSON.
+        (r#"{"password":17,"pin" : 4 }"#, r#"{"password":"[redacted]","pin" : "[redacted]" }"#),
+        (r#"got {"a":{"token":17}} x"#, r#"got {"a":{"token":"[redacted]"}} x"#),
+        (r#"{"body":"{\"pin\":17,\"x\":1}"}"#, r#"{"body":"{\"pin\":\"[redacted]\",\"x\":1}"}"#),
+        (r#"{"body":"{\\\"pin\\\":17}"}"#, r#"{"body":"{\\\"pin\\\":[redacted]}"}"#),
+        (r#"{"m":"secrets: [a, b]"}"#, r#"{"m":"secrets: [redacted]"}"#),
+        // Options that do not say what they are; lists with blanks in their values; addresses that are signed.
+        ("mysql -u root -psecret123 db", "mysql -u root -p[redacted] db"),
+        (r#"["mysqldump","-phunter2","db"]"#, r#"["mysqldump","-p[redacted]","db"]"#),
+        ("mysql -p db", "mysql -p db"),
+        ("docker run --name mysql -p3306:3306", "docker run --name mysql -p3306:3306"),
+        ("ssh -p22 h; docker -p80:80", "ssh -p22 h; docker -p80:80"),
+        ("curl -u bob:hunter2 http://h/", "curl -u bob:[redacted] http://h/"),
+        ("curl -s --user 'bob:a:b' h", "curl -s --user 'bob:[redacted]' h"),
+        ("curl -ubob:x --username a:b", "curl -ubob:[redacted] --username a:b"),
+        ("docker -u 1000:1000 x", "docker -u 1000:1000 x"),
+        (
+            "Server=h;User Id=u;Password=p w;Encrypt=true",
+            "Server=h;User Id=u;Password=[redacted];Encrypt=true",
+        ),
+        ("Password=p w;User Id=u;X=y", "Password=[redacted];User Id=u;X=y"),
+        ("password=x then more; end", "password=[redacted] then more; end"),
+        ("X-Amz-Signature=abcdef0123&X-Amz-Date=1", "X-Amz-Signature=[redacted]&X-Amz-Date=1"),
+        ("signature: valid", "signature: valid"),
         ("secrets: [a, b] c", "secrets: [redacted] c"),
         ("password=\"open", "password=\"[redacted]"),
         (
@@ -198,6 +222,15 @@ fn credit_cards() {
         "6304000000000000",
     ] {
         check(&rules, &format!("paid with {card}."), "paid with [redacted: credit card].");
+        for (json, expected) in [
+            (format!("{{\"card\":{card}}}"), r#"{"card":"[redacted: credit card]"}"#),
+            (format!("{{\"c\":[1, {card}]}}"), r#"{"c":[1, "[redacted: credit card]"]}"#),
+            (format!("{{\"c\":\"[1,{card}]\"}}"), r#"{"c":"[1,[redacted: credit card]]"}"#),
+            (format!("[1,{card}] is no JSON"), "[1,[redacted: credit card]] is no JSON"),
+            (format!("cards [{card}]"), "cards [[redacted: credit card]]"),
+        ] {
+            check(&rules, &json, expected);
+        }
         check(&rules, &format!("pan_{card}"), "pan_[redacted: credit card]");
         check(&rules, &format!("2026-11-22 {card} 17"), "2026-11-22 [redacted: credit card] 17");
     }

@@ -15,7 +15,7 @@ const ATTRIBUTES_BYTES_MAX: usize = 256;
 const BLANKS_MAX: usize = 8;
 
 /// Parts of a key's name that make it one of a secret, without signs and in small letters.
-const SECRET_WORDS: [&str; 17] = [
+const SECRET_WORDS: [&str; 19] = [
     "password",
     "passwd",
     "passphrase",
@@ -33,6 +33,9 @@ const SECRET_WORDS: [&str; 17] = [
     "cookie",
     "connectionstring",
     "jwt",
+    // Whoever has an address that is signed has what it leads to.
+    "amzsignature",
+    "googsignature",
 ];
 /// Ends of such a name: "token" is a secret, "tokens" are counted.
 const SECRET_ENDS: [&str; 5] = ["token", "tokenvalue", "auth", "pass", "pin"];
@@ -67,13 +70,16 @@ pub(super) fn is_secret_key(key: &[u8]) -> bool {
 /// Places of secret values, in order, none within another.
 pub(super) fn values(text: &[u8]) -> Vec<Range<usize>> {
     let (mut found, mut at) = (Vec::new(), 0);
+    let mut programs = Programs::default();
     while let Some(run) = text[at..].iter().position(|byte| matches!(byte, b'=' | b':' | b'-' | b'<' | b'%'))
     {
         let sign = at + run;
         work::add(run + 1);
         at = sign + 1;
         let secret = match text[sign] {
-            b'-' => private_key(text, sign).or_else(|| value_of_option(text, sign)),
+            b'-' => private_key(text, sign)
+                .or_else(|| password_of_program(text, sign, &mut programs))
+                .or_else(|| value_of_option(text, sign)),
             b'<' => inside_element(text, sign),
             b'%' => value_behind_encoded(text, sign),
             b':' if text[sign..].starts_with(b"://") => {
@@ -116,6 +122,62 @@ fn password_of_address(text: &[u8], start: usize) -> Option<Range<usize>> {
     let user_len = authority.iter().rposition(|byte| *byte == b'@')?;
     let name_len = authority[..user_len].iter().position(|byte| *byte == b':')?;
     (name_len + 1 < user_len).then(|| start + name_len + 1..start + user_len)
+}
+
+/// Where programs whose options mean a password are first named; found when it is first asked.
+#[derive(Default)]
+struct Programs {
+    mysql: Option<usize>,
+    curl: Option<usize>,
+}
+
+impl Programs {
+    /// Whether one of these names stands before a place.
+    fn stands_before(known: &mut Option<usize>, names: [&[u8]; 2], text: &[u8], place: usize) -> bool {
+        let first = *known.get_or_insert_with(|| {
+            work::add(text.len());
+            names.iter().filter_map(|name| memchr::memmem::find(text, name)).min().unwrap_or(usize::MAX)
+        });
+        first < place
+    }
+}
+
+/// `mysql -psecret`, `curl -u user:password`: options whose names do not say it, of programs that are named before.
+fn password_of_program(text: &[u8], sign: usize, programs: &mut Programs) -> Option<Range<usize>> {
+    let begins = sign > 0 && b" \t\"'`,[(".contains(&text[sign - 1]);
+    let option = &text[sign..];
+    let end_of = |start: usize| {
+        let ends = |byte: &u8| byte.is_ascii_whitespace() || b"\"'`".contains(byte);
+        text[start..].iter().position(ends).map_or(text.len(), |len| start + len)
+    };
+    if !begins {
+        return None;
+    }
+    if option.starts_with(b"-p") {
+        let range = sign + 2..end_of(sign + 2);
+        // `docker run --name mysql -p3306:3306` is about ports.
+        let value = &text[range.clone()];
+        let is_port = value.contains(&b':') && value.iter().all(|byte| b"0123456789.:".contains(byte));
+        let hides = !value.is_empty() && !is_port && !value.starts_with(REDACTED);
+        let is_mysql =
+            hides && Programs::stands_before(&mut programs.mysql, [b"mysql", b"mariadb"], text, sign);
+        return is_mysql.then_some(range);
+    }
+    let names = [&b"--user"[..], b"--proxy-user", b"-u", b"-U"];
+    let name = names.into_iter().find(|name| option.starts_with(name))?;
+    let between =
+        option[name.len()..].iter().take(BLANKS_MAX).take_while(|byte| b" \t\"'`,=".contains(byte)).count();
+    // `--username` is another option; `-uname:password` is none.
+    if (name.starts_with(b"--") && between == 0)
+        || !Programs::stands_before(&mut programs.curl, [b"curl", b"wget"], text, sign)
+    {
+        return None;
+    }
+    let start = sign + name.len() + between;
+    let end = end_of(start);
+    let user_len = text[start..end].iter().take(KEY_BYTES_MAX).position(|byte| *byte == b':')?;
+    let range = start + user_len + 1..end;
+    (!range.is_empty() && !text[range.clone()].starts_with(REDACTED)).then_some(range)
 }
 
 /// `--password x`, also as two texts of a list: `"--password", "x"`.
@@ -238,7 +300,7 @@ fn value_behind(text: &[u8], sign: usize) -> Option<Range<usize>> {
             inside..quoted_end(text, inside, escapes, *quote)
         }
         Some(b'[' | b'{') if escapes == 0 => start..nested_end(text, start),
-        _ => start..unquoted_end(text, start),
+        _ => start..in_connection_string(text, unquoted_end(text, start)),
     };
     let value = &text[range.clone()];
     let hides = !NO_SECRETS.iter().any(|word| value.eq_ignore_ascii_case(word));
@@ -321,6 +383,20 @@ fn unquoted_end(text: &[u8], start: usize) -> usize {
         }
         _ => end,
     }
+}
+
+/// The end of a value that ended at a blank: in a list of pairs with semicolons it may go on, `Password=p w;Encrypt=true`.
+fn in_connection_string(text: &[u8], end: usize) -> usize {
+    if text.get(end) != Some(&b' ') {
+        return end;
+    }
+    let rest = &text[end..text.len().min(end + KEY_BYTES_MAX)];
+    let Some(len) = rest.iter().position(|byte| b";=:,&\"'`<>\n".contains(byte)) else { return end };
+    let is_name = |byte: &&u8| is_of_name(byte) || **byte == b' ';
+    let name_len = |text: &[u8]| text.iter().take(KEY_BYTES_MAX).take_while(is_name).count();
+    let pair = &text[end + len + 1..];
+    let is_pair = rest[len] == b';' && pair.first().is_some_and(u8::is_ascii_alphabetic);
+    if is_pair && pair.get(name_len(pair)) == Some(&b'=') { end + len } else { end }
 }
 
 /// Nothing, a blank, or a name with its sign.
