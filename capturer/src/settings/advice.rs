@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::loki::knows_label;
 use super::path_overlap::may_meet;
-use super::pipeline::{self, Match, Over, Parse, Pipeline, Step};
+use super::pipeline::{self, Condition, Match, Over, Parse, ParseFormat, Pipeline, Step};
 use super::{
     ContainerMonitor, FileFormat, FileSet, Loki, LokiAuth, LokiTls, PathPattern, Settings, never_match,
 };
@@ -19,6 +19,7 @@ pub fn warnings(settings: &Settings) -> Vec<String> {
     warnings.extend(redacted_in_parts(settings));
     warnings.extend(limited_by_reading(settings));
     warnings.extend(settings.pipelines.iter().flat_map(|pipeline| pipeline::never_made(pipeline)));
+    warnings.extend(settings.pipelines.iter().filter_map(|pipeline| first_lines_only(pipeline)));
     warnings.extend(shadowed(&settings.pipelines));
     warnings.extend(regexes(settings));
     warnings.extend(never_match::warnings(settings));
@@ -246,6 +247,30 @@ pub fn looks_like_regex(pattern: &str) -> bool {
 pub const NO_REGEX: &str =
     "these are patterns in which * stands for any text, not regular expressions: write web-*, not ^web-.*$";
 
+/// A pattern that looks at records of several lines, and does not go past the first line break.
+fn first_lines_only(pipeline: &Pipeline) -> Option<String> {
+    pipeline.multiline.as_ref()?;
+    let of_message = |condition: &Condition| match condition {
+        Condition { field: None, matches: Some(pattern) } => pattern.stops_at_line_end(),
+        _ => false,
+    };
+    let mut steps = pipeline.steps.iter().enumerate();
+    let (index, step) = steps.find(|(_, step)| match step.inner() {
+        Step::Parse(Parse { from: None, format: ParseFormat::Regex(pattern), .. }) => {
+            pattern.stops_at_line_end()
+        }
+        Step::Keep(condition) | Step::Drop(condition) => of_message(condition),
+        _ => false,
+    })?;
+    Some(format!(
+        "pipeline {}: step {} ({}) has a pattern in which . stops at the end of a line, but multiline makes records of several \
+         lines: begin it with (?s) if it is to go on to the end of the record",
+        pipeline.name,
+        index + 1,
+        step.kind()
+    ))
+}
+
 /// Patterns that match no name, for a regular expression was meant.
 fn regexes(settings: &Settings) -> Vec<String> {
     let mut warnings = Vec::new();
@@ -392,6 +417,21 @@ mod tests {
         check(&text(a, &limit("drop", time)), &[]);
         check(&text("{paths: [/l/a], format: cri}", &limit("drop", "{strip_ansi: {}}")), &[]);
         check(&format!("pipelines: [{{name: p, {}}}]", limit("drop", "{strip_ansi: {}}")), &[]);
+    }
+
+    /// Of a trace that was joined, only the first line would become the message.
+    #[test]
+    fn patterns_over_several_lines_are_to_say_so() {
+        let check_steps = |multiline: &str, step: &str, expected: &[&str]| {
+            check(&format!("pipelines: [{{name: p, {multiline}steps: [{step}]}}]"), expected);
+        };
+        let java = "multiline: {preset: java}, ";
+        let parse = "{parse: {format: regex, pattern: '^(?P<l>\\w+) (?P<m>.*)', message: m}}";
+        check_steps(java, parse, &["pipeline p: step 1 (parse) has a pattern in which . stops"]);
+        check_steps("", parse, &[]);
+        check_steps(java, &parse.replace('^', "(?s)^"), &[]);
+        check_steps(java, "{keep: {matches: 'ERROR.*stock'}}", &["step 1 (keep)"]);
+        check_steps(java, "{keep: {matches: ERROR}}, {drop: {matches: 'a.*b'}}", &["step 2 (drop)"]);
     }
 
     #[test]

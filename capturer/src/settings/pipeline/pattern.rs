@@ -78,6 +78,25 @@ impl Pattern {
         self.0.is_match(text)
     }
 
+    /// Whether it has `.*` or `.+`, and no flag `s` by which these go past the end of a line.
+    pub fn stops_at_line_end(&self) -> bool {
+        let text = self.as_str();
+        let has_flag = text.split("(?").skip(1).any(|flags| {
+            let len = flags.find(|c: char| !c.is_ascii_alphabetic()).unwrap_or(flags.len());
+            let (flags, behind) = flags.split_at(len);
+            flags.contains('s') && behind.starts_with([')', ':', '-'])
+        });
+        let (mut escaped, mut before) = (false, ' ');
+        let goes_far = text.chars().any(|c| {
+            let is_dot = before == '.' && matches!(c, '*' | '+');
+            // An escaped dot is a dot.
+            before = if escaped { ' ' } else { c };
+            escaped = !escaped && c == '\\';
+            is_dot
+        });
+        goes_far && !has_flag
+    }
+
     /// As it was written.
     pub fn as_str(&self) -> &str {
         self.0.as_str()
@@ -101,6 +120,25 @@ impl std::fmt::Debug for Pattern {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn patterns_that_stop_at_the_end_of_a_line() {
+        for (text, stops) in [
+            ("^(?P<level>\\w+) (?P<msg>.*)$", true),
+            ("a.+b", true),
+            ("(?s)^(?P<level>\\w+) (?P<msg>.*)$", false),
+            ("(?is:a.*b)", false),
+            ("(?i)a.*b", true),
+            ("(?P<s>.*)", true),
+            ("GET /healthz", false),
+            (r"a\.*b", false),
+            (r"a\\.*b", true),
+            ("a.b", false),
+            (r"(?P<m>[\s\S]*)", false),
+        ] {
+            assert_eq!(Pattern::new(text).expect("good").stops_at_line_end(), stops, "{text}");
+        }
+    }
 
     /// What a user may write by mistake must not cost the agent its memory.
     #[test]
