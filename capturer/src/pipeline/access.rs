@@ -133,7 +133,7 @@ fn is_address(text: &[u8]) -> bool {
     let text = std::str::from_utf8(text).ok().filter(|text| text.len() <= ADDRESS_BYTES_MAX);
     let Some(text) = text else { return false };
     let inside = text.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(text);
-    inside.parse::<std::net::IpAddr>().is_ok() || text.parse::<std::net::SocketAddr>().is_ok()
+    inside.parse::<core::net::IpAddr>().is_ok() || text.parse::<core::net::SocketAddr>().is_ok()
 }
 
 /// One or more, with commas between them; a proxy that hides one writes unknown.

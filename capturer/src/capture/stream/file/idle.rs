@@ -59,7 +59,8 @@ impl FileSource {
         while let Some(parked) = self.chain.parked.get(at) {
             let is_read = parked.link.is_read() && may_give_back(&parked.link);
             match parked.link.handle {
-                Handle::Open(file) if is_read && !self.may_be_written_by_docker(&parked.link) => {
+                // Also one that dockerd may go on with: it has a name by which it is opened again when it is written to.
+                Handle::Open(file) if is_read => {
                     self.chain.close_parked(at);
                     cx.act(Action::CloseFile { file });
                 }
