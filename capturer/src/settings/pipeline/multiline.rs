@@ -6,8 +6,8 @@
 //!                                             Blank: it ends the group and is left out, unless more of the group comes
 //!                                             Ends: it begins another group
 //! ```
-//! Presets know the stack traces that runtimes print ([`super::traces`]). A trace that follows a line with a level joins it,
-//! for logging libraries print message and trace one after the other; any other line is left alone.
+//! Presets know the stack traces that runtimes print ([`super::traces`]). A trace joins a line of warn or above before it, for
+//! logging libraries print message and trace one after the other; any other line is left alone.
 //!
 //! Not here: holding lines, time and bounds (decode/multiline.rs).
 

@@ -5,6 +5,9 @@
 
 use super::*;
 
+#[path = "traces_tests.rs"]
+mod traces_tests;
+
 fn preset(preset: MultilinePreset) -> Multiline {
     rule(MultilineRule::Preset(preset))
 }
@@ -369,7 +372,8 @@ fn long_lines() {
     let mut line = b"x".repeat(MULTILINE_LOOK_BYTES);
     line.extend_from_slice(b" ERROR");
     assert_eq!(java.begin(&line), Group(State::Plain));
-    assert_eq!(java.begin(b"ERROR x\r"), Group(State::Levelled));
+    assert_eq!(java.begin(b"ERROR x\r"), Group(State::Warned));
+    assert_eq!(java.begin(b"INFO x\r"), Group(State::Levelled));
 }
 
 const JAVA: &str = r#"|2026-11-22 10:00:00 ERROR shop.Order - order 17 failed

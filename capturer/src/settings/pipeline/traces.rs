@@ -11,8 +11,13 @@ use crate::text::level;
 pub enum State {
     /// A line that is no part of a trace.
     Plain,
-    /// The same, and it names a level.
+    /// The same, and it names a level below warn.
     Levelled,
+    /// The same, and it names warn or a higher level. Only such a line is joined by the head of a trace behind it: a program
+    /// that crashes prints its trace behind whatever it logged last, and who drops info wants to see the crash.
+    Warned,
+    /// A JSON object. It is a whole record, and with anything behind it it would be JSON no more.
+    Object,
     /// The head of a trace, of which no frame came yet.
     Head,
     /// What may be the head of a trace, by its form alone: a class with a message. Only a frame right behind it shows that
@@ -36,6 +41,9 @@ pub enum State {
 
 /// What a first line is.
 pub(super) fn begin(preset: MultilinePreset, line: &[u8]) -> State {
+    if is_object(line) {
+        return State::Object;
+    }
     let head = match preset {
         MultilinePreset::Java => is_java_head(line).then_some(State::Head),
         MultilinePreset::Python => python_begin(line),
@@ -52,6 +60,9 @@ pub(super) fn begin(preset: MultilinePreset, line: &[u8]) -> State {
 
 /// What a line is to the lines before it.
 pub(super) fn next(preset: MultilinePreset, state: State, line: &[u8]) -> Next {
+    if state == State::Object {
+        return Next::Ends;
+    }
     match preset {
         MultilinePreset::Java => java_next(state, line),
         MultilinePreset::Python => python_next(state, line),
@@ -78,7 +89,16 @@ fn blank() -> Next {
 }
 
 fn plain(line: &[u8]) -> State {
-    if level::detect(line).is_some() { State::Levelled } else { State::Plain }
+    match level::detect(line) {
+        None => State::Plain,
+        Some("warn" | "error" | "fatal") => State::Warned,
+        Some(_) => State::Levelled,
+    }
+}
+
+/// By its beginning, for of a long one no more is looked at.
+fn is_object(line: &[u8]) -> bool {
+    line.strip_prefix(b"{").is_some_and(|inside| inside.trim_ascii_start().starts_with(b"\""))
 }
 
 /// A line behind the head of a trace that is no frame: more of its message, if a frame follows. What names a level is a
@@ -167,13 +187,13 @@ fn java_next(state: State, line: &[u8]) -> Next {
         // dockerd's and log4j's `[CIRCULAR REFERENCE: …]`, and messages of several lines that are indented.
         State::Trace | State::Head if is_indented(line) && !is_empty(line) => goes(state),
         State::Trace | State::Gap if is_empty(line) => blank(),
-        State::Levelled if is_java_head(line) => goes(State::Head),
+        State::Warned if is_java_head(line) => goes(State::Head),
         // Tomcat's own log indents all of a trace.
-        State::Levelled if is_indented(line) && is_java_head(inside) => maybe(State::Head),
+        State::Warned if is_indented(line) && is_java_head(inside) => maybe(State::Head),
         // Spring Boot has an empty line before the trace, and one behind it.
-        State::Levelled | State::End if is_empty(line) => maybe(State::End),
+        State::Warned | State::End if is_empty(line) => maybe(State::End),
         State::End if is_java_head(line) => maybe(State::Head),
-        State::Levelled | State::End if is_class_line(line) => maybe(State::Class),
+        State::Warned | State::End if is_class_line(line) => maybe(State::Class),
         // `  Detail: …`
         State::Class if is_indented(line) && !is_empty(line) => maybe(State::Class),
         // Reactor's word before the frames, of which the last one looks like a level.
@@ -252,9 +272,9 @@ fn python_next(state: State, line: &[u8]) -> Next {
         ],
     );
     match state {
-        State::Levelled | State::Chain if is_traceback(line) => goes(State::Trace),
-        State::Levelled if is_empty(line) => maybe(State::Levelled),
-        State::Levelled if is_remote_traceback(line) => maybe(State::Before),
+        State::Warned | State::Chain if is_traceback(line) => goes(State::Trace),
+        State::Warned if is_empty(line) => maybe(State::Warned),
+        State::Warned if is_remote_traceback(line) => maybe(State::Before),
         State::Before if quotes => maybe(State::Before),
         State::Before if is_traceback(line) => goes(State::Trace),
         State::End | State::Gap if quotes => goes(State::End),
@@ -305,7 +325,7 @@ fn go_begin(line: &[u8]) -> Option<State> {
 fn go_next(state: State, line: &[u8]) -> Next {
     let stack = is_goroutine(line) || line == b"runtime stack:";
     match state {
-        State::Before | State::Trace | State::Levelled | State::Gap if stack => goes(State::Trace),
+        State::Before | State::Trace | State::Warned | State::Gap if stack => goes(State::Trace),
         State::Before if is_empty(line) => maybe(State::Before),
         State::Before if is_indented(line) => goes(State::Before),
         State::Before
@@ -329,7 +349,7 @@ fn go_next(state: State, line: &[u8]) -> Next {
         State::Trace if begins(line, &[b"created by ", b"..."]) => goes(State::Trace),
         State::Trace | State::Gap if line.starts_with(b"exit status ") => goes(State::End),
         State::Trace | State::Gap if is_register(line) => goes(State::Trace),
-        State::Levelled | State::Trace if is_go_function(line) => maybe(State::Class),
+        State::Levelled | State::Warned | State::Trace if is_go_function(line) => maybe(State::Class),
         State::Class if is_go_place(line) => goes(State::Trace),
         _ => Next::Ends,
     }
@@ -406,10 +426,10 @@ fn node_next(state: State, line: &[u8]) -> Next {
         }
         // What was thrown is no error; its object follows.
         State::Chain if line.starts_with(b"[UnhandledPromiseRejection: ") => goes(State::Trace),
-        State::Levelled if is_node_error(line) => maybe(State::Head),
+        State::Warned if is_node_error(line) => maybe(State::Head),
         // The errors of node-postgres have no other name.
-        State::Levelled if line.starts_with(b"error: ") => maybe(State::Class),
-        State::Levelled if is_node_class(line) => maybe(State::Class),
+        State::Warned if line.starts_with(b"error: ") => maybe(State::Class),
+        State::Warned if is_node_class(line) => maybe(State::Class),
         State::Head if !is_node_error(line) => message(line),
         State::Trace if is_empty(line) => blank(),
         State::Trace if is_indented(line) || begins(line, &[b"}"]) => goes(State::Trace),
@@ -493,10 +513,10 @@ fn dotnet_next(state: State, line: &[u8]) -> Next {
         _ if frame || begins(line, &[b"--- End of stack trace from previous location"]) => goes(State::Trace),
         // The message of an inner exception may have several lines, too.
         _ if is_indented(line) && inside.starts_with(b"---> ") => goes(State::Head),
-        State::Levelled if is_dotnet_throwable(line) => goes(State::Head),
-        State::Levelled | State::End if is_empty(line) => maybe(State::End),
+        State::Warned if is_dotnet_throwable(line) => goes(State::Head),
+        State::Warned | State::End if is_empty(line) => maybe(State::End),
         State::End if is_dotnet_throwable(line) => maybe(State::Head),
-        State::Levelled | State::End if is_dotnet_class(line) => maybe(State::Class),
+        State::Warned | State::End if is_dotnet_class(line) => maybe(State::Class),
         State::Head if !is_dotnet_throwable(line) => message(line),
         // What exceptions of databases have behind their frames.
         State::Trace if is_indented(line) && !is_empty(line) => goes(State::Trace),
@@ -565,13 +585,21 @@ fn ruby_next(state: State, line: &[u8]) -> Next {
     let place = behind_ruby_place(inside.strip_prefix(b"from ").unwrap_or(inside));
     let frame = place.is_some_and(|rest| rest.is_empty());
     match state {
-        State::Head | State::Class | State::Trace | State::Levelled | State::Gap | State::End if frame => {
+        State::Head
+        | State::Class
+        | State::Trace
+        | State::Levelled
+        | State::Warned
+        | State::Gap
+        | State::End
+            if frame =>
+        {
             goes(State::Trace)
         }
         State::Trace if inside.starts_with(b"... ") && is_indented(line) => goes(State::Trace),
-        State::Levelled | State::End if is_empty(line) => maybe(State::End),
-        State::Levelled | State::End if is_ruby_head(line) || is_open_ruby_head(line) => maybe(State::Head),
-        State::Levelled | State::End if is_ruby_class(line) => maybe(State::Class),
+        State::Warned | State::End if is_empty(line) => maybe(State::End),
+        State::Warned | State::End if is_ruby_head(line) || is_open_ruby_head(line) => maybe(State::Head),
+        State::Warned | State::End if is_ruby_class(line) => maybe(State::Class),
         State::Trace | State::Gap if line.starts_with(b"Causes:") => goes(State::Head),
         State::Head if !is_ruby_head(line) => message(line),
         State::Trace | State::Gap if is_empty(line) => blank(),
@@ -604,7 +632,7 @@ fn php_next(state: State, line: &[u8]) -> Next {
     let numbered = digits(inside) > 0 && inside[digits(inside)..].starts_with(b". ");
     let is_closed = line.ends_with(b")") || line.ends_with(b"}");
     match state {
-        State::Head | State::Class | State::Levelled | State::Trace | State::Gap
+        State::Head | State::Class | State::Levelled | State::Warned | State::Trace | State::Gap
             if begins(
                 line,
                 &[b"Stack trace:", b"PHP Stack trace:", b"[stacktrace]", b"[previous exception]"],
@@ -618,7 +646,7 @@ fn php_next(state: State, line: &[u8]) -> Next {
         State::Chain => maybe(if is_closed { State::Trace } else { State::Chain }),
         State::Trace if line.starts_with(b"  thrown in ") || line.trim_ascii() == b"\"}" => goes(State::End),
         State::Trace | State::Gap if line.starts_with(b"Next ") => maybe(State::Head),
-        State::Levelled if php_begin(line) == Some(State::Class) => maybe(State::Class),
+        State::Warned if php_begin(line) == Some(State::Class) => maybe(State::Class),
         State::Trace | State::Gap if is_empty(line) => blank(),
         State::Head if !is_php_head(line) => message(line),
         _ => Next::Ends,
@@ -641,17 +669,25 @@ fn rust_next(state: State, line: &[u8]) -> Next {
     match state {
         State::Before => goes(State::Head),
         State::Head | State::Trace if note => goes(State::End),
-        State::Head | State::Chain | State::Trace | State::Gap | State::End | State::Levelled if title => {
+        State::Head
+        | State::Chain
+        | State::Trace
+        | State::Gap
+        | State::End
+        | State::Levelled
+        | State::Warned
+            if title =>
+        {
             goes(State::Trace)
         }
-        State::Levelled if line.starts_with(b"Error: ") => maybe(State::Chain),
+        State::Warned if line.starts_with(b"Error: ") => maybe(State::Chain),
         State::Trace if is_indented(line) && !is_empty(line) || numbered => goes(State::Trace),
         // color-eyre's causes, place and backtrace.
         State::Chain if is_indented(line) && numbered => goes(State::Trace),
         State::Trace | State::Gap if line == b"Location:" => goes(State::Trace),
         State::Gap if is_indented(line) && has(line, "━━━".as_bytes()) => goes(State::Trace),
         State::Trace | State::Gap if is_empty(line) => blank(),
-        State::Chain | State::End | State::Levelled if is_empty(line) => maybe(State::End),
+        State::Chain | State::End | State::Levelled | State::Warned if is_empty(line) => maybe(State::End),
         State::Head if rust_begin(line).is_none() => message(line),
         _ => Next::Ends,
     }
