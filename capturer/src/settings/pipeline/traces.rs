@@ -1,7 +1,9 @@
 //! The stack traces that runtimes print, line by line: of each runtime how a trace begins, and which line goes on with it.
 //!
 //! What can only be said later is said as [`Next::Maybe`]: the second line of an exception's message is like any other
-//! line, until a frame follows it.
+//! line, until a frame follows it. Python's traces have a file of their own.
+
+mod python;
 
 use super::multiline::{Group, MultilinePreset, Next};
 use crate::text::level;
@@ -46,7 +48,7 @@ pub(super) fn begin(preset: MultilinePreset, line: &[u8]) -> State {
     }
     let head = match preset {
         MultilinePreset::Java => is_java_head(line).then_some(State::Head),
-        MultilinePreset::Python => python_begin(line),
+        MultilinePreset::Python => python::begin(line),
         MultilinePreset::Go => go_begin(line),
         MultilinePreset::Node => node_begin(line),
         MultilinePreset::Dotnet => dotnet_begin(line),
@@ -65,7 +67,7 @@ pub(super) fn next(preset: MultilinePreset, state: State, line: &[u8]) -> Next {
     }
     match preset {
         MultilinePreset::Java => java_next(state, line),
-        MultilinePreset::Python => python_next(state, line),
+        MultilinePreset::Python => python::next(state, line),
         MultilinePreset::Go => go_next(state, line),
         MultilinePreset::Node => node_next(state, line),
         MultilinePreset::Dotnet => dotnet_next(state, line),
@@ -216,85 +218,6 @@ fn is_padded_key(line: &[u8]) -> bool {
         && name.first().is_some_and(u8::is_ascii_uppercase)
         && name.iter().all(|byte| byte.is_ascii_alphabetic() || *byte == b' ')
         && level::named(name).is_none()
-}
-
-fn is_traceback(line: &[u8]) -> bool {
-    let inside = line.trim_ascii_start();
-    let inside = inside.strip_prefix(b"+ Exception Group ").unwrap_or(inside);
-    inside.starts_with(b"Traceback (most recent call last):")
-}
-
-/// `    +------------------------------------`: the end of an exception group.
-fn is_rule(line: &[u8]) -> bool {
-    let inside = line.trim_ascii();
-    is_indented(line) && inside.len() > 2 && inside[0] == b'+' && inside[1..].iter().all(|byte| *byte == b'-')
-}
-
-/// `KeyError: 'sku'`, and of a class within a function `__main__.pay.<locals>.OutOfStock: 17`. One without a message is told
-/// from other words by its capital, `KeyboardInterrupt`, or by its module: `socket.timeout`.
-fn is_python_error(line: &[u8]) -> bool {
-    let mut end = name_len(line);
-    while let Some(rest) = line[end..].strip_prefix(b"<locals>") {
-        end = line.len() - rest.len() + name_len(rest);
-    }
-    let (name, rest) = line.split_at(end);
-    let begins = name.first().is_some_and(|byte| byte.is_ascii_alphabetic() || *byte == b'_');
-    let class = name.rsplit(|byte| *byte == b'.').next().unwrap_or_default();
-    let qualified = name.contains(&b'.') && name.split(|byte| *byte == b'.').all(|part| !part.is_empty());
-    let alone = rest.is_empty() && (class.first().is_some_and(u8::is_ascii_uppercase) || qualified);
-    begins && (rest.first() == Some(&b':') || alone)
-}
-
-/// The trace of another process, which multiprocessing and concurrent.futures print between quotes.
-fn is_remote_traceback(line: &[u8]) -> bool {
-    line.trim_ascii_end().ends_with(b"RemoteTraceback:") && is_error_line(line)
-}
-
-/// What drivers of databases put behind an error: libpq's further lines, SQLAlchemy's statement.
-fn is_database_detail(line: &[u8]) -> bool {
-    let line_number = line.strip_prefix(b"LINE ").is_some_and(|rest| digits(rest) > 0);
-    let keys: [&[u8]; 6] =
-        [b"DETAIL:  ", b"HINT:  ", b"CONTEXT:  ", b"[SQL: ", b"[parameters: ", b"(Background on this error"];
-    line_number || begins(line, &keys) || line.trim_ascii() == b"^"
-}
-
-fn python_begin(line: &[u8]) -> Option<State> {
-    if is_remote_traceback(line) { Some(State::Before) } else { is_traceback(line).then_some(State::Trace) }
-}
-
-fn python_next(state: State, line: &[u8]) -> Next {
-    let quotes = line == b"\"\"\"";
-    let chained = begins(
-        line,
-        &[
-            b"During handling of the above exception, another exception occurred:",
-            b"The above exception was the direct cause of the following exception:",
-        ],
-    );
-    match state {
-        State::Warned | State::Chain if is_traceback(line) => goes(State::Trace),
-        State::Warned if is_empty(line) => maybe(State::Warned),
-        State::Warned if is_remote_traceback(line) => maybe(State::Before),
-        State::Before if quotes => maybe(State::Before),
-        State::Before if is_traceback(line) => goes(State::Trace),
-        State::End | State::Gap if quotes => goes(State::End),
-        State::Trace if is_traceback(line) => Next::Ends,
-        State::Trace if is_rule(line) => goes(State::End),
-        State::Trace if is_indented(line) => goes(State::Trace),
-        // loguru marks the frame that caught the error, and has empty lines around it.
-        State::Trace if line.starts_with(b"> File \"") => goes(State::Trace),
-        State::Trace if is_empty(line) => maybe(State::Trace),
-        State::Trace if is_python_error(line) => goes(State::End),
-        // An exception group within another goes on behind the end of the inner one.
-        State::End if is_indented(line) && matches!(line.trim_ascii_start().first(), Some(b'|' | b'+')) => {
-            goes(if is_rule(line) { State::End } else { State::Trace })
-        }
-        State::End | State::Gap if is_database_detail(line) => goes(State::End),
-        State::End | State::Gap if is_empty(line) => blank(),
-        State::Gap if chained => goes(State::Chain),
-        State::Chain if is_empty(line) => goes(State::Chain),
-        _ => Next::Ends,
-    }
 }
 
 fn is_goroutine(line: &[u8]) -> bool {
@@ -691,6 +614,14 @@ fn rust_next(state: State, line: &[u8]) -> Next {
         State::Head if rust_begin(line).is_none() => message(line),
         _ => Next::Ends,
     }
+}
+
+/// What drivers of databases put behind an error: libpq's further lines, SQLAlchemy's statement.
+fn is_database_detail(line: &[u8]) -> bool {
+    let line_number = line.strip_prefix(b"LINE ").is_some_and(|rest| digits(rest) > 0);
+    let keys: [&[u8]; 6] =
+        [b"DETAIL:  ", b"HINT:  ", b"CONTEXT:  ", b"[SQL: ", b"[parameters: ", b"(Background on this error"];
+    line_number || begins(line, &keys) || line.trim_ascii() == b"^"
 }
 
 /// Keys of what follows a message of the server.
