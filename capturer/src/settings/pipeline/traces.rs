@@ -20,10 +20,10 @@ pub enum State {
     Warned,
     /// A JSON object. It is a whole record, and with anything behind it it would be JSON no more.
     Object,
-    /// The head of a trace, of which no frame came yet.
+    /// The head of a trace, of which no frame came yet. Python: frames that no exception ends.
     Head,
     /// What may be the head of a trace, by its form alone: a class with a message. Only a frame right behind it shows that
-    /// it is one.
+    /// it is one. Python: the name of a field, before what is wrong with it. Go: what may stand before a data race.
     Class,
     /// Frames of a stack trace.
     Trace,
@@ -32,11 +32,14 @@ pub enum State {
     /// Empty lines: behind a trace, or before one that follows a line with a level.
     Gap,
     /// Python: "During handling of the above exception…". Node: behind the source line. Rust: `Error: …` of a main. PHP: a
-    /// frame whose argument goes on in the next line.
+    /// frame whose argument goes on in the next line. Ruby: frames of which one handled another exception, which follows.
     Chain,
     /// Before the trace itself. Go: the panic. Node: the place of the source line. Rust: the panic, whose message follows.
-    /// .NET: the head of its console logger.
+    /// .NET: the head of its console logger. Python: what says where an exception was that nobody caught. Ruby: the head
+    /// of an exception that handled another one.
     Before,
+    /// What a report of its own form goes on with. Python: the fields that pydantic refuses. Go: a data race.
+    Report,
     /// Postgres: a message of the process with this number.
     Process(u32),
 }
@@ -105,8 +108,21 @@ fn is_object(line: &[u8]) -> bool {
 
 /// A line behind the head of a trace that is no frame: more of its message, if a frame follows. What names a level is a
 /// line of its own.
-fn message(line: &[u8]) -> Next {
-    if is_indented(line) || level::detect(line).is_none() { maybe(State::Head) } else { Next::Ends }
+fn message(state: State, line: &[u8]) -> Next {
+    let goes_on = is_indented(line) || level::detect(line).is_none() || quotes_database(line);
+    if goes_on { maybe(state) } else { Next::Ends }
+}
+
+/// `(17) was aborted: ERROR: duplicate key`: the level is one of the database, in the middle of what the driver says.
+fn quotes_database(line: &[u8]) -> bool {
+    let at = [&b": ERROR: "[..], b": FATAL: "].iter().find_map(|quoted| memchr::memmem::find(line, quoted));
+    at.is_some_and(|at| level::detect(&line[..at]).is_none())
+}
+
+/// Marks below a piece of source: `    ^^^`
+fn is_mark(line: &[u8]) -> bool {
+    let inside = line.trim_ascii();
+    !inside.is_empty() && inside.iter().all(|byte| *byte == b'^')
 }
 
 fn is_indented(line: &[u8]) -> bool {
@@ -201,7 +217,7 @@ fn java_next(state: State, line: &[u8]) -> Next {
         // Reactor's word before the frames, of which the last one looks like a level.
         State::Head if line == b"Original Stack Trace:" => maybe(State::Head),
         State::Head if is_padded_key(line) => maybe(State::Head),
-        State::Head if !is_java_head(line) => message(line),
+        State::Head if !is_java_head(line) => message(state, line),
         _ => Next::Ends,
     }
 }
@@ -224,19 +240,29 @@ fn is_goroutine(line: &[u8]) -> bool {
     line.starts_with(b"goroutine ") && line.ends_with(b"]:")
 }
 
+/// What the race detector puts before and behind a report, and what heads it.
+const RACE_RULE: &[u8] = b"==================";
+const RACE: &[u8] = b"WARNING: DATA RACE";
+
 fn go_begin(line: &[u8]) -> Option<State> {
-    let heads: [&[u8]; 8] = [
+    let heads: [&[u8]; 9] = [
         b"SIGQUIT: ",
         b"SIGABRT: ",
         b"SIGSEGV: ",
         b"SIGBUS: ",
         b"SIGILL: ",
         b"SIGFPE: ",
-        b"runtime: goroutine stack exceeds ",
+        // Why it gives up: out of memory, too many threads, a stack that is too large.
+        b"runtime: ",
+        b"runtime/cgo: ",
         b"unexpected fault address ",
     ];
-    let panics = [&b"panic: "[..], b"fatal error: ", b": panic serving "];
-    if is_goroutine(line) || line == b"runtime stack:" {
+    let panics = [&b"panic: "[..], b"fatal error: ", b": panic serving ", b" panic recovered:"];
+    if line == RACE_RULE {
+        Some(State::Class)
+    } else if line == RACE {
+        Some(State::Report)
+    } else if is_goroutine(line) || line == b"runtime stack:" {
         Some(State::Trace)
     } else if begins(line, &heads) || panics.iter().any(|head| has(line, head)) {
         Some(State::Before)
@@ -249,18 +275,35 @@ fn go_next(state: State, line: &[u8]) -> Next {
     let stack = is_goroutine(line) || line == b"runtime stack:";
     match state {
         State::Before | State::Trace | State::Warned | State::Gap if stack => goes(State::Trace),
+        State::Class if line == RACE => goes(State::Report),
+        State::Report if line == RACE_RULE => goes(State::End),
+        State::Report if is_empty(line) => maybe(State::Report),
+        // `Previous write at 0x00c0 by goroutine 7:`, then its frames.
+        State::Report if is_indented(line) || line.ends_with(b":") => goes(State::Report),
         State::Before if is_empty(line) => maybe(State::Before),
         State::Before if is_indented(line) => goes(State::Before),
         State::Before
             if begins(
                 line,
-                &[b"[signal ", b"signal arrived ", b"runtime: ", b"fatal error: ", b"PC=", b"sp="],
+                &[
+                    b"[signal ",
+                    b"signal arrived ",
+                    b"runtime: ",
+                    b"fatal error: ",
+                    b"SIGABRT: ",
+                    b"PC=",
+                    b"sp=",
+                ],
             ) =>
         {
             goes(State::Before)
         }
+        // gin's, behind the request and the panic: its frames have no goroutine above them.
+        State::Before | State::Trace if is_gin_place(line) => goes(State::Trace),
         // The value of a panic may have several lines.
-        State::Before if level::detect(line).is_none() => maybe(State::Before),
+        State::Before if level::detect(line).is_none() || line.starts_with(b"runtime error: ") => {
+            maybe(State::Before)
+        }
         State::Trace | State::Gap if is_empty(line) => blank(),
         // `main.f(0x1, 0x2)`, `created by main.main in goroutine 1`, `...additional frames elided...`, registers.
         State::Trace if is_indented(line) => goes(State::Trace),
@@ -283,6 +326,11 @@ fn is_go_function(line: &[u8]) -> bool {
     let part = |byte: &u8| byte.is_ascii_alphanumeric() || b"._/-()*[]~%{}".contains(byte) || *byte >= 0x80;
     let begins = line.first().is_some_and(|byte| byte.is_ascii_alphabetic() || *byte == b'_');
     begins && line.contains(&b'.') && line.iter().all(part)
+}
+
+/// `/srv/main.go:12 (0x7f)`
+fn is_gin_place(line: &[u8]) -> bool {
+    line.starts_with(b"/") && line.ends_with(b")") && has(line, b".go:") && has(line, b" (0x")
 }
 
 /// Where it is: `»/srv/main.go:8`
@@ -344,16 +392,16 @@ fn node_next(state: State, line: &[u8]) -> Next {
         State::Chain if is_error_line(line) && line.contains(&b':') || is_node_error(line) => {
             maybe(State::Head)
         }
-        State::Chain if is_empty(line) || line.trim_ascii().iter().all(|byte| *byte == b'^') => {
-            maybe(State::Chain)
-        }
+        State::Chain if is_empty(line) || is_mark(line) => maybe(State::Chain),
         // What was thrown is no error; its object follows.
         State::Chain if line.starts_with(b"[UnhandledPromiseRejection: ") => goes(State::Trace),
         State::Warned if is_node_error(line) => maybe(State::Head),
         // The errors of node-postgres have no other name.
         State::Warned if line.starts_with(b"error: ") => maybe(State::Class),
         State::Warned if is_node_class(line) => maybe(State::Class),
-        State::Head if !is_node_error(line) => message(line),
+        // What nobody listened for: where it was emitted stands behind where it was made.
+        State::Trace if line.starts_with(b"Emitted 'error' event ") => goes(State::Trace),
+        State::Head if !is_node_error(line) => message(state, line),
         State::Trace if is_empty(line) => blank(),
         State::Trace if is_indented(line) || begins(line, &[b"}"]) => goes(State::Trace),
         State::Gap if is_empty(line) => blank(),
@@ -440,7 +488,7 @@ fn dotnet_next(state: State, line: &[u8]) -> Next {
         State::Warned | State::End if is_empty(line) => maybe(State::End),
         State::End if is_dotnet_throwable(line) => maybe(State::Head),
         State::Warned | State::End if is_dotnet_class(line) => maybe(State::Class),
-        State::Head if !is_dotnet_throwable(line) => message(line),
+        State::Head if !is_dotnet_throwable(line) => message(state, line),
         // What exceptions of databases have behind their frames.
         State::Trace if is_indented(line) && !is_empty(line) => goes(State::Trace),
         State::Trace if begins(line, &[b"ClientConnectionId:", b"Error Number:"]) => goes(State::Trace),
@@ -489,9 +537,20 @@ fn is_open_ruby_head(line: &[u8]) -> bool {
 
 fn ruby_begin(line: &[u8]) -> Option<State> {
     if is_ruby_head(line) || is_open_ruby_head(line) {
-        return Some(State::Head);
+        return Some(ruby_head(line));
     }
-    (is_ruby_class(line) && level::detect(line).is_none()).then_some(State::Class)
+    // Sinatra's `2026-11-22 10:00:00 - RuntimeError - no stock:` has a time before it.
+    let dumped = line.ends_with(b":") && has(line, b" - ");
+    ((is_ruby_class(line) || dumped) && level::detect(line).is_none()).then_some(State::Class)
+}
+
+fn ruby_head(line: &[u8]) -> State {
+    if is_in_rescue(line) { State::Before } else { State::Head }
+}
+
+/// ``app.rb:5:in `rescue in pay'``: where another exception was being handled. Ruby prints that one behind this trace.
+fn is_in_rescue(line: &[u8]) -> bool {
+    [&b"rescue in "[..], b"ensure in "].iter().any(|part| has(line, part))
 }
 
 /// Rails puts a request's number before each of its lines: `[0af7651916cd] `.
@@ -508,6 +567,7 @@ fn ruby_next(state: State, line: &[u8]) -> Next {
     let place = behind_ruby_place(inside.strip_prefix(b"from ").unwrap_or(inside));
     let frame = place.is_some_and(|rest| rest.is_empty());
     match state {
+        State::Before | State::Chain if frame => goes(State::Chain),
         State::Head
         | State::Class
         | State::Trace
@@ -517,15 +577,18 @@ fn ruby_next(state: State, line: &[u8]) -> Next {
         | State::End
             if frame =>
         {
-            goes(State::Trace)
+            goes(if is_in_rescue(line) { State::Chain } else { State::Trace })
         }
-        State::Trace if inside.starts_with(b"... ") && is_indented(line) => goes(State::Trace),
+        State::Chain if is_ruby_head(line) => goes(ruby_head(line)),
+        State::Trace | State::Chain if inside.starts_with(b"... ") && is_indented(line) => goes(state),
         State::Warned | State::End if is_empty(line) => maybe(State::End),
-        State::Warned | State::End if is_ruby_head(line) || is_open_ruby_head(line) => maybe(State::Head),
+        State::Warned | State::End if is_ruby_head(line) || is_open_ruby_head(line) => maybe(ruby_head(line)),
         State::Warned | State::End if is_ruby_class(line) => maybe(State::Class),
-        State::Trace | State::Gap if line.starts_with(b"Causes:") => goes(State::Head),
-        State::Head if !is_ruby_head(line) => message(line),
-        State::Trace | State::Gap if is_empty(line) => blank(),
+        State::Trace | State::Chain | State::Gap if line.starts_with(b"Causes:") => goes(State::Head),
+        // Below a message Ruby shows the piece of source that it means, and what may have been meant.
+        State::Head | State::Before if is_mark(line) || line.starts_with(b"Did you mean?") => goes(state),
+        State::Head | State::Before if !is_ruby_head(line) => message(state, line),
+        State::Trace | State::Chain | State::Gap if is_empty(line) => blank(),
         _ => Next::Ends,
     }
 }
@@ -571,7 +634,7 @@ fn php_next(state: State, line: &[u8]) -> Next {
         State::Trace | State::Gap if line.starts_with(b"Next ") => maybe(State::Head),
         State::Warned if php_begin(line) == Some(State::Class) => maybe(State::Class),
         State::Trace | State::Gap if is_empty(line) => blank(),
-        State::Head if !is_php_head(line) => message(line),
+        State::Head if !is_php_head(line) => message(state, line),
         _ => Next::Ends,
     }
 }
@@ -581,6 +644,9 @@ fn rust_begin(line: &[u8]) -> Option<State> {
         // Before Rust 1.73 the message stands in the first line.
         return Some(if line.ends_with(b":") { State::Before } else { State::Head });
     }
+    if line.starts_with(b"thread '") && line.ends_with(b" has overflowed its stack") {
+        return Some(State::Class);
+    }
     line.starts_with(b"Error: ").then_some(State::Chain)
 }
 
@@ -589,9 +655,12 @@ fn rust_next(state: State, line: &[u8]) -> Next {
     let numbered = digits(inside) > 0 && inside[digits(inside)..].starts_with(b": ");
     let title = begins(line, &[b"stack backtrace:", b"Stack backtrace:", b"Caused by:"]);
     let note = begins(line, &[b"note: run with `RUST_BACKTRACE", b"note: Some details are omitted"]);
+    let aborts = line.starts_with(b"thread ") && line.ends_with(b". aborting.");
     match state {
         State::Before => goes(State::Head),
         State::Head | State::Trace if note => goes(State::End),
+        State::Head | State::Trace | State::End if aborts => goes(State::End),
+        State::Class | State::End if line.starts_with(b"fatal runtime error: ") => goes(State::End),
         State::Head
         | State::Chain
         | State::Trace
@@ -608,10 +677,14 @@ fn rust_next(state: State, line: &[u8]) -> Next {
         // color-eyre's causes, place and backtrace.
         State::Chain if is_indented(line) && numbered => goes(State::Trace),
         State::Trace | State::Gap if line == b"Location:" => goes(State::Trace),
+        State::Trace | State::Gap if line.starts_with(b"Backtrace omitted. Run with RUST_") => {
+            goes(State::Trace)
+        }
+        State::Trace if line.starts_with(b"Run with RUST_") => goes(State::Trace),
         State::Gap if is_indented(line) && has(line, "━━━".as_bytes()) => goes(State::Trace),
         State::Trace | State::Gap if is_empty(line) => blank(),
         State::Chain | State::End | State::Levelled | State::Warned if is_empty(line) => maybe(State::End),
-        State::Head if rust_begin(line).is_none() => message(line),
+        State::Head if rust_begin(line).is_none() => message(state, line),
         _ => Next::Ends,
     }
 }

@@ -1,4 +1,4 @@
-//! Traces behind lines that are none of theirs.
+//! Traces behind lines that are none of theirs, and forms in which runtimes and libraries print theirs.
 //!
 //! Marked as in multiline_tests.rs: `|` begins a group, `+` continues it, `»` is a tab, `·` a blank at a line's end.
 
@@ -75,4 +75,139 @@ fn objects_are_whole() {
     check(&preset(MultilinePreset::Php), &format!("|{object}\n|Stack trace:\n|#0 {{main}}\n"));
     let long = format!("{{\"level\":\"ERROR\",\"msg\":\"{}\"}}", "x".repeat(5000));
     check(&preset(MultilinePreset::Java), &format!("|{long}\n|java.lang.Error: x\n+»at a.B.c(B.java:1)\n"));
+}
+
+#[test]
+fn python() {
+    let table = [
+        // pydantic 2 and 1.
+        "|Traceback (most recent call last):\n+  File \"/a.py\", line 1, in f\n\
+         +pydantic_core._pydantic_core.ValidationError: 2 validation errors for User\n+id\n\
+         +  Input should be a valid integer [type=int_parsing, input_value='x', input_type=str]\n\
+         +    For further information visit https://errors.pydantic.dev/2.5/v/int_parsing\n+items.0.price\n\
+         +  Field required [type=missing, input_value={}, input_type=dict]\n|next\n|and\n|  more\n",
+        "|Traceback (most recent call last):\n+  File \"/a.py\", line 1, in f\n\
+         +pydantic.error_wrappers.ValidationError: 1 validation error for User\n+items -> 0 -> price\n\
+         +  field required (type=value_error.missing)\n|INFO: next\n|  x\n",
+        "|Traceback (most recent call last):\n+  File \"/a.py\", line 1, in f\n\
+         +a.ValidationError: 1 validation error for User\n|next\n|next\n|  x\n",
+        // A message of several lines goes on as far as it is indented.
+        "|Traceback (most recent call last):\n+  File \"/a.py\", line 1, in f\n+ValueError: first\n+  second\n+  third\n\
+         |next\n|  not its own\n",
+        "|Traceback (most recent call last):\n+  File \"/a.py\", line 1, in f\n+ValueError: first\n|second\n",
+        "|Traceback (most recent call last):\n+  File \"/a.py\", line 1, in f\n+ValueError: first\n\
+         |           INFO     ready                      main.py:25\n",
+        "|INFO:root:here\n+Stack (most recent call last):\n+  File \"/a.py\", line 1, in f\n+    g()\n|INFO:root:next\n\
+         |  File \"/a.py\", line 1, in f\n+    g()\n|INFO:root:next\n",
+        "|Exception in thread Thread-1 (run):\n+Traceback (most recent call last):\n+  File \"/a.py\", line 1, in f\n\
+         +RuntimeError: x\n|next\n",
+        "|Exception ignored in: <function A.__del__ at 0x7f>\n+Traceback (most recent call last):\n\
+         +  File \"/a.py\", line 3, in __del__\n+NameError: name 'x' is not defined\n\
+         |Task exception was never retrieved\n\
+         +future: <Task finished name='Task-2' coro=<f() done, defined at /a.py:3> exception=ValueError('x')>\n\
+         +Traceback (most recent call last):\n+  File \"/a.py\", line 4, in f\n+ValueError: x\n|next\n",
+        "|ERROR:asyncio:Exception in callback f()\n+handle: <Handle f() at /a.py:7>\n\
+         +Traceback (most recent call last):\n+  File \"/a.py\", line 4, in f\n+ValueError: x\n|next\n",
+        "|Exception ignored in: <_io.TextIOWrapper name='<stdout>' mode='w' encoding='utf-8'>\n\
+         +BrokenPipeError: [Errno 32] Broken pipe\n|next\n",
+        "|Fatal Python error: init_fs_encoding: failed to get the Python codec\n\
+         +Python runtime state: core initialized\n+ModuleNotFoundError: No module named 'encodings'\n+\n\
+         +Current thread 0x00007f00 (most recent call first):\n+<no Python frame>\n|next\n",
+        "|Exception ignored in: <function A.__del__ at 0x7f>\n|next\n|Exception in thread x\n|next\n",
+        "|  File \"/srv/a.py\", line 3\n+    print \"x\"\n+          ^\n\
+         +SyntaxError: Missing parentheses in call to 'print'. Did you mean print(\"x\")?\n|next\n",
+        // Two runs of a program that ends at once.
+        "|Traceback (most recent call last):\n+  File \"/a.py\", line 1, in f\n+ValueError: x\n\
+         |  File \"/srv/a.py\", line 3\n+    x y\n+    ^^^\n+SyntaxError: invalid syntax\n\
+         |  + Exception Group Traceback (most recent call last):\n+  | ExceptionGroup: many (1 sub-exception)\n\
+         +  +-+---------------- 1 ----------------\n+    | ValueError: 1\n\
+         +    +------------------------------------\n\
+         |  + Exception Group Traceback (most recent call last):\n+  | ExceptionGroup: many (1 sub-exception)\n",
+        "|Fatal Python error: Segmentation fault\n+\n+Thread 0x00007f01 (most recent call first):\n\
+         +  File \"/a.py\", line 3 in g\n+\n+Current thread 0x00007f00 (most recent call first):\n\
+         +  File \"/a.py\", line 1 in f\n+\n+Extension modules: a, b (total: 2)\n|next\n",
+        // structlog.
+        "|2026-11-22 10:00:00 [error    ] failed                         key=1\n\
+         +Traceback (most recent call last):\n+  File \"/a.py\", line 1, in f\n+ValueError: x\n\
+         |2026-11-22 10:00:00 [info     ] ok\n|Traceback (most recent call last):\n+  File \"/a.py\", line 1, in f\n",
+    ];
+    table.iter().for_each(|text| check(&preset(MultilinePreset::Python), text));
+}
+
+#[test]
+fn java_and_node() {
+    for text in [
+        // Drivers of databases quote the server.
+        "|2026-11-22 10:00:00 ERROR x - y\n+java.sql.BatchUpdateException: Batch entry 0 insert into t\n\
+         +(a) values (1) was aborted: ERROR: null value in column \"b\"\n+  Detail: Failing row contains (1, null).\n\
+         +»at org.postgresql.A.b(A.java:165)\n+Caused by: org.postgresql.util.PSQLException: ERROR: null value\n\
+         +  Detail: x\n+»... 5 more\n|2026-11-22 10:00:01 INFO x\n",
+        "|java.io.IOException: broken pipe\n|2026-11-22 10:00:00 WARN main: ERROR: x\n+»at a.B.c(B.java:1)\n",
+        "|java.io.IOException: broken pipe\n|main: ERROR: x\n|next\n",
+    ] {
+        check(&preset(MultilinePreset::Java), text);
+    }
+    check(
+        &preset(MultilinePreset::Node),
+        "|node:events:495\n+      throw er; // Unhandled 'error' event\n+      ^\n+\n\
+         +Error: listen EADDRINUSE: address already in use :::3000\n+    at Server.listen (node:net:1817:16)\n\
+         +Emitted 'error' event on Server instance at:\n+    at emitErrorNT (node:net:1796:8) {\n\
+         +  code: 'EADDRINUSE',\n+  errno: -98\n+}\n+\n+Node.js v20.11.0\n|Emitted 'error' event at:\n|next\n",
+    );
+}
+
+#[test]
+fn go() {
+    let table = [
+        "|runtime: out of memory: cannot allocate 4194304-byte block (66191360 in use)\n+fatal error: out of memory\n+\n\
+         +runtime stack:\n+runtime.throw({0x1, 0x2})\n+»/usr/local/go/src/runtime/panic.go:1077 +0x48\n|next\n",
+        "|runtime/cgo: pthread_create failed: Resource temporarily unavailable\n+SIGABRT: abort\n+PC=0x7f m=0 sigcode=0\n\
+         +\n+goroutine 0 [idle]:\n+runtime.main()\n|next\n",
+        "|==================\n+WARNING: DATA RACE\n+Write at 0x00c0 by goroutine 7:\n+  main.main.func1()\n\
+         +      /a.go:5 +0x44\n+\n+Previous write at 0x00c0 by main goroutine:\n+  main.main()\n+      /a.go:9 +0x1\n\
+         +==================\n|==================\n+WARNING: DATA RACE\n+Read at 0x00c1 by goroutine 8:\n\
+         +  main.f()\n+      /a.go:5 +0x44\n+==================\n|Found 2 data race(s)\n|exit status 66\n",
+        "|==================\n|a banner\n|==================\n|next\n",
+        // gin.
+        "|2026/11/22 10:00:00 [Recovery] 2026/11/22 - 10:00:00 panic recovered:\n+GET / HTTP/1.1\n+Host: localhost\n+\n\
+         +runtime error: index out of range [5] with length 3\n+/usr/local/go/src/runtime/panic.go:88 (0x43)\n\
+         +»goPanicIndex: panic(boundsError{x: int64(x)})\n+/srv/main.go:12 (0x7f)\n+»main.main.func1: _ = a[5]\n\
+         |[GIN] 2026/11/22 - 10:00:00 | 500 | 1.2ms | 127.0.0.1 | GET \"/\"\n",
+    ];
+    table.iter().for_each(|text| check(&preset(MultilinePreset::Go), text));
+}
+
+#[test]
+fn ruby_and_rust() {
+    for text in [
+        // What was being handled comes behind; what is not said to handle anything is another run.
+        "|app.rb:5:in `rescue in f': outer (RuntimeError)\n+»from app.rb:2:in `f'\n+»from app.rb:8:in `<main>'\n\
+         +app.rb:3:in `f': inner (ArgumentError)\n+»from app.rb:8:in `<main>'\n|next\n",
+        "|app.rb:9:in 'Object#fail_with': outer (RuntimeError)\n+»from app.rb:5:in 'Object#rescue in f'\n\
+         +»from app.rb:8:in '<main>'\n+app.rb:3:in 'Integer#/': divided by 0 (ZeroDivisionError)\n+»from app.rb:8:in '<main>'\n",
+        "|a.rb:5:in `rescue in f': undefined method `x' for nil:NilClass (NoMethodError)\n+\n+  a.x\n+   ^^\n\
+         +»from a.rb:2:in `f'\n+a.rb:3:in `f': inner (ArgumentError)\n+»from a.rb:8:in `<main>'\n|next\n",
+        "|app.rb:3:in `f': x (ArgumentError)\n+»from app.rb:8:in `<main>'\n\
+         |app.rb:3:in `f': x (ArgumentError)\n+»from app.rb:8:in `<main>'\n",
+        "|a.rb:1:in `<main>': undefined local variable or method `fo' for main:Object (NameError)\n+\n+fo\n+^^\n\
+         +Did you mean?  for\n|next\n",
+        // Sinatra.
+        "|2026-11-22 10:00:00 - RuntimeError - boom:\n+»/app/app.rb:5:in `block in <class:App>'\n\
+         +»/usr/lib/ruby/sinatra/base.rb:1686:in `call'\n|next\n|a - b:\n|next\n",
+    ] {
+        check(&preset(MultilinePreset::Ruby), text);
+    }
+    for text in [
+        "|Error: \n+   0: failed\n+\n+Location:\n+   src/main.rs:9\n+\n\
+         +Backtrace omitted. Run with RUST_BACKTRACE=1 environment variable to display it.\n\
+         +Run with RUST_BACKTRACE=full to include source snippets.\n|next\n",
+        "|thread 'main' panicked at library/core/src/panicking.rs:221:5:\n+panic in a function that cannot unwind\n\
+         +stack backtrace:\n+   0: x\n\
+         +note: Some details are omitted, run with `RUST_BACKTRACE=full` for a verbose backtrace.\n\
+         +thread caused non-unwinding panic. aborting.\n|next\n",
+        "|thread 'main' panicked at src/main.rs:2:5:\n+x\n+thread panicked while processing panic. aborting.\n|next\n",
+        "|thread 'main' has overflowed its stack\n+fatal runtime error: stack overflow, aborting\n|next\n",
+    ] {
+        check(&preset(MultilinePreset::Rust), text);
+    }
 }

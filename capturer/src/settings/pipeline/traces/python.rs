@@ -3,9 +3,11 @@
 //! Not here: what all runtimes have in common ([`super`]).
 
 use super::{
-    State, begins, blank, goes, is_database_detail, is_empty, is_error_line, is_indented, maybe, name_len,
+    State, begins, blank, goes, has, is_database_detail, is_empty, is_error_line, is_error_name, is_indented,
+    maybe, name_len,
 };
 use crate::settings::pipeline::multiline::Next;
+use crate::text::level;
 
 fn is_traceback(line: &[u8]) -> bool {
     let inside = line.trim_ascii_start();
@@ -39,8 +41,59 @@ fn is_remote_traceback(line: &[u8]) -> bool {
     line.trim_ascii_end().ends_with(b"RemoteTraceback:") && is_error_line(line)
 }
 
+/// What stands before the trace of an exception that nobody caught: in a thread, a destructor, asyncio, the interpreter.
+fn is_python_notice(line: &[u8]) -> bool {
+    const NOTICES: [&[u8]; 7] = [
+        b"Exception in thread ",
+        b"Exception ignored ",
+        b"Exception in callback ",
+        b"Task exception was never retrieved",
+        b"Future exception was never retrieved",
+        b"Unhandled exception in event loop",
+        b"Fatal Python error: ",
+    ];
+    begins(line, &NOTICES)
+}
+
+/// `future: <Task finished …>`: what asyncio says of an exception, before its trace.
+fn is_asyncio_detail(line: &[u8]) -> bool {
+    begins(line, &[b"future: <", b"handle: <", b"task: <", b"protocol: <", b"transport: <"])
+}
+
+/// `  File "/srv/a.py", line 3`: without a head that is a file that Python cannot read as a program.
+fn is_python_place(line: &[u8]) -> bool {
+    line.starts_with(b"  File \"") && has(line, b", line ")
+}
+
+/// `Thread 0x00007f (most recent call first):`: where a thread was when the interpreter had to stop.
+fn is_python_thread(line: &[u8]) -> bool {
+    begins(line, &[b"Current thread 0x", b"Thread 0x"]) && line.ends_with(b"(most recent call first):")
+}
+
+/// `INFO:root:ready`, and `    INFO     ready` of rich's logger, which leaves out a time that it has shown.
+fn is_record(line: &[u8]) -> bool {
+    let word = line.trim_ascii_start().split(|byte| matches!(byte, b' ' | b':')).next().unwrap_or_default();
+    word.iter().all(u8::is_ascii_uppercase) && level::named(word).is_some()
+}
+
+/// What logging prints behind a record that is to show where it was made.
+fn is_stack(line: &[u8]) -> bool {
+    line == b"Stack (most recent call last):"
+}
+
+/// `items.0.price`, before pydantic 2 `items -> 0 -> price`
+fn is_field_path(line: &[u8]) -> bool {
+    !is_empty(line) && !is_indented(line) && (!line.contains(&b' ') || has(line, b" -> "))
+}
+
 pub(super) fn begin(line: &[u8]) -> Option<State> {
-    if is_remote_traceback(line) { Some(State::Before) } else { is_traceback(line).then_some(State::Trace) }
+    if is_remote_traceback(line) || is_python_notice(line) {
+        return Some(State::Before);
+    }
+    if is_stack(line) {
+        return Some(State::Head);
+    }
+    (is_traceback(line) || is_python_place(line)).then_some(State::Trace)
 }
 
 pub(super) fn next(state: State, line: &[u8]) -> Next {
@@ -54,24 +107,42 @@ pub(super) fn next(state: State, line: &[u8]) -> Next {
     );
     match state {
         State::Warned | State::Chain if is_traceback(line) => goes(State::Trace),
+        State::Levelled | State::Warned | State::End | State::Report if is_stack(line) => goes(State::Head),
+        // No exception ends it.
+        State::Head if is_indented(line) => goes(State::Head),
         State::Warned if is_empty(line) => maybe(State::Warned),
         State::Warned if is_remote_traceback(line) => maybe(State::Before),
-        State::Before if quotes => maybe(State::Before),
+        State::Warned | State::Before if is_asyncio_detail(line) => maybe(State::Before),
+        State::Before if quotes || is_empty(line) || line.starts_with(b"Python runtime state: ") => {
+            maybe(State::Before)
+        }
         State::Before if is_traceback(line) => goes(State::Trace),
-        State::End | State::Gap if quotes => goes(State::End),
-        State::Trace if is_traceback(line) => Next::Ends,
+        // A destructor's `BrokenPipeError: …` has no frames.
+        State::Before if is_python_error(line) && is_error_name(&line[..name_len(line)]) => goes(State::End),
+        State::Before | State::Trace | State::Gap if is_python_thread(line) => goes(State::Trace),
+        State::Trace if begins(line, &[b"Extension modules: ", b"<no Python frame>"]) => goes(State::End),
+        State::End | State::Gap | State::Report if quotes => goes(State::End),
+        State::Trace | State::End if is_traceback(line) => Next::Ends,
         State::Trace if is_rule(line) => goes(State::End),
         State::Trace if is_indented(line) => goes(State::Trace),
         // loguru marks the frame that caught the error, and has empty lines around it.
         State::Trace if line.starts_with(b"> File \"") => goes(State::Trace),
         State::Trace if is_empty(line) => maybe(State::Trace),
-        State::Trace if is_python_error(line) => goes(State::End),
+        State::Trace if is_python_error(line) && !is_record(line) => {
+            goes(if has(line, b" validation error") { State::Report } else { State::End })
+        }
+        State::Report if is_field_path(line) && level::detect(line).is_none() => maybe(State::Class),
+        State::Report | State::Class if is_indented(line) && !is_empty(line) => goes(State::Report),
         // An exception group within another goes on behind the end of the inner one.
         State::End if is_indented(line) && matches!(line.trim_ascii_start().first(), Some(b'|' | b'+')) => {
             goes(if is_rule(line) { State::End } else { State::Trace })
         }
         State::End | State::Gap if is_database_detail(line) => goes(State::End),
-        State::End | State::Gap if is_empty(line) => blank(),
+        // A message of several lines. What is not indented may be anything.
+        State::End if is_indented(line) && !is_empty(line) && !is_python_place(line) && !is_record(line) => {
+            goes(State::End)
+        }
+        State::End | State::Gap | State::Report if is_empty(line) => blank(),
         State::Gap if chained => goes(State::Chain),
         State::Chain if is_empty(line) => goes(State::Chain),
         _ => Next::Ends,
