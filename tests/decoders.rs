@@ -133,7 +133,7 @@ const PARTS: [&[u8]; 34] = [
 ];
 
 /// One of these repeated is a line that once stopped the agent for minutes, or nearly did.
-const UNITS: [&[&[u8]]; 14] = [
+const UNITS: [&[&[u8]]; 16] = [
     &[b"x", b"\0"],
     &[b"x", &[0; 64]],
     &[b"2026-11-22T00:52:48Z stdout F ", &[0; 64]],
@@ -143,6 +143,8 @@ const UNITS: [&[&[u8]]; 14] = [
     &[b"{\"log\":\"", b"\0"],
     &[b"password=[redacted "],
     &[b"-----BEGIN PRIVATE KEY-----[redacted "],
+    &[b"mysql ,-p[redacted curl ,-u:[redacted"],
+    &[b"{\"pin\":1,"],
     &[b"a@"],
     &[b"\x0a\x0a"],
     &[b"[[[[\"a\","],

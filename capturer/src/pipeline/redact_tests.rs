@@ -61,6 +61,7 @@ fn keys_with_secrets() {
         ("curl -s --user 'bob:a:b' h", "curl -s --user 'bob:[redacted]' h"),
         ("curl -ubob:x --username a:b", "curl -ubob:[redacted] --username a:b"),
         ("docker -u 1000:1000 x", "docker -u 1000:1000 x"),
+        ("curl -u bob http://h:80/", "curl -u bob http://h:80/"),
         (
             "Server=h;User Id=u;Password=p w;Encrypt=true",
             "Server=h;User Id=u;Password=[redacted];Encrypt=true",

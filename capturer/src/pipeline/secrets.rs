@@ -145,39 +145,37 @@ impl Programs {
 /// `mysql -psecret`, `curl -u user:password`: options whose names do not say it, of programs that are named before.
 fn password_of_program(text: &[u8], sign: usize, programs: &mut Programs) -> Option<Range<usize>> {
     let begins = sign > 0 && b" \t\"'`,[(".contains(&text[sign - 1]);
-    let option = &text[sign..];
-    let end_of = |start: usize| {
-        let ends = |byte: &u8| byte.is_ascii_whitespace() || b"\"'`".contains(byte);
-        text[start..].iter().position(ends).map_or(text.len(), |len| start + len)
-    };
     if !begins {
         return None;
     }
+    let ends = |byte: &u8| byte.is_ascii_whitespace() || b"\"'`".contains(byte);
+    // Nothing is skipped behind what was redacted, and there may be many: the end is looked for last.
+    let until_end = |start: usize| {
+        let rest = Some(&text[start..]).filter(|rest| !rest.starts_with(REDACTED))?;
+        let end = start + rest.iter().position(ends).unwrap_or(rest.len());
+        (start < end).then_some(start..end)
+    };
+    let option = &text[sign..];
     if option.starts_with(b"-p") {
-        let range = sign + 2..end_of(sign + 2);
+        let is_mysql = Programs::stands_before(&mut programs.mysql, [b"mysql", b"mariadb"], text, sign);
+        let range = is_mysql.then(|| until_end(sign + 2))??;
         // `docker run --name mysql -p3306:3306` is about ports.
         let value = &text[range.clone()];
         let is_port = value.contains(&b':') && value.iter().all(|byte| b"0123456789.:".contains(byte));
-        let hides = !value.is_empty() && !is_port && !value.starts_with(REDACTED);
-        let is_mysql =
-            hides && Programs::stands_before(&mut programs.mysql, [b"mysql", b"mariadb"], text, sign);
-        return is_mysql.then_some(range);
+        return (!is_port).then_some(range);
     }
     let names = [&b"--user"[..], b"--proxy-user", b"-u", b"-U"];
     let name = names.into_iter().find(|name| option.starts_with(name))?;
-    let between =
-        option[name.len()..].iter().take(BLANKS_MAX).take_while(|byte| b" \t\"'`,=".contains(byte)).count();
-    // `--username` is another option; `-uname:password` is none.
-    if (name.starts_with(b"--") && between == 0)
-        || !Programs::stands_before(&mut programs.curl, [b"curl", b"wget"], text, sign)
-    {
+    let is_between = |byte: &&u8| b" \t\"'`,=".contains(byte);
+    let between = option[name.len()..].iter().take(BLANKS_MAX).take_while(is_between).count();
+    // `--username` is another option.
+    let is_name = !name.starts_with(b"--") || between > 0;
+    if !is_name || !Programs::stands_before(&mut programs.curl, [b"curl", b"wget"], text, sign) {
         return None;
     }
     let start = sign + name.len() + between;
-    let end = end_of(start);
-    let user_len = text[start..end].iter().take(KEY_BYTES_MAX).position(|byte| *byte == b':')?;
-    let range = start + user_len + 1..end;
-    (!range.is_empty() && !text[range.clone()].starts_with(REDACTED)).then_some(range)
+    let user = text[start..].iter().take(KEY_BYTES_MAX).position(|byte| *byte == b':' || ends(byte))?;
+    if text[start + user] == b':' { until_end(start + user + 1) } else { None }
 }
 
 /// `--password x`, also as two texts of a list: `"--password", "x"`.
@@ -405,6 +403,9 @@ fn a_pair_follows(text: &[u8]) -> bool {
     match text.first() {
         None => true,
         Some(byte) if byte.is_ascii_whitespace() => true,
+        // The next key of JSON, which may have blanks before its sign. A quote ends the value anyway.
+        Some(b'"') => true,
+        Some(b'\\') if text.get(1) == Some(&b'"') => true,
         Some(_) => {
             let len = text.iter().take(KEY_BYTES_MAX).take_while(|byte| name(byte)).count();
             len > 0 && matches!(text.get(len), Some(b'=' | b':'))
