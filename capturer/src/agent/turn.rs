@@ -24,9 +24,10 @@ use crate::capture::core::Capture;
 use crate::capture::io::Event;
 use crate::model::clock::Now;
 use crate::model::packed::Pack;
-use crate::settings::{ReadFrom, Settings, advice};
+use crate::settings::{ReadFrom, Settings};
 use crate::shell::ring;
 use crate::shell::{Rest, Shell};
+use crate::telemetry::docker_words;
 use crate::telemetry::reload_requests::Ticket;
 use crate::text::counted::{counted, which};
 use crate::witness::Doing;
@@ -368,7 +369,7 @@ impl Loop<'_> {
                     let seconds = now.mono_ms.saturating_sub(since_ms) / 1000;
                     let reads_files = self.settings.container_monitor.read_from != ReadFrom::Api;
                     let running = self.process.metrics.containers_monitored.get() as u64;
-                    advice::docker_trouble(trouble, &socket.to_string(), reads_files, running, seconds)
+                    docker_words::trouble_text(trouble, &socket.to_string(), reads_files, running, seconds)
                 }
             };
             self.process.status.set_health("docker", trouble.is_none(), message);

@@ -15,11 +15,12 @@ use crate::commands::tried_dir::{self, Unfit};
 use crate::ledger::claims::Claims;
 use crate::limits::SOCKET_PATH_BYTES_MAX;
 use crate::model::docker::EngineFault;
-use crate::settings::{Settings, advice};
+use crate::settings::Settings;
 use crate::shell::checkpoint::store::unwritable;
 use crate::shell::privilege;
 use crate::sink::loki::by_hand::ByHand;
 use crate::sink::loki::client::Client;
+use crate::telemetry::docker_words;
 use crate::text::terminal::shown;
 
 /// How long the Engine may take.
@@ -169,7 +170,7 @@ fn engine(socket: &Path) -> Result<String, String> {
                 EngineFault::Silent { .. } => format!("no answer within {} s", PATIENCE.as_secs()),
                 _ => error.to_string(),
             };
-            Err(format!("{socket}: {error}; {}", advice::docker_cure(fault, &socket)))
+            Err(format!("{socket}: {error}; {}", docker_words::cure(fault, &socket)))
         }
     }
 }

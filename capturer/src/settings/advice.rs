@@ -8,8 +8,6 @@ use super::pipeline::{self, Condition, Match, Over, Parse, ParseFormat, Pipeline
 use super::{
     ContainerMonitor, FileFormat, FileSet, Loki, LokiAuth, LokiTls, PathPattern, Settings, never_match,
 };
-use crate::model::docker::{EngineFault, EngineTrouble};
-use crate::text::age::age_text;
 
 /// A sentence for each.
 pub fn warnings(settings: &Settings) -> Vec<String> {
@@ -45,68 +43,6 @@ pub fn skipped_by_docker(containers: &str, version: &str, names: &str) -> String
 /// What to do about it.
 pub const SKIPPED_BY_DOCKER: &str =
     "Update Docker to 23.0 or later, recreate them with --log-driver json-file, or raise their max-size.";
-
-/// What to do about an Engine that can't be asked, by what happened.
-pub fn docker_cure(fault: EngineFault, socket: &str) -> String {
-    match docker_fault(fault, socket) {
-        Some((what, cure)) => format!("{what}: {cure}"),
-        None => OTHER_CURE.to_owned(),
-    }
-}
-
-const OTHER_CURE: &str = "check dockerd: timeout 5 docker info must answer at once";
-
-/// What is wrong in words that say more than the error, and what to do.
-fn docker_fault(fault: EngineFault, socket: &str) -> Option<(String, &'static str)> {
-    match fault {
-        EngineFault::Silent { .. } => {
-            Some(("dockerd is there and does not answer".to_owned(), SILENT_DOCKERD))
-        }
-        EngineFault::Denied => {
-            let cure = "add it to the socket's group (usermod -aG docker USER; in a unit: SupplementaryGroups=docker)";
-            Some((format!("this user may not use {socket}"), cure))
-        }
-        EngineFault::Away => {
-            let cure = "start dockerd, name its socket with container_monitor.socket_path, or set \
-                        container_monitor.enabled: false on a host without Docker";
-            Some((format!("no process listens at {socket}"), cure))
-        }
-        EngineFault::Other => None,
-    }
-}
-
-/// What health says of an Engine that can't be asked: the cause and what it costs, what to do, and then the details.
-/// `running` = containers that ran when it was last known; `seconds` since the error came.
-pub fn docker_trouble(
-    trouble: &EngineTrouble,
-    socket: &str,
-    reads_files: bool,
-    running: u64,
-    seconds: u64,
-) -> String {
-    let EngineTrouble { fault, text } = trouble;
-    let waits = "new containers and logs read over the API wait";
-    if let EngineFault::Silent { waited_s } = fault {
-        let files =
-            if reads_files { "; whatever dockerd has written to json-file logs is still read" } else { "" };
-        let whose = match running {
-            0 => "containers".to_owned(),
-            1 => "the one running container".to_owned(),
-            many => format!("all {many} running containers"),
-        };
-        // The question had waited for so long when the error came.
-        let since = age_text(seconds + waited_s);
-        return format!(
-            "Docker has not answered for {since}, so lines of {whose} are late; {SILENT_DOCKERD}; nothing is lost as far as the \
-             agent can tell{files}; {waits}; the last error: {text}"
-        );
-    }
-    let files = if reads_files { "json-file logs of known containers are still read; " } else { "" };
-    match docker_fault(*fault, socket) {
-        Some((what, cure)) => format!("{what} ({text}); {cure}; {files}{waits}"),
-        None => format!("{text}; {OTHER_CURE}; {files}{waits}"),
-    }
-}
 
 /// Others put the time of a line into the name of its output.
 fn times_in_a_name(settings: &Settings) -> Option<String> {
@@ -432,49 +368,6 @@ mod tests {
         check_steps(java, &parse.replace('^', "(?s)^"), &[]);
         check_steps(java, "{keep: {matches: 'ERROR.*stock'}}", &["step 1 (keep)"]);
         check_steps(java, "{keep: {matches: ERROR}}, {drop: {matches: 'a.*b'}}", &["step 2 (drop)"]);
-    }
-
-    #[test]
-    fn each_trouble_with_docker_has_its_cure() {
-        for (fault, cure) in [
-            (EngineFault::Silent { waited_s: 30 }, "does not answer"),
-            (EngineFault::Denied, "usermod -aG docker"),
-            (EngineFault::Away, "no process listens at /d.sock: start dockerd"),
-            (EngineFault::Other, "check dockerd"),
-        ] {
-            let told = docker_cure(fault, "/d.sock");
-            assert!(told.contains(cure), "{fault:?}: {told}");
-        }
-    }
-
-    #[test]
-    fn cause_and_cure_of_a_trouble_with_docker_stand_before_the_details() {
-        let trouble = |fault, text: &str| EngineTrouble { fault, text: text.to_owned() };
-        let silent = trouble(EngineFault::Silent { waited_s: 5 }, "no answer to GET /_ping");
-        let silent = docker_trouble(&silent, "/d.sock", true, 29, 18);
-        assert!(silent.starts_with(
-            "Docker has not answered for 23 s, so lines of all 29 running containers are late; check dockerd with timeout 5"
-        ));
-        assert!(silent.contains("json-file logs is still read"), "{silent}");
-        assert!(silent.ends_with("the last error: no answer to GET /_ping"), "{silent}");
-        let told = crate::telemetry::told::Told::of("docker", &silent);
-        assert!(told.lines.len() <= 3 && told.lines[1].starts_with("Check dockerd"), "{told:?}");
-        assert!(told.lines[2].starts_with("Nothing is lost as far as"), "{told:?}");
-        assert!(told.all.iter().any(|line| line.contains("GET /_ping")), "{told:?}");
-        let refused = "connecting to /d.sock: Connection refused (os error 111)";
-        let away = docker_trouble(&trouble(EngineFault::Away, refused), "/d.sock", false, 29, 0);
-        let expected = "no process listens at /d.sock (connecting to /d.sock: Connection refused (os error 111)); start dockerd";
-        assert!(away.starts_with(expected), "{away}");
-        assert!(!away.contains("json-file") && away.ends_with("over the API wait"));
-        // Words alone change nothing.
-        let other = docker_trouble(
-            &trouble(EngineFault::Other, "permission denied, no answer, timed out"),
-            "/d.sock",
-            true,
-            1,
-            0,
-        );
-        assert!(other.contains(OTHER_CURE) && !other.contains("usermod"), "{other}");
     }
 
     #[test]

@@ -2,6 +2,7 @@
 //! may tell it something; it knows nobody who captures or delivers.
 
 pub(crate) mod admin;
+pub(crate) mod docker_words;
 pub(crate) mod losses;
 pub(crate) mod metrics;
 pub(crate) mod own_log;
