@@ -58,7 +58,8 @@ const STREAM: StreamId = StreamId(1);
 const FILE: FileNo = FileNo(1);
 
 fn is_of_inotify(event: &Event) -> bool {
-    matches!(event, Event::FileGrew { .. } | Event::RotatedGrew { .. } | Event::ChainChanged { .. })
+    use Event::{ChainChanged, FileGrew, LiveMade, RotatedGrew};
+    matches!(event, FileGrew { .. } | RotatedGrew { .. } | ChainChanged { .. } | LiveMade { .. })
 }
 
 /// The next event that answers an order; what inotify tells meanwhile has its own cases.
@@ -297,6 +298,11 @@ async fn changed(bench: &mut impl Bench) -> bool {
     match bench.told().await.expect("inotify to tell") {
         Event::FileGrew { stream: STREAM } => false,
         Event::ChainChanged { stream: STREAM } => true,
+        Event::LiveMade { stream: STREAM, files: 1 } => {
+            let next = bench.told().await;
+            assert!(matches!(next, Some(Event::ChainChanged { stream: STREAM })), "behind it: {next:?}");
+            true
+        }
         other => panic!("inotify told {other:?}"),
     }
 }
