@@ -32,7 +32,14 @@ impl Unfit {
         match self {
             Unfit::Full => (
                 format!("its disk has no {} KiB free", TRIED_BYTES >> 10),
-                format!("Free some room there, or name a directory on another disk with {key}."),
+                match key {
+                    "data_dir" => {
+                        "Free some room there, or stop the agent, copy it with cp -a, and name the copy on \
+                                   another disk with data_dir."
+                            .to_owned()
+                    }
+                    _ => format!("Free some room there, or name a directory on another disk with {key}."),
+                },
             ),
             Unfit::NoFiles(kind) => (
                 format!("no file can be made there, it is {kind}"),

@@ -14,10 +14,13 @@ pub fn room(directory: &Path) -> Option<String> {
 /// What to do about a directory whose disk is full; `key` names it in the config.
 pub fn cure(directory: &Path, key: &str) -> String {
     let shown = directory.display();
-    let move_it = if key.is_empty() {
-        String::new()
-    } else {
-        format!(", or name a directory on another disk with {key}")
+    let move_it = match key {
+        "" => String::new(),
+        // An empty one has no positions: everything would be delivered again.
+        "data_dir" => {
+            ", or stop the agent, copy it to another disk (cp -a) and name that with data_dir".to_owned()
+        }
+        _ => format!(", or name a directory on another disk with {key}"),
     };
     format!(
         "free some room on the disk of {shown} (df -h {shown} shows it, du -xh {shown} | sort -h what takes it){move_it}"

@@ -94,15 +94,16 @@ pub enum StoreError {
 fn cure(error: &io::Error) -> &'static str {
     // A lock on NFS whose server runs no lockd, and on some FUSE file systems.
     if error.raw_os_error().is_some_and(|number| number == Errno::NOLCK.raw_os_error()) {
-        return " (the file system of data_dir grants no locks: name a directory on a local disk with data_dir)";
+        return " (the file system of data_dir grants no locks: copy it to a local disk with cp -a and name that with data_dir)";
     }
     match error.kind() {
         io::ErrorKind::ReadOnlyFilesystem => {
-            " (the file system of data_dir is read-only: mount it writable, or name another directory with data_dir)"
+            " (the file system of data_dir is read-only: mount it writable, or copy it elsewhere with cp -a and name that with \
+             data_dir)"
         }
         io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
-            " (the disk of data_dir is full: free some room there, which df -h and du -xh show, or name a directory on another \
-             disk with data_dir)"
+            " (the disk of data_dir is full: free some room there, which df -h and du -xh show, or stop the agent, copy \
+             data_dir to another disk with cp -a and name that with data_dir)"
         }
         io::ErrorKind::PermissionDenied => " (give data_dir and all in it to the agent's user: chown -R)",
         _ => "",

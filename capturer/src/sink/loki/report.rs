@@ -85,7 +85,7 @@ impl Delivery {
         report
     }
 
-    /// What lines in the spool wait for now: an answer, the next attempt, or their turn.
+    /// What lines in the spool wait for now: an answer, the next attempt, or its turn.
     fn waits_for(&self, now: Now) -> String {
         if self.is_empty() {
             return String::new();
@@ -96,7 +96,7 @@ impl Delivery {
         }
         match self.next_deadline_ms().map(|at| at.saturating_sub(now.ms).div_ceil(1000)) {
             Some(seconds) if seconds > 0 => format!("the next push, in {}", age_text(seconds)),
-            _ => "their turn".to_owned(),
+            _ => "its turn".to_owned(),
         }
     }
 
