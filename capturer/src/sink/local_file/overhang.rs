@@ -22,6 +22,7 @@
 //! [`OutputMark::uncovered`]: crate::model::record::OutputMark::uncovered
 
 use std::cell::OnceCell;
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -117,6 +118,17 @@ struct Step {
     taken: BTreeSet<usize>,
 }
 
+impl Step {
+    /// How far the same entries get when they are looked for in another form, too: whichever found one last tells.
+    fn join(&mut self, other: Step) {
+        if (other.misses, Reverse(other.front)) < (self.misses, Reverse(self.front)) {
+            (self.front, self.misses) = (other.front, other.misses);
+        }
+        self.begun |= other.begun;
+        self.taken.extend(other.taken);
+    }
+}
+
 impl Overhangs {
     pub(super) fn is_empty(&self) -> bool {
         self.by_source.is_empty()
@@ -161,7 +173,10 @@ impl Overhangs {
             let (kept, steps) =
                 overhang.plan(left.len(), born_ns, |index, keys| key_of(facts, left[index], keys));
             plan.kept = kept.into_iter().map(|index| left[index]).collect();
-            plan.steps.push((source, steps));
+            match plan.steps.iter_mut().find(|(known, _)| *known == source) {
+                Some((_, known)) => known.iter_mut().zip(steps).for_each(|(one, other)| one.join(other)),
+                None => plan.steps.push((source, steps)),
+            }
         }
         plan
     }
