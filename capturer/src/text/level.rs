@@ -86,13 +86,21 @@ fn names_a_level(word: &[u8], before: &[u8], behind: &[u8]) -> bool {
     // Blanks that make all levels as long as the longest: `[info     ]`.
     let enclosed = stands_between(before, behind, b"[(<|", b"])>|")
         || stands_between(before.trim_ascii_end(), behind.trim_ascii_start(), b"[|", b"]|");
-    if enclosed || is_value_of_level(before) {
+    let capitals = word.iter().all(u8::is_ascii_uppercase);
+    if enclosed || is_value_of_level(before) || (capitals && is_behind_a_thread(before, behind)) {
         return true;
     }
-    let capitals = word.iter().all(u8::is_ascii_uppercase);
     // `no-error: x` is a name with a colon.
     let colon = behind.starts_with(b":") && !behind.starts_with(b"::") && !before.ends_with(b"-");
     (capitals || colon) && !is_in_a_path(before)
+}
+
+/// `[Server thread/WARN]`, but not `[GET /ERROR]` or `[a/b/ERROR]`.
+fn is_behind_a_thread(before: &[u8], behind: &[u8]) -> bool {
+    let Some(name) = before.strip_suffix(b"/").filter(|_| behind.starts_with(b"]")) else { return false };
+    let Some(at) = memchr::memrchr(b'[', name) else { return false };
+    let thread = &name[at + 1..];
+    thread.last().is_some_and(|byte| !byte.is_ascii_whitespace()) && !thread.contains(&b'/')
 }
 
 /// `/api/error: 404`, `http://warn:80/`, `C:\log\error: …`; but dates have such signs too.
@@ -211,6 +219,9 @@ mod tests {
             ("2026-11-22 10:00:00 [error    ] failed   key=1", Some("error")),
             ("2026-11-22 10:00:00 | info     | x", Some("info")),
             ("2026-11-22 10:00:00 [  WARN] x", Some("warn")),
+            ("[12:34:56] [Server thread/WARN]: Can't keep up!", Some("warn")),
+            ("[12:34:56] [GET /WARN]: x", None),
+            ("[12:34:56] [a/b/WARN] x", None),
             ("[ an error of x ]", None),
             ("[2026-11-22T10:00:00] app.EMERGENCY: x", Some("fatal")),
             ("ALERT: x", Some("fatal")),
