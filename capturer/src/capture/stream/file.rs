@@ -351,12 +351,14 @@ impl FileSource {
         self.answered(cx);
         self.scanning = false;
         let latest = !std::mem::take(&mut self.scan_again);
+        // Before another listing is asked for.
+        let asked = self.chain.told_when_asked();
         if !latest {
             self.scan(cx);
         }
         match result {
             Ok(found) => {
-                self.take_listing(found, latest, cx);
+                self.take_listing(found, latest, asked, cx);
                 if !self.opened {
                     self.opened = true;
                     told.push(SourceEvent::Opened);
@@ -370,7 +372,7 @@ impl FileSource {
             }
             // With the directory went all that was not opened.
             Err(FileError::NoDirectory(_)) if self.gone || self.opened => {
-                self.take_listing(Vec::new(), latest, cx);
+                self.take_listing(Vec::new(), latest, asked, cx);
                 self.chain.trust_opened();
             }
             // The link that led there now leads elsewhere.
@@ -388,11 +390,11 @@ impl FileSource {
         self.go_on(cx, told);
     }
 
-    fn take_listing(&mut self, mut found: Vec<FoundFile>, latest: bool, cx: &mut Context<'_>) {
+    fn take_listing(&mut self, mut found: Vec<FoundFile>, latest: bool, asked: u32, cx: &mut Context<'_>) {
         found.retain(|file| !self.around.is_archive_of_another(file));
         // Names that are logs of their own are not listed for this one.
         let is_sure = self.around.apart.is_empty();
-        let (unseen, look_again) = self.chain.count_unseen(&found, is_sure, cx.now);
+        let (unseen, look_again) = self.chain.count_unseen(&found, is_sure, asked, cx.now);
         let (found, others) = cx.owners.without_others(self.stream, self.reader.group, found);
         others.iter().for_each(|file| self.chain.note_read_by_another(file));
         let memory = cx.memory.of(&self.reader.sinks, self.reader.group.of_paths);

@@ -83,9 +83,14 @@ impl Chain {
         }
     }
 
-    /// What a listing shows, others' files included. `is_sure`: all that lies there is shown. Returns how many files came and
-    /// went unseen, and whether another look is to tell.
-    pub fn count_unseen(&mut self, found: &[FoundFile], is_sure: bool, now: Now) -> (u32, bool) {
+    /// What had been told when the newest listing was asked for.
+    pub fn told_when_asked(&self) -> u32 {
+        self.doubts.unseen.asked
+    }
+
+    /// What a listing shows, others' files included. `is_sure`: all that lies there is shown; `asked`: what had been told when
+    /// it was asked for. Returns how many files came and went unseen, and whether another look is to tell.
+    pub fn count_unseen(&mut self, found: &[FoundFile], is_sure: bool, asked: u32, now: Now) -> (u32, bool) {
         if self.start.is_some() && self.doubts.unseen.told == 0 {
             return (0, false);
         }
@@ -106,6 +111,7 @@ impl Chain {
         let packed = new.iter().filter(|(_, compressed)| *compressed).count() as u32;
         let back = u32::from(self.has_live_name_again(found));
         let unseen = &mut self.doubts.unseen;
+        let asked = asked.min(unseen.told);
         unseen.shown = unseen.shown.saturating_add(new.len() as u32 - packed + back);
         while unseen.counted.len() + new.len() > OTHERS_MAX && unseen.counted.pop_first().is_some() {}
         unseen.counted.extend(new.iter().map(|(id, _)| *id));
@@ -113,12 +119,13 @@ impl Chain {
         // Without a birth time, a number does not tell a new file from the one that had it before.
         let is_sure = is_sure && found.iter().all(|file| file.id.birth_ns != 0);
         if !is_sure {
-            unseen.shown = unseen.shown.max(unseen.asked);
+            unseen.shown = unseen.shown.max(asked);
         }
-        let missing = unseen.asked_before.saturating_sub(unseen.shown.saturating_add(packed));
-        unseen.shown += missing;
-        unseen.asked_before = unseen.asked;
-        (missing, unseen.asked > unseen.shown.saturating_add(packed))
+        // Judged for good, be it that an archive is the file or that nobody knows.
+        let due = unseen.asked_before.saturating_sub(unseen.shown);
+        unseen.shown += due;
+        unseen.asked_before = asked;
+        (due.saturating_sub(packed), asked > unseen.shown.saturating_add(packed))
     }
 
     /// A file that was read before has the live name, and had another at the last listing.
@@ -163,7 +170,7 @@ mod tests {
 
     fn list_all(chain: &mut Chain, files: Vec<FoundFile>, now: Now) -> (u32, bool) {
         chain.on_listing_asked();
-        let result = chain.count_unseen(&files, true, now);
+        let result = chain.count_unseen(&files, true, chain.told_when_asked(), now);
         chain.on_listing(files, true, &|_| None);
         result
     }
@@ -239,8 +246,28 @@ mod tests {
         chain.note_made(2, at(200));
         let archive = FoundFile { name: "l.1.gz".to_owned(), compressed: true, ..file(1, 7) };
         let files = vec![file(0, 3), archive, file(2, 1)];
-        assert_eq!(list_all(&mut chain, files.clone(), at(200)), (0, false));
-        assert_eq!(list_all(&mut chain, files, at(200)), (0, false));
+        for seconds in [200, 200, 200, 240] {
+            assert_eq!(list_all(&mut chain, files.clone(), at(seconds)), (0, false));
+        }
+    }
+
+    /// Another listing is asked for before the answer of the one under way is judged: that one still knows nothing of what
+    /// was told since.
+    #[test]
+    fn a_listing_from_before_the_event_proves_nothing() {
+        let mut chain = followed();
+        chain.on_listing_asked();
+        let asked = chain.told_when_asked();
+        chain.note_made(2, at(200));
+        chain.on_listing_asked();
+        let files = vec![file(0, 1)];
+        assert_eq!(chain.count_unseen(&files, true, asked, at(200)), (0, false));
+        chain.on_listing(files, false, &|_| None);
+        // One is between two names.
+        let files = vec![file(0, 3), file(2, 1)];
+        assert_eq!(chain.count_unseen(&files, true, chain.told_when_asked(), at(200)), (0, true));
+        chain.on_listing(files, true, &|_| None);
+        assert_eq!(list(&mut chain, &[(0, 3), (1, 2), (2, 1)], at(200)), (0, false));
     }
 
     /// Without birth times a number may be that of another file.
