@@ -135,8 +135,12 @@ impl Seen {
 
     fn remember(&mut self, key: Key) {
         if self.last.len() >= REMEMBERED_MAX {
-            self.last.pop_front();
+            let gone = self.last.pop_front();
             self.next = self.next.saturating_sub(1);
+            // Behind a clock that was set back: what comes is soon newer than all that is remembered.
+            if gone.is_some_and(|gone| gone.time_ns == self.newest_ns) {
+                self.newest_ns = self.last.iter().map(|key| key.time_ns).max().unwrap_or(0);
+            }
         }
         self.newest_ns = self.newest_ns.max(key.time_ns);
         self.last.push_back(key);
