@@ -23,12 +23,14 @@ use super::{Message, Process};
 use crate::capture::core::Capture;
 use crate::capture::io::Event;
 use crate::model::clock::Now;
+use crate::model::docker::EngineFault;
 use crate::model::packed::Pack;
 use crate::settings::{ReadFrom, Settings};
 use crate::shell::ring;
 use crate::shell::{Rest, Shell};
 use crate::telemetry::docker_words;
 use crate::telemetry::reload_requests::Ticket;
+use crate::telemetry::status::HealthState;
 use crate::text::counted::{counted, which};
 use crate::witness::Doing;
 use crate::witness::probe::heap;
@@ -76,6 +78,8 @@ pub(super) struct Loop<'a> {
     pub files_said: FilesSaid,
     /// Since when Docker can't be asked.
     pub docker_silent_since_ms: Option<u64>,
+    /// Something was said to be wrong with Docker, and not yet that it is over.
+    pub docker_has_failed: bool,
     pub patterns: Patterns,
     pub pipelines: Pipelines,
     pub unused: Unused,
@@ -163,6 +167,7 @@ impl Process {
             said,
             files_said,
             docker_silent_since_ms: None,
+            docker_has_failed: false,
             patterns,
             pipelines,
             unused: Unused::default(),
@@ -372,7 +377,14 @@ impl Loop<'_> {
                     docker_words::trouble_text(trouble, &socket.to_string(), reads_files, running, seconds)
                 }
             };
-            self.process.status.set_health("docker", trouble.is_none(), message);
+            // At a start nothing is wrong yet, so no end of it is told.
+            let is_told = trouble.as_ref().is_some_and(|trouble| trouble.fault != EngineFault::NotYet);
+            let state = if trouble.is_none() { HealthState::Well } else { HealthState::Bad };
+            let over = self.process.status.put("docker", state, message);
+            if let Some(over) = over.filter(|_| self.docker_has_failed) {
+                tracing::info!(component = "docker", "{over}");
+            }
+            self.docker_has_failed = is_told || (self.docker_has_failed && trouble.is_some());
         }
     }
 

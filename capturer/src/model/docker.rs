@@ -33,6 +33,8 @@ pub enum EngineFault {
     Denied,
     /// No process listens there.
     Away,
+    /// It was asked, and neither an answer nor an error came so far.
+    NotYet,
     /// Something else.
     #[default]
     Other,

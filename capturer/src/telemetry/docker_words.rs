@@ -29,7 +29,7 @@ fn fault_text(fault: EngineFault, socket: &str) -> Option<(String, &'static str)
                         container_monitor.enabled: false on a host without Docker";
             Some((format!("no process listens at {socket}"), cure))
         }
-        EngineFault::Other => None,
+        EngineFault::NotYet | EngineFault::Other => None,
     }
 }
 

@@ -24,7 +24,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::capture::context::{Context, Timer};
 use crate::capture::io::{Action, ConnId, RequestId};
-use crate::model::docker::{EngineTrouble, Inspect};
+use crate::model::docker::{EngineFault, EngineTrouble, Inspect};
 use crate::settings::Select;
 use crate::telemetry::status::DockerRow;
 use crate::text::counted::counted;
@@ -276,7 +276,7 @@ impl Discovery {
             return Some(if asked {
                 self.last_error.clone()
             } else {
-                EngineTrouble::other("Docker has not answered yet")
+                EngineTrouble { fault: EngineFault::NotYet, text: "Docker has not answered yet".to_owned() }
             });
         }
         if !self.list_error.is_empty() {
