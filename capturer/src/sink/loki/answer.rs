@@ -212,6 +212,7 @@ fn says_yes(words: &str) -> bool {
     let Ok(value) = serde_json::from_str::<Value>(words) else { return false };
     let is_empty = |value: &Value| match value {
         Value::Null | Value::Bool(false) => true,
+        Value::Number(number) => number.as_f64() == Some(0.0),
         Value::String(text) => text.is_empty(),
         Value::Array(items) => items.is_empty(),
         Value::Object(members) => members.is_empty(),
@@ -289,6 +290,7 @@ mod tests {
             (200, r#"{"status":"success","data":null}"#, "accepted"),
             (200, "{}", "accepted"),
             (200, r#"{"code":200,"error":null}"#, "accepted"),
+            (200, r#"{"took":3,"errors":0}"#, "accepted"),
             (200, r#"{"status":"error","error":"no upstream"}"#, "hold unexpected"),
             (200, r#"{"status":"fail"}"#, "hold unexpected"),
             (200, r#"{"error":"no upstream"}"#, "hold unexpected"),

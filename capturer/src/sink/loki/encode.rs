@@ -474,9 +474,13 @@ fn added_by(extra: &Extra, config: &Loki) -> Vec<LabelPairAdapter> {
                 || config.structured_metadata.contains_key(name)
                 || added.iter().any(|pair| pair.name == name)
         };
-        let numbered = (2..).map(|number| format!("{name}_{number}"));
-        let free = std::iter::once(name.clone()).chain(numbered).find(|name| !is_taken(name));
-        added.extend(free.map(|name| LabelPairAdapter { name, value: value.to_owned() }));
+        let name = if is_taken(&name) {
+            let mut numbered = (2..).map(|number| format!("{name}_{number}"));
+            numbered.find(|name| !is_taken(name)).unwrap_or(name)
+        } else {
+            name
+        };
+        added.push(LabelPairAdapter { name, value: value.to_owned() });
     }
     let mut mark = |name: &str, value: String| added.push(LabelPairAdapter { name: name.to_owned(), value });
     if extra.repeated > 0 {
