@@ -60,6 +60,7 @@ fn keys_with_secrets() {
         ("curl -u bob:hunter2 http://h/", "curl -u bob:[redacted] http://h/"),
         ("curl -s --user 'bob:a:b' h", "curl -s --user 'bob:[redacted]' h"),
         ("curl -ubob:x --username a:b", "curl -ubob:[redacted] --username a:b"),
+        ("mysql started -port 3306 -pid=7", "mysql started -port 3306 -pid=7"),
         ("docker -u 1000:1000 x", "docker -u 1000:1000 x"),
         ("curl -u bob http://h:80/", "curl -u bob http://h:80/"),
         (

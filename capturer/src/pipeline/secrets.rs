@@ -162,7 +162,12 @@ fn password_of_program(text: &[u8], sign: usize, programs: &mut Programs) -> Opt
         // `docker run --name mysql -p3306:3306` is about ports.
         let value = &text[range.clone()];
         let is_port = value.contains(&b':') && value.iter().all(|byte| b"0123456789.:".contains(byte));
-        return (!is_port).then_some(range);
+        // Options of other programs, and long ones with one dash.
+        const OTHERS: [&[u8]; 7] = [b"ort", b"id", b"ath", b"ool", b"rotocol", b"lugin", b"rint"];
+        let is_other = OTHERS.iter().any(|name| {
+            value.strip_prefix(*name).is_some_and(|rest| rest.is_empty() || rest.starts_with(b"="))
+        });
+        return (!is_port && !is_other).then_some(range);
     }
     let names = [&b"--user"[..], b"--proxy-user", b"-u", b"-U"];
     let name = names.into_iter().find(|name| option.starts_with(name))?;
