@@ -185,7 +185,10 @@ fn check_ways(tier: Tier, probe: &Probe) {
 fn counts_are_exact() {
     const PAIRS: u64 = 500;
     on_each_tier(|tier, probe| {
+        // Reading is opening too: /proc/self and what is in it, which is more with more descriptors. Those are closed again.
+        let first = probe.read().unwrap().counts.unwrap();
         let before = probe.read().unwrap();
+        let reading = before.counts.unwrap().opened - first.opened;
         for _ in 0..PAIRS {
             drop(File::open("/dev/null").unwrap());
         }
@@ -193,10 +196,12 @@ fn counts_are_exact() {
         let after = probe.read().unwrap();
         let repairs = before.repairs;
         let (before, counts) = (before.counts.unwrap(), after.counts.unwrap());
-        // Reading is opening too: /proc/self and what is in it. Those are closed again.
         let (opened, closed) = (counts.opened - before.opened, counts.closed - before.closed);
         assert_eq!(opened, closed + 1, "{tier}");
-        assert!((PAIRS + 1..PAIRS + 50).contains(&opened), "{tier}: {opened}");
+        assert!(
+            (PAIRS + 1..=PAIRS + 1 + reading + 10).contains(&opened),
+            "{tier}: {opened}, {reading} by a look"
+        );
         assert_eq!(counts.opened - counts.closed, after.live.len() as u64, "{tier}");
         assert_eq!(
             (after.drift, after.repairs - repairs, counts.missed - before.missed),
@@ -229,13 +234,18 @@ fn a_file_closed_with_its_read_in_flight_is_named_until_it_goes() {
         let owners = probe.owners().unwrap();
         let mut number = 0;
         let mut unreleased = Vec::new();
+        // Mappings of other probes last as long as those.
+        let ours = |probe: &mut Probe| {
+            let files = probe.read().unwrap().unreleased;
+            files.into_iter().filter(|file| file.owner == OWNER).collect::<Vec<_>>()
+        };
         // The claim is made between opening and closing, as the agent does.
         bench
             .close_while_in_use(
                 |fd| owners.claim(fd, OWNER).unwrap(),
                 |fd| {
                     number = fd;
-                    unreleased = probe.read().unwrap().unreleased;
+                    unreleased = ours(probe);
                 },
             )
             .unwrap();
@@ -245,7 +255,7 @@ fn a_file_closed_with_its_read_in_flight_is_named_until_it_goes() {
         }
         assert_eq!(unreleased.len(), 1, "{tier}: {unreleased:?}");
         assert_eq!((unreleased[0].last_fd, unreleased[0].owner), (number, OWNER), "{tier}");
-        wait_until("the file to go", PATIENCE, || probe.read().unwrap().unreleased.is_empty()).unwrap();
+        wait_until("the file to go", PATIENCE, || ours(probe).is_empty()).unwrap();
     });
 }
 

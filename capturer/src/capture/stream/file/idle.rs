@@ -70,7 +70,9 @@ impl FileSource {
         for (at, link) in self.chain.links.iter_mut().enumerate().filter(|_| waits) {
             let is_busy = at == 0 && (self.reading.is_some() || link.unread);
             let Handle::Open(file) = link.handle else { continue };
-            if is_busy || !may_give_back(link) {
+            // One that waits to be read is opened as well later, whatever it is.
+            let may_go = if at > 0 { can_be_found(link) } else { may_give_back(link) };
+            if is_busy || !may_go {
                 continue;
             }
             cx.act(Action::CloseFile { file });
@@ -96,10 +98,14 @@ impl FileSource {
 
 /// While descriptors are short it may be closed before it is read, for it is known again.
 fn may_give_back(link: &Link) -> bool {
-    let is_named = link.found.rank < FoundFile::RANK_STRANGE && !is_unwatched(link);
-    let is_plain = link.lane.is_none() && !link.found.compressed && link.found.id.birth_ns != 0;
     let is_known = !link.doubted && !link.candidate && !link.late && !link.is_copy();
-    is_named && is_plain && is_known && !link.room
+    can_be_found(link) && is_known && !link.found.compressed && !link.room
+}
+
+/// It has a name by which it is opened again, and is then told from another file.
+fn can_be_found(link: &Link) -> bool {
+    let is_named = link.found.rank < FoundFile::RANK_STRANGE && !is_unwatched(link);
+    is_named && link.lane.is_none() && link.found.id.birth_ns != 0
 }
 
 fn may_close(link: &Link) -> bool {
