@@ -444,7 +444,7 @@ fn json_tenants_and_commands() -> Result<()> {
         Ok((output.status.code(), String::from_utf8(text)?))
     };
     let (code, text) = run(&["check", "--online"])?;
-    assert!(code == Some(0) && text.matches("  ok ").count() == 4, "{code:?} {text}");
+    assert!(code == Some(0) && text.matches("  ok ").count() == 5, "{code:?} {text}");
     let (code, text) = run(&["dead-letters", "replay"])?;
     assert!(code == Some(0) && text.contains("0 delivered, 1 refused again, 0 kept"), "{code:?} {text}");
     loki.set(Mood::Unavailable);
