@@ -20,7 +20,7 @@ pub use home::Home;
 pub use records::Record;
 
 /// How the log tells of a leak.
-pub const LEAK_TOLD: &str = "a leak:";
+pub const LEAK_TOLD: &str = "ERROR a leak:";
 /// How long a dropped agent gets to end after SIGKILL. One that hangs in the kernel does not end even then.
 const KILLED_PATIENCE: Duration = Duration::from_secs(30);
 
