@@ -5,8 +5,8 @@
 //! Any other may be refused by the kernel, and the test then prints the reason; a tier that attaches must see. A test for
 //! which no tier attached was skipped, and says so.
 //!
-//! Tests take turns, as each counts every descriptor of the process. To attach takes some 20 s in an emulated machine, so those
-//! that need a tier at work and change nothing of it share one.
+//! Tests take turns, as each counts every descriptor of the process. Attaching is most of what a test takes in an emulated machine,
+//! so those that need a tier at work and change nothing of it share one.
 
 mod probe_limits;
 
