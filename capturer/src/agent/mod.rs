@@ -43,6 +43,7 @@ use crate::telemetry::metrics::{Metrics, ReloadResult};
 use crate::telemetry::reload_requests::{ReloadOutcome, Ticket};
 use crate::telemetry::status::Status;
 use crate::witness::Witness;
+use crate::witness::probe::rights;
 use crate::witness::{probe, profile};
 
 pub use crate::witness::probe::heap::keep_little as keep_little_memory;
@@ -133,7 +134,7 @@ impl Agent {
         metrics.config_last_reload_successful.set(1);
         metrics.config_last_reload_success_timestamp_seconds.set(turn::unix_s());
         let status = Arc::<Status>::default();
-        // First of all: its self-test counts every descriptor of the process.
+        // With all rights, which its thread keeps until the programs are in the kernel.
         let mut options = probe::Options::default();
         if !settings.resource_monitoring.enabled {
             options.tiers.clear();
@@ -142,7 +143,8 @@ impl Agent {
         let claims = witness.claims();
         let (sender, inbox) = unbounded_channel();
         let early = admin::server::Early::bind(&settings.admin);
-        privilege::drop_unneeded(&settings, || witness.can_be_read())?;
+        let reads_witness = || !settings.resource_monitoring.enabled || rights::may_read_maps();
+        privilege::drop_unneeded(&settings, reads_witness)?;
 
         run::make_data_dir(&settings)?;
         let data_dir = Arc::new(DataDir::acquire(&settings.data_dir, &claims)?);
@@ -204,7 +206,7 @@ impl Agent {
         Arc::clone(&self.process.metrics)
     }
 
-    /// How the kernel is asked about our descriptors.
+    /// How the kernel is asked about our descriptors. Waits until that is decided, some tenths of a second after the start.
     pub fn witness_tier(&self) -> probe::Tier {
         self.process.witness.tier()
     }

@@ -28,9 +28,12 @@ struct Book {
 }
 
 impl Claims {
-    /// From here on claims are told to the kernel too.
-    pub fn tell(&self, kernel: Box<dyn NoteOwner>) {
-        self.book().kernel = Some(kernel);
+    /// From here on claims are told to the kernel too, first those that there are. Whatever is claimed is open: a claim ends
+    /// before its descriptor, and waits while we tell.
+    pub fn tell(&self, mut kernel: Box<dyn NoteOwner>) {
+        let mut book = self.book();
+        book.ledger.kernel_counts().into_iter().for_each(|(fd, owner)| kernel.note(fd, owner));
+        book.kernel = Some(kernel);
     }
 
     /// Holds what was just opened, for `owner`.
@@ -131,6 +134,7 @@ impl<T: AsFd> AsFd for Claimed<T> {
 mod tests {
     use std::fs::File;
 
+    use super::super::{KernelFd, View};
     use super::*;
 
     /// The other order would release what another thread has claimed under the same number meanwhile.
@@ -159,5 +163,41 @@ mod tests {
         let file = held.unclaimed();
         assert_eq!(claims.with(|ledger| ledger.held_by(&Owner::Discovery)), 0);
         drop(file);
+    }
+
+    /// The programs come into the kernel while the agent is at work: what is open then is theirs to count, and what was closed
+    /// before must not be missing in the sums.
+    #[test]
+    fn the_kernel_is_told_what_was_claimed_before_it_counted() {
+        struct Noted(Arc<Mutex<Vec<(i32, u64)>>>);
+        impl NoteOwner for Noted {
+            fn note(&mut self, fd: i32, owner: u64) {
+                self.0.lock().unwrap().push((fd, owner));
+            }
+        }
+        let claims = Claims::default();
+        let open = || File::open("/dev/null").unwrap();
+        drop(claims.hold(open(), Owner::Discovery));
+        let held = claims.hold(open(), Owner::Admin);
+        let told = Arc::new(Mutex::new(Vec::new()));
+        claims.tell(Box::new(Noted(Arc::clone(&told))));
+        let number_of = |owner| claims.with(|ledger| ledger.number_of(owner));
+        let (admin, discovery) = (number_of(Owner::Admin), number_of(Owner::Discovery));
+        let fd = held.as_fd().as_raw_fd();
+        assert_eq!(*told.lock().unwrap(), [(fd, admin)]);
+        let later = claims.hold(open(), Owner::Discovery);
+        assert_eq!(told.lock().unwrap()[1..], [(later.as_fd().as_raw_fd(), discovery)]);
+        drop(later);
+
+        let open =
+            [OpenFd { fd, kernel: Some(KernelFd { opened_ns: 1, owner: admin }), ..OpenFd::default() }];
+        let closed_by = [(discovery, 1)].into();
+        let totals = claims.with(|ledger| {
+            let newest_claim = ledger.newest_claim();
+            let view = View { open: &open, closed_by: Some(&closed_by), newest_claim };
+            let totals = ledger.totals_of(view).into_iter();
+            totals.map(|(owner, totals)| (owner.clone(), (totals.opened, totals.closed))).collect::<Vec<_>>()
+        });
+        assert_eq!(totals, [(Owner::Discovery, (2, 2)), (Owner::Admin, (1, 0))]);
     }
 }

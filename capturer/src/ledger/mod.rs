@@ -15,7 +15,8 @@
 //!
 //! What an owner opened and closed is counted twice. Claims and their ends are counted here, which is only what the
 //! program believes. Where programs in the kernel count ([`View::closed_by`]), the report shows their numbers: an owner's
-//! closings as the kernel saw them, and as openings those plus what the kernel still has open under that owner.
+//! closings as the kernel saw them, and as openings those plus what the kernel still has open under that owner. What was
+//! closed before the programs were attached is counted as the claims have it.
 //!
 //! A number that is claimed while still claimed was closed without a release, and one whose socket, pipe or anonymous
 //! inode changed under a claim was closed and given to somebody else. Both are counted at once, since no race makes them: a
@@ -64,6 +65,8 @@ struct Row {
     claimed: Totals,
     /// As the last look showed it: the kernel's numbers where it counts, else the claims'.
     seen: Totals,
+    /// What its claims had closed when the kernel began to count.
+    closed_before: u64,
 }
 
 #[derive(Debug)]
@@ -233,6 +236,14 @@ impl Ledger {
         }
     }
 
+    /// From here on the kernel counts what is closed. Answers what is claimed now: number of the descriptor, and of its owner.
+    pub fn kernel_counts(&mut self) -> Vec<(i32, u64)> {
+        for row in self.rows.values_mut() {
+            row.closed_before = row.claimed.closed;
+        }
+        self.claims.iter().map(|(fd, claim)| (*fd, claim.number)).collect()
+    }
+
     /// An owner's number, by which the kernel knows it.
     pub fn number_of(&mut self, owner: Owner) -> u64 {
         if let Some(number) = self.numbers.get(&owner) {
@@ -240,7 +251,7 @@ impl Ledger {
         }
         self.last_number += 1;
         self.numbers.insert(owner.clone(), self.last_number);
-        let row = Row { owner, claimed: Totals::default(), seen: Totals::default() };
+        let row = Row { owner, claimed: Totals::default(), seen: Totals::default(), closed_before: 0 };
         self.rows.insert(self.last_number, row);
         self.last_number
     }
@@ -396,7 +407,7 @@ impl Ledger {
             let Some(closed_by) = view.closed_by else { return row.claimed };
             let of = |map: &BTreeMap<u64, u64>| map.get(number).copied().unwrap_or(0);
             // Neither goes back; the live set and the counts are not read at the same moment.
-            let closed = row.seen.closed.max(of(closed_by));
+            let closed = row.seen.closed.max(row.closed_before + of(closed_by));
             Totals { opened: row.seen.opened.max(closed + of(&live)), closed }
         };
         self.rows.iter().map(|entry| (&entry.1.owner, totals(entry))).collect()

@@ -1,10 +1,11 @@
 //! Gives back, once started, every right that was only needed for starting: a flaw in a parser must not be worth root.
 //!
 //! ```text
-//! start with all rights ─▶ witness attached ─▶ which rights will be missed? (tried, not guessed) ─▶ the others go
+//! start with all rights ─▶ which rights will be missed? (tried, not guessed) ─▶ the others go
+//!          └─▶ thread that attaches the witness: all rights, until it has done so and ends
 //! ```
-//! Capabilities belong to threads. So they go while the loop's thread is the only one with any: threads made later are
-//! born without, and the log's thread, which is older, gives up its own ([`renounce`]).
+//! Capabilities belong to threads. So they go before other threads are made, which are then born without. Two are older: the
+//! log's thread gives up its own ([`renounce`]), and the one that attaches the witness ends.
 //!
 //! What stays, each only where its want was seen:
 //! - CAP_DAC_READ_SEARCH opens log files, for as long as the agent runs.
@@ -38,8 +39,8 @@ pub const NAMES: [(CapabilitySet, &str); 9] = [
     (CapabilitySet::BPF, "CAP_BPF"),
 ];
 
-/// Drops what will not be needed any more, and says what stays. To be called on the thread of the loop when the witness
-/// is attached and before other threads are made. `reads_witness` tries whether the witness can be read.
+/// Drops what will not be needed any more, and says what stays. To be called on the thread of the loop before other threads
+/// are made, but for the one that attaches the witness. `reads_witness` tries whether the witness can be read.
 ///
 /// # Errors
 /// When the kernel refuses to take a right away, which it has no reason to.

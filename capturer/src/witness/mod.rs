@@ -8,6 +8,10 @@
 //! It runs on the loop's thread, once per check interval; a look takes a millisecond. `/api/v1/fds` looks by itself on
 //! the admin server's thread, so that it tells the truth of a loop that is stuck.
 //!
+//! To bring programs into the kernel takes a third of a second, most of it in its verifier. A thread of its own does that
+//! while the agent begins to read. Until then nothing is judged; what was claimed before is told to the programs afterwards,
+//! and what was open and unclaimed when the run began still belongs to the runtime.
+//!
 //! Not here: what is a leak (ledger/leaks.rs) and how the kernel is asked (probe/).
 
 mod dockerd;
@@ -17,7 +21,8 @@ pub(crate) mod profile;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::os::fd::RawFd;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use crate::ledger::Resource;
 use crate::ledger::claims::{Claims, NoteOwner};
@@ -42,6 +47,8 @@ const GRACE_MS: u64 = 1_000;
 /// Name of the component that speaks for leaks, and of that for the way of looking.
 const LEAK_DETECTOR: &str = "leak_detector";
 const PROBE: &str = "probe";
+/// The kernel's verifier takes well under a second, on slow machines some seconds. What takes longer is said.
+const ATTACHING_PATIENCE: Duration = Duration::from_secs(60);
 
 /// See the module's head.
 pub struct Witness {
@@ -66,7 +73,20 @@ pub struct Witness {
 struct Shared {
     claims: Claims,
     probe: Mutex<Probe>,
+    attaching: Mutex<Attaching>,
+    attached: Condvar,
     last: Mutex<Last>,
+    metrics: Arc<Metrics>,
+    status: Arc<Status>,
+}
+
+/// How far the start has come.
+#[derive(Debug)]
+enum Attaching {
+    /// Since when, and what was open when the first run began, if it has.
+    UnderWay { since: Instant, open_at_begin: Option<Vec<OpenFd>> },
+    /// The tier is decided.
+    Done,
 }
 
 /// What the last check found.
@@ -86,32 +106,36 @@ impl NoteOwner for Owners {
 }
 
 impl Witness {
-    /// Starts on the best tier that the kernel allows; never fails. To be called before other threads open descriptors
-    /// in numbers.
+    /// Starts on the best tier that the kernel allows; never fails. A thread of its own attaches it, with the rights that the
+    /// caller has now.
     pub fn start(
         options: &Options,
         settings: &Settings,
         metrics: Arc<Metrics>,
         status: Arc<Status>,
     ) -> Witness {
-        let probe = Probe::start(options);
-        let claims = Claims::default();
-        if let Some(owners) = probe.owners() {
-            claims.tell(Box::new(owners));
-        }
-        for fd in probe.own_fds() {
-            claims.claim_number(*fd, Owner::Probe);
-        }
-        let reasons: Vec<String> =
-            probe.refused().iter().map(|(tier, why)| format!("{tier} is not used: {why}")).collect();
-        tracing::info!(tier = %probe.tier(), programs = probe.programs(), "open descriptors are watched");
-        reasons.iter().for_each(|reason| tracing::debug!("{reason}"));
-        metrics.probe_tier.with_label_values(&[&probe.tier().to_string()]).set(1);
         let monitoring = &settings.resource_monitoring;
         let docker = &settings.container_monitor;
         let dockerd = (monitoring.watch_dockerd && docker.enabled).then(|| Dockerd::new(&docker.socket_path));
-        let shared = Arc::new(Shared { claims, probe: Mutex::new(probe), last: Mutex::default() });
-        let witness = Witness {
+        let shared = Arc::new(Shared {
+            claims: Claims::default(),
+            probe: Mutex::new(Probe::procfs()),
+            attaching: Mutex::new(Attaching::UnderWay { since: Instant::now(), open_at_begin: None }),
+            attached: Condvar::new(),
+            last: Mutex::default(),
+            metrics: Arc::clone(&metrics),
+            status: Arc::clone(&status),
+        });
+        status.set_state(PROBE, HealthState::Well, "the agent's open files will be watched in a moment");
+        let table = Arc::clone(&shared);
+        status.on_fds(Box::new(move || table.fd_table()));
+        let (attaching, tried) = (Arc::clone(&shared), options.clone());
+        let thread = std::thread::Builder::new().name("witness".to_owned());
+        if let Err(error) = thread.spawn(move || attaching.attach(&tried)) {
+            tracing::debug!("the witness gets no thread of its own: {error}");
+            shared.attach(options);
+        }
+        Witness {
             shared,
             detector: Detector::default(),
             dockerd,
@@ -123,11 +147,7 @@ impl Witness {
             counted: BTreeMap::new(),
             names: BTreeMap::new(),
             targets: BTreeMap::new(),
-        };
-        witness.tell_tier(None);
-        let table = Arc::clone(&witness.shared);
-        witness.status.on_fds(Box::new(move || table.fd_table()));
-        witness
+        }
     }
 
     /// A new run has other settings. What was there at the first look stays what all looks are compared with.
@@ -142,38 +162,49 @@ impl Witness {
         self.shared.claims.clone()
     }
 
-    /// Whether the calling thread has the rights to ask the kernel's programs.
-    pub fn can_be_read(&self) -> bool {
-        lock(&self.shared.probe).read().is_ok()
-    }
-
-    /// Which tier is at work.
+    /// Which tier is at work. Waits until that is decided.
     pub fn tier(&self) -> Tier {
+        let attaching = lock(&self.shared.attaching);
+        let under_way = |attaching: &mut Attaching| matches!(attaching, Attaching::UnderWay { .. });
+        drop(self.shared.attached.wait_while(attaching, under_way));
         lock(&self.shared.probe).tier()
     }
 
     /// Everything is built and a run begins: what nobody has claimed so far belongs to the runtime.
     pub fn begin(&mut self) {
-        let reading = lock(&self.shared.probe).read();
-        match reading {
-            Ok(reading) => self.shared.claims.adopt(&open_fds(&reading), &Owner::Runtime),
-            Err(error) => tracing::warn!("looking at our own descriptors: {error:#}"),
+        let mut attaching = lock(&self.shared.attaching);
+        let reading = match &*attaching {
+            Attaching::UnderWay { .. } => Probe::procfs().read(),
+            Attaching::Done => lock(&self.shared.probe).read(),
+        };
+        match (reading, &mut *attaching) {
+            (Ok(reading), Attaching::UnderWay { open_at_begin, .. }) => {
+                *open_at_begin = Some(open_fds(&reading));
+            }
+            (Ok(reading), Attaching::Done) => {
+                self.shared.claims.adopt(&open_fds(&reading), &Owner::Runtime);
+            }
+            (Err(error), _) => tracing::warn!("looking at our own descriptors: {error:#}"),
         }
     }
 
     /// One look; what is wrong is said. Answers what was found.
     pub fn check(&mut self, now: Now, doing: &Doing) -> LeakReport {
+        if let Attaching::UnderWay { since, .. } = &*lock(&self.shared.attaching) {
+            self.shared.tell_attaching(since.elapsed());
+            return LeakReport::default();
+        }
         let newest_claim = self.shared.claims.with(|ledger| ledger.newest_claim());
         let reading = lock(&self.shared.probe).read();
         let reading = match reading {
             Ok(reading) => reading,
             Err(error) => {
                 tracing::warn!("looking at our own resources: {error:#}");
-                self.tell_tier(Some(format!("the last look failed: {error:#}")));
+                self.shared.tell_tier(Some(format!("the last look failed: {error:#}")));
                 return LeakReport::default();
             }
         };
-        self.tell_tier(None);
+        self.shared.tell_tier(None);
         let open = open_fds(&reading);
         let closed_by = reading.counts.is_some().then_some(&reading.closed_by);
         let settle_ms = self.settle_ms;
@@ -321,9 +352,62 @@ impl Witness {
         }
         *lock(&self.shared.last) = Last { leaks, dockerd };
     }
+}
+
+impl Shared {
+    /// Decides for a tier and puts it to work.
+    fn attach(&self, options: &Options) {
+        let probe = Probe::start(options);
+        let (tier, programs, owners) = (probe.tier(), probe.programs(), probe.owners());
+        for fd in probe.own_fds() {
+            self.claims.claim_number(*fd, Owner::Probe);
+        }
+        let refused = probe.refused().iter().map(|(tier, why)| format!("{tier} is not used: {why}"));
+        let refused: Vec<String> = refused.collect();
+        let mut attaching = lock(&self.attaching);
+        *lock(&self.probe) = probe;
+        if let Some(owners) = owners {
+            self.claims.tell(Box::new(owners));
+        }
+        if let Attaching::UnderWay { open_at_begin: Some(open), .. } = &*attaching {
+            self.adopt_what_stayed(open);
+        }
+        tracing::info!(tier = %tier, programs, "open descriptors are watched");
+        refused.iter().for_each(|reason| tracing::debug!("{reason}"));
+        self.metrics.probe_tier.with_label_values(&[&tier.to_string()]).set(1);
+        self.tell_tier(None);
+        *attaching = Attaching::Done;
+        drop(attaching);
+        self.attached.notify_all();
+    }
+
+    /// What was open when the run began and is so still. Descriptors of the attaching itself are gone by now.
+    fn adopt_what_stayed(&self, open_at_begin: &[OpenFd]) {
+        match lock(&self.probe).read() {
+            Ok(reading) => {
+                let then: BTreeMap<RawFd, &String> =
+                    open_at_begin.iter().map(|open| (open.fd, &open.target)).collect();
+                let mut open = open_fds(&reading);
+                open.retain(|open| then.get(&open.fd) == Some(&&open.target));
+                self.claims.adopt(&open, &Owner::Runtime);
+            }
+            Err(error) => tracing::warn!("looking at our own descriptors: {error:#}"),
+        }
+    }
+
+    fn tell_attaching(&self, since: Duration) {
+        if since > ATTACHING_PATIENCE {
+            let message = format!(
+                "the kernel has not taken the programs that watch open files for {} s: leaks are not looked for meanwhile; \
+                 resource_monitoring: {{enabled: false}} does without them",
+                since.as_secs()
+            );
+            self.status.set_state(PROBE, HealthState::Warning, message);
+        }
+    }
 
     fn tell_tier(&self, problem: Option<String>) {
-        let probe = lock(&self.shared.probe);
+        let probe = lock(&self.probe);
         let mut parts = vec![format!("the agent's open files are watched through {}", probe.tier())];
         parts.extend(problem.clone());
         if !probe.refused().is_empty() {
@@ -332,9 +416,7 @@ impl Witness {
         let state = if problem.is_none() { HealthState::Well } else { HealthState::Warning };
         self.status.set_state(PROBE, state, parts.join("; "));
     }
-}
 
-impl Shared {
     fn fd_table(&self) -> FdTable {
         let newest_claim = self.claims.with(|ledger| ledger.newest_claim());
         let (reading, tier) = {

@@ -17,6 +17,7 @@ mod btf;
 pub(crate) mod heap;
 mod load;
 pub(crate) mod procfs_tier;
+pub(crate) mod rights;
 pub(crate) mod sampling;
 pub(crate) mod self_test;
 mod syscalls;
@@ -188,12 +189,17 @@ pub struct Watch {
 }
 
 impl Probe {
+    /// A look at /proc, without programs in the kernel.
+    pub fn procfs() -> Probe {
+        Probe { kernel: None, refused: Vec::new(), self_test: Vec::new(), repairs: 0 }
+    }
+
     /// Starts on the best tier that attaches and passes its self-test. Never fails: `procfs` needs nothing.
     ///
-    /// Takes some tenths of a second, most of it in the kernel's verifier. To be called before other threads open descriptors
-    /// in numbers, which the self-test might take for blindness.
+    /// Takes some tenths of a second, most of it in the kernel's verifier. Other threads may open and close descriptors
+    /// meanwhile.
     pub fn start(options: &Options) -> Probe {
-        let mut probe = Probe { kernel: None, refused: Vec::new(), self_test: Vec::new(), repairs: 0 };
+        let mut probe = Probe::procfs();
         let tiers: Vec<Tier> = options.tiers.iter().copied().filter(|tier| *tier != Tier::Procfs).collect();
         if tiers.is_empty() {
             return probe;
@@ -310,8 +316,7 @@ impl Probe {
 
 fn attach(tier: Tier, types: &load::Types, options: &Options) -> Result<(Kernel, Vec<WayResult>)> {
     let mut kernel = Kernel::attach(tier, types, options)?;
-    // On a thread of its own: the kernel's workers for its ring have this thread's rights, and with it they end. Nothing
-    // else is: memory that was freed at the end of another thread's arena is not given back (see heap.rs).
+    // On a thread of its own: the kernel's workers for its ring end with it.
     let results = std::thread::scope(|scope| scope.spawn(|| self_test::run(&mut kernel)).join());
     let Ok(results) = results else { bail!("the self-test panicked") };
     let results = results.context("trying the self-test")?;
@@ -354,17 +359,24 @@ fn unreleased(kernel: &Kernel, watch: u32) -> Vec<UnreleasedFile> {
     unreleased.collect()
 }
 
-/// How many only the programs know, and how many only /proc: each only if it is so before and after the look.
+/// How many only the programs know, and how many only /proc.
 fn drift(before: &[LiveFd], look: &ProcessLook, after: &[LiveFd]) -> (i64, i64) {
+    let (only_programs, only_proc) = differing(before, look, after);
+    (only_programs.len() as i64, only_proc.len() as i64)
+}
+
+/// Descriptors that only the programs know, and those that only /proc knows: each only if it is so before and after the look.
+fn differing(before: &[LiveFd], look: &ProcessLook, after: &[LiveFd]) -> (Vec<i32>, Vec<i32>) {
     let open: BTreeMap<i32, &str> = look.fds.iter().map(|(fd, target)| (*fd, target.as_str())).collect();
     let stays = |fd: &LiveFd| {
         let same = |other: &LiveFd| (other.file, other.opened_ns) == (fd.file, fd.opened_ns);
         before.binary_search_by_key(&fd.fd, |other| other.fd).is_ok_and(|at| same(&before[at]))
     };
     let knows = |list: &[LiveFd], fd: i32| list.binary_search_by_key(&fd, |other| other.fd).is_ok();
-    let only_programs = after.iter().filter(|fd| stays(fd) && !open.contains_key(&fd.fd)).count();
-    let only_proc = open.keys().filter(|fd| !knows(before, **fd) && !knows(after, **fd)).count();
-    (only_programs as i64, only_proc as i64)
+    let only_programs =
+        after.iter().filter(|fd| stays(fd) && !open.contains_key(&fd.fd)).map(|fd| fd.fd).collect();
+    let only_proc = open.into_keys().filter(|fd| !knows(before, *fd) && !knows(after, *fd)).collect();
+    (only_programs, only_proc)
 }
 
 #[cfg(test)]

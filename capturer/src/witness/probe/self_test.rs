@@ -41,6 +41,8 @@ pub enum WayOutcome {
 
 /// A file is let go when its last user has run; a worker of io_uring may need a moment for that.
 const RELEASE_DEADLINE: Duration = Duration::from_millis(500);
+/// A number that another thread opens and closes all the time may differ in some looks, not in that many.
+const LOOKS_MAX: usize = 10;
 
 /// Goes every way. Fails only if it can't be tried at all.
 pub(super) fn run(kernel: &mut Kernel) -> Result<Vec<WayResult>> {
@@ -137,22 +139,25 @@ fn gone(kernel: &Kernel, (number, slot): (u32, Slot)) -> std::result::Result<(),
     Ok(())
 }
 
-/// Another thread may open or close something while we look: what counts is what stays so.
+/// Other threads open and close descriptors while we look: what counts is what every look finds.
 fn equal(kernel: &Kernel) -> Result<WayOutcome> {
-    let mut wrong = BTreeSet::new();
-    for attempt in 0..3 {
-        let known: BTreeSet<i32> = kernel.slots(0).into_iter().map(|(fd, _)| fd as i32).collect();
-        let open: BTreeSet<i32> = procfs_tier::look()?.fds.into_iter().map(|(fd, _)| fd).collect();
-        let differing = known.symmetric_difference(&open).copied();
-        wrong = if attempt == 0 {
-            differing.collect()
-        } else {
-            differing.filter(|fd| wrong.contains(fd)).collect()
+    let mut wrong: Option<BTreeSet<i32>> = None;
+    for _ in 0..LOOKS_MAX {
+        let before = super::live(kernel, 0);
+        let look = procfs_tier::look()?;
+        let (only_programs, only_proc) = super::differing(&before, &look, &super::live(kernel, 0));
+        let differing = only_programs.into_iter().chain(only_proc);
+        let now: BTreeSet<i32> = match &wrong {
+            None => differing.collect(),
+            Some(wrong) => differing.filter(|fd| wrong.contains(fd)).collect(),
         };
+        if now.is_empty() {
+            return Ok(WayOutcome::Seen);
+        }
+        wrong = Some(now);
+        std::thread::sleep(Duration::from_millis(1));
     }
-    if wrong.is_empty() {
-        return Ok(WayOutcome::Seen);
-    }
+    let wrong = wrong.unwrap_or_default();
     Ok(WayOutcome::Blind(format!("descriptors {wrong:?} are in one and not in the other")))
 }
 
