@@ -2,7 +2,9 @@
 //! opening, reading to the end and beyond, rotations between one and the other, and what inotify tells in which order.
 
 use capturer::testing::limits::HEAD_BYTES;
-use capturer::testing::{Action, Event, FileError, FileNo, FoundFile, OpenedFile, StreamId, TailPrint, ring};
+use capturer::testing::{
+    Action, Event, FileError, FileId, FileNo, FoundFile, OpenedFile, StreamId, TailPrint, ring,
+};
 use capturer_tests::bench::{Bench, DiskDeed, LIVE_NAME, RealBench};
 use capturer_tests::rand::Rand;
 use capturer_tests::world::bench::SimBench;
@@ -41,6 +43,7 @@ macro_rules! on_both {
 
 on_both! {
     a_chain_is_listed_whole(short_reads 0);
+    a_live_file_that_is_the_same_is_all_that_is_looked_at(short_reads 0);
     a_directory_that_is_not_there_is_told(short_reads 0);
     a_file_is_read_to_its_end_and_beyond(short_reads 500);
     an_archive_is_read_like_a_file(short_reads 500);
@@ -78,6 +81,10 @@ fn order_scan(bench: &mut impl Bench) {
 }
 
 fn order_scan_of(bench: &mut impl Bench, directory: String) {
+    order_scan_unless(bench, directory, None);
+}
+
+fn order_scan_unless(bench: &mut impl Bench, directory: String, still: Option<FileId>) {
     let (stream, live_name) = (STREAM, LIVE_NAME.to_owned());
     let (wanted, apart) = Default::default();
     bench.order(Action::Scan {
@@ -87,6 +94,7 @@ fn order_scan_of(bench: &mut impl Bench, directory: String) {
         wanted,
         apart,
         olddirs: Vec::new(),
+        still,
     });
 }
 
@@ -199,6 +207,33 @@ async fn a_chain_is_listed_whole(bench: &mut impl Bench) {
         assert_eq!((before.id, before.rank + 1, &before.head), (after.id, after.rank, &after.head));
     }
     assert!(found.iter().all(|file| file.id != again[0].id), "the new file is another");
+}
+
+/// What follows a container by the API asks so ten times a second.
+async fn a_live_file_that_is_the_same_is_all_that_is_looked_at(bench: &mut impl Bench) {
+    let content = text(0..100);
+    bench.disk(DiskDeed::Append(0, content.clone()));
+    bench.disk(DiskDeed::Rotate);
+    bench.disk(DiskDeed::Append(0, content.clone()));
+    let live = scan(bench).await.remove(0);
+    let more = text(100..200);
+    bench.disk(DiskDeed::Append(0, more.clone()));
+    let directory = bench.directory();
+    order_scan_unless(bench, directory.clone(), Some(live.id));
+    match answer(bench).await {
+        Event::StillLive { stream: STREAM, found } => {
+            assert_eq!((found.id, found.rank, &found.name), (live.id, 0, &live.name));
+            assert_eq!(found.len, (content.len() + more.len()) as u64);
+            let whole = [content, more].concat();
+            assert_eq!(found.head, whole[..whole.len().min(HEAD_BYTES)]);
+        }
+        other => panic!("a look at the live file brought {other:?}"),
+    }
+    bench.disk(DiskDeed::Rotate);
+    order_scan_unless(bench, directory, Some(live.id));
+    let found = scanned(bench).await;
+    assert_eq!(found.len(), 3, "{found:?}");
+    assert!(found[0].id != live.id && found[1].id == live.id, "{found:?}");
 }
 
 async fn a_directory_that_is_not_there_is_told(bench: &mut impl Bench) {

@@ -141,6 +141,13 @@ pub enum Event {
         /// The newest archive of the log that can't be read: if anything was lost, it may be there.
         archive: Option<String>,
     },
+    /// The live file is still the one that was asked about ([`Action::Scan`]); nothing else was looked at.
+    StillLive {
+        /// The stream that this concerns.
+        stream: StreamId,
+        /// As it is now.
+        found: FoundFile,
+    },
     /// A file was opened, or not.
     FileOpened {
         /// The stream that this concerns.
@@ -396,7 +403,7 @@ pub enum Action {
         /// Number of the connection.
         conn: ConnId,
     },
-    /// Watch the directory, list the stream's files, answer [`Event::Scanned`].
+    /// Watch the directory, list the stream's files, answer [`Event::Scanned`] or [`Event::StillLive`].
     Scan {
         /// The stream that this concerns.
         stream: StreamId,
@@ -410,6 +417,8 @@ pub enum Action {
         apart: Vec<String>,
         /// Directories beneath it with rotated files of the log (logrotate's `olddir`), as paths from it.
         olddirs: Vec<String>,
+        /// If this file, whose birth time is known, still has the live name, it is all that need be looked at.
+        still: Option<FileId>,
     },
     /// The directory need not be watched for this stream any more.
     Unwatch {

@@ -175,10 +175,11 @@ impl Shell {
             Action::OpenConn { conn, stream, path } => self.open(conn, stream, path),
             Action::ReadConn { conn, buffer } => self.read(conn, buffer),
             Action::CloseConn { conn } => self.close(conn),
-            Action::Scan { stream, directory, live_name, wanted, apart, olddirs } => {
+            Action::Scan { stream, directory, live_name, wanted, apart, olddirs, still } => {
                 self.watches.expect(stream, &live_name);
                 self.watches.begin_listing();
-                let scan = files::Request::Scan { stream, directory, live_name, wanted, apart, olddirs };
+                let scan =
+                    files::Request::Scan { stream, directory, live_name, wanted, apart, olddirs, still };
                 self.files.ask(scan);
             }
             Action::Unwatch { stream } => self.unwatch(stream),
@@ -325,6 +326,10 @@ impl Shell {
         match answer {
             files::FilesAnswer::Scanned { stream, watch, result, archive } => {
                 self.on_scanned(stream, watch, result, archive)
+            }
+            files::FilesAnswer::StillLive { stream, found } => {
+                self.watches.end_listing();
+                vec![Event::StillLive { stream, found }]
             }
             files::FilesAnswer::PathsFound { set, lane, lanes, watches, paths } => {
                 let is_news = self.watches.set_of_patterns(set, lane, watches);

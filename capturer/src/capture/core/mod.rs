@@ -282,6 +282,9 @@ impl Capture {
                 });
                 self.bound_deleted(now, stream);
             }
+            Event::StillLive { stream, found } => {
+                self.with_api(now, stream, |api, cx, told| api.on_scanned(&Ok(vec![found]), cx, told));
+            }
             Event::FileOpened { stream, file: number, result } => {
                 if self.streams.contains_key(&stream) {
                     self.with_file(now, stream, |file, cx, told| {

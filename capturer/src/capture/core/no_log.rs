@@ -157,6 +157,9 @@ impl Capture {
             {
                 self.no_logs.scanned(now, *stream, found);
             }
+            Event::StillLive { stream, found } => {
+                self.no_logs.scanned(now, *stream, std::slice::from_ref(found));
+            }
             Event::ConnOpened { conn, result: Ok((status, _)) } => {
                 let Some(stream) = self.conns.get(conn) else { return };
                 if self.streams.get(stream).is_some_and(|stream| stream.keeps_ending()) {

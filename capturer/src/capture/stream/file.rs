@@ -316,6 +316,7 @@ impl FileSource {
             wanted: self.chain.wanted(),
             apart: self.around.apart.to_vec(),
             olddirs: self.around.olddirs.to_vec(),
+            still: None,
         });
     }
 

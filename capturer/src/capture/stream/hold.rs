@@ -175,7 +175,12 @@ impl Hold {
         self.next_look_ms = next_tick_ms(cx.now.mono_ms, PAUSE_MS);
         let LogPlace { directory, live_name } = self.place.clone();
         let (directory, wanted, apart, olddirs) = (directory.into(), Vec::new(), Vec::new(), Vec::new());
-        cx.act(Action::Scan { stream: self.stream, directory, live_name, wanted, apart, olddirs });
+        let still = match &self.files {
+            // Without a birth time its number may have come back.
+            Files::Live(Some(live)) if live.id.birth_ns != 0 => Some(live.id),
+            _ => None,
+        };
+        cx.act(Action::Scan { stream: self.stream, directory, live_name, wanted, apart, olddirs, still });
     }
 
     /// The connection brought something.

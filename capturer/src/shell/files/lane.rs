@@ -309,7 +309,12 @@ impl Worker {
     pub(super) fn carry_out(&mut self, request: Request) {
         self.progress.begin(request.describe());
         let answer = match request {
-            Request::Scan { stream, directory, live_name, wanted, apart, olddirs } => {
+            Request::Scan { stream, directory, live_name, still: Some(still), .. }
+                if let Some(found) = look::still_live(&directory, &live_name, still) =>
+            {
+                Some(FilesAnswer::StillLive { stream, found })
+            }
+            Request::Scan { stream, directory, live_name, wanted, apart, olddirs, still: _ } => {
                 // First the watch, then the list: what happens between them is seen twice, not missed.
                 let watch = self.watch(Path::new(&name_of(&directory)));
                 let (directory, live_name) = (&*directory, live_name.as_str());

@@ -30,6 +30,8 @@ pub enum Request {
         apart: Vec<String>,
         /// Directories beneath it that may have rotated files of the log, as paths from it.
         olddirs: Vec<String>,
+        /// If this is still the live file, nothing else need be looked at.
+        still: Option<FileId>,
     },
     /// Open a file of a chain.
     Open {
@@ -141,6 +143,13 @@ pub enum FilesAnswer {
         result: Result<Vec<FoundFile>, FileError>,
         /// The newest archive of the log that can't be read.
         archive: Option<String>,
+    },
+    /// The other answer to [`Request::Scan`].
+    StillLive {
+        /// The stream that asks.
+        stream: StreamId,
+        /// The live file, which is the one that was named.
+        found: FoundFile,
     },
     /// The answer to [`Request::Open`].
     Opened {

@@ -17,6 +17,7 @@ pub(in crate::world) enum Work {
         directory: String,
         live_name: String,
         wanted: Vec<FileId>,
+        still: Option<FileId>,
     },
     Open {
         stream: StreamId,
@@ -95,8 +96,11 @@ impl World {
         let Some(Happening::Files { work, .. }) = happening else { return };
         let lane = directory.filter(|directory| self.lane_of(directory).is_some());
         let event = match work {
-            Work::Scan { stream, directory, live_name, wanted } => {
-                self.scan(stream, &directory, &live_name, &wanted)
+            Work::Scan { stream, directory, live_name, wanted, still } => {
+                match self.still_live(&directory, &live_name, still) {
+                    Some(found) => Event::StillLive { stream, found },
+                    None => self.scan(stream, &directory, &live_name, &wanted),
+                }
             }
             Work::Open { stream, file, directory, found, expected } => {
                 let result = self.open(file, &directory, &found, &expected);
@@ -149,6 +153,13 @@ impl World {
             run.files_us.1
         };
         self.at(at, Happening::Deliver { run: number, event: Box::new(event) });
+    }
+
+    fn still_live(&self, directory: &str, live_name: &str, id: Option<FileId>) -> Option<FoundFile> {
+        if self.engine.denied.contains(directory) {
+            return None;
+        }
+        self.disk.found(&format!("{directory}/{live_name}"), 0, false).filter(|found| Some(found.id) == id)
     }
 
     fn scan(&mut self, stream: StreamId, directory: &str, live_name: &str, wanted: &[FileId]) -> Event {
