@@ -1,5 +1,4 @@
-//! What is wrong with files, a sentence each: health has all of them, the log one line when each begins and one when it
-//! ends.
+//! Faults of files, in words. Health shows all of them; the log has one line when each begins and one when it ends.
 
 use std::collections::BTreeMap;
 
@@ -7,47 +6,47 @@ use crate::telemetry::status::HealthState;
 use crate::text::counted::{counted, which};
 use crate::text::over::over;
 
-/// Faults of one kind that a sentence names.
+/// A sentence names this many faults of a kind and counts the rest.
 const NAMED_MAX: usize = 5;
-/// Faults of which the log tells when they begin and end.
+/// The log reports the beginning and the end of this many faults; more are only counted.
 const TOLD_MAX: usize = 1_000;
-/// Faults of one kind that begin or end at the same look and have a line each. More have one line together.
+/// Up to this many faults of a kind that begin or end at once have a line each; more share one line.
 const LINES_MAX: usize = 3;
 const CURE_UNREADABLE: &str =
     "give the agent the right to read them (CAP_DAC_READ_SEARCH, a group), or leave them out (exclude)";
 const CURE_NOT_A_FILE: &str = "put a regular file there, or remove it from file_monitor";
 
-/// What may be wrong.
+/// What can be wrong with a file, directory or pattern.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Kind {
     /// A file system does not answer.
     Hung,
     /// A source can't be read.
     Unreadable,
-    /// Where a file was named, something else stands.
+    /// The config names a path where no regular file is.
     NotAFile,
     /// A directory can't be listed.
     Unlistable,
-    /// A file is not text although it is named, or of an encoding that is not known.
+    /// A file that the config names is not text, or its encoding is unknown.
     NotText,
-    /// A file that a pattern found is not text, and is left out as it should be: a note.
+    /// A file that a pattern matched is not text and is skipped on purpose: a note, not a fault.
     LeftOut,
     /// A pattern matches nothing.
     Unmatched,
-    /// A pattern has matched nothing since a moment ago: a note.
+    /// A pattern has matched nothing for less than a minute: a note.
     UnmatchedYet,
-    /// inotify is at its limit.
+    /// inotify is at its limit, so a directory is not watched.
     Unwatched,
-    /// A directory may be entered and not watched.
+    /// A directory can be entered but not listed, so it can't be watched.
     UnwatchedDenied,
 }
 
 impl Kind {
-    /// Red is for what is lost, or does not arrive although it is there.
+    /// Bad: lines are lost, or exist and do not arrive.
     fn state(self) -> HealthState {
         match self {
             Kind::LeftOut | Kind::UnmatchedYet => HealthState::Well,
-            // There is nothing to read, or it is found a little later.
+            // No line waits: there is nothing to read, or polling finds it a little later.
             Kind::Unmatched | Kind::Unwatched => HealthState::Warning,
             Kind::Hung
             | Kind::Unreadable
@@ -110,7 +109,7 @@ impl Kind {
         }
     }
 
-    /// What was so and is no longer, or is no longer followed.
+    /// The fault in the past tense, for the line that reports its end.
     fn was(self, name: &str) -> String {
         match self {
             Kind::Hung => format!("{name} did not answer"),
@@ -132,11 +131,11 @@ impl Kind {
 #[derive(Debug)]
 struct Fault {
     text: String,
-    /// Whose it is, where all there is to say is that there is no permission.
+    /// The source's name, if a missing permission is all that is wrong.
     denied: Option<String>,
 }
 
-/// What is wrong now.
+/// All faults of files at this moment.
 #[derive(Debug, Default)]
 pub(super) struct Faults {
     by_kind: BTreeMap<Kind, BTreeMap<String, Fault>>,
@@ -144,41 +143,41 @@ pub(super) struct Faults {
 }
 
 impl Faults {
-    /// `name` tells it from others of its kind.
+    /// `name` identifies the fault within its kind.
     pub(super) fn add(&mut self, kind: Kind, name: String, text: String) {
         self.by_kind.entry(kind).or_default().insert(name, Fault { text, denied: None });
     }
 
-    /// A source that can't be read for want of a permission.
+    /// A source that can't be read because a permission is missing.
     pub(super) fn add_denied(&mut self, whose: String, text: String) {
         let of_kind = self.by_kind.entry(Kind::Unreadable).or_default();
         of_kind.insert(text.clone(), Fault { text, denied: Some(whose) });
     }
 
-    /// This many there are, though not all are named.
+    /// The total of a kind, if not all of them are added by name.
     pub(super) fn count(&mut self, kind: Kind, count: usize) {
         self.counts.insert(kind, count);
     }
 
-    /// How many there are of a kind, named or not.
+    /// The total of a kind, named or not.
     fn number(&self, kind: Kind) -> usize {
         let named = self.by_kind.get(&kind).map_or(0, BTreeMap::len);
         self.counts.get(&kind).copied().unwrap_or_default().max(named)
     }
 
-    /// There is nothing but notes.
+    /// Nothing is wrong, apart from notes.
     pub(super) fn is_well(&self) -> bool {
         self.state() == HealthState::Well
     }
 
-    /// As bad as the worst of them.
+    /// The state of the worst fault.
     pub(super) fn state(&self) -> HealthState {
         self.by_kind.keys().map(|kind| kind.state()).max().unwrap_or(HealthState::Well)
     }
 
-    /// All of it in a sentence; `None` = nothing is wrong.
+    /// All faults in one sentence; `None` = nothing is wrong.
     pub(super) fn health(&self) -> Option<String> {
-        // What is left out as meant would look like one of the faults.
+        // Beside real faults, files that are skipped on purpose would look like one more.
         let is_well = self.is_well();
         let told = self.by_kind.iter().filter(|(kind, _)| is_well || **kind != Kind::LeftOut);
         let parts = told.map(|(kind, texts)| {
@@ -191,7 +190,7 @@ impl Faults {
             let is_denied = denied.is_some();
             let first = denied.unwrap_or_else(|| named.map(|fault| fault.text.as_str()).collect());
             let more = and_more(count.saturating_sub(first.len()));
-            // Names alone are one part of the sentence; whole sentences are one each.
+            // Plain names are separated by commas, whole sentences by semicolons.
             let is_names = is_denied || first.iter().all(|text| !text.contains([':', ' ']));
             let gap = if is_names { ", " } else { "; " };
             let sentence = kind.sentence(count, &format!("{}{more}", first.join(gap)));
@@ -202,12 +201,12 @@ impl Faults {
     }
 }
 
-/// What the log was told.
+/// The faults that the log has reported.
 #[derive(Debug, Default)]
 pub(super) struct FilesSaid {
-    /// Since when.
+    /// When each was reported, in milliseconds.
     told: BTreeMap<(Kind, String), u64>,
-    /// How many there were of a kind at the last look whose names the log was not told.
+    /// Per kind, how many faults at the last look were counted but not named in the log.
     unnamed: BTreeMap<Kind, usize>,
 }
 
@@ -215,9 +214,9 @@ pub(super) struct FilesSaid {
 #[derive(Debug, PartialEq, Eq)]
 enum FaultLine {
     Begins(String),
-    /// The same of a fault by which no line is lost or waits.
+    /// As `Begins`, for a fault that neither loses nor delays a line.
     Warns(String),
-    /// The same of what is no fault.
+    /// As `Begins`, for a note.
     Notes(String),
     Ends(String),
 }
@@ -257,7 +256,7 @@ impl FilesSaid {
             }
         }
         self.unnamed.retain(|kind, _| faults.by_kind.contains_key(kind));
-        // What may come in a minute is no news yet.
+        // A pattern that matches nothing yet may do so within a minute: the log does not report it.
         for (kind, texts) in faults.by_kind.iter().filter(|(kind, _)| **kind != Kind::UnmatchedYet) {
             let mut new = Vec::new();
             for (name, fault) in texts {
@@ -270,7 +269,7 @@ impl FilesSaid {
             let named = self.told.keys().filter(|(of, _)| of == kind).count();
             let unnamed = faults.number(*kind) - named;
             let before = self.unnamed.insert(*kind, unnamed).unwrap_or_default();
-            // What has a name now may have been counted before without one.
+            // A fault that is named now may have been counted without a name before.
             let begun = (new.len() + unnamed).saturating_sub(before);
             let texts: Vec<String> = match begun {
                 0 => Vec::new(),
@@ -298,12 +297,12 @@ impl FilesSaid {
     }
 }
 
-/// How many there are besides those that are named; empty = none.
+/// ` and N more` for those that are not named; empty = all are named.
 fn and_more(count: usize) -> String {
     if count > 0 { format!(" and {count} more") } else { String::new() }
 }
 
-/// All names first, for the number before them is of names, and then what is to be said of some.
+/// The names come first, because the number before them counts names; explanations of single patterns follow.
 fn patterns(texts: &BTreeMap<String, Fault>) -> String {
     let names: Vec<&str> = texts.keys().take(NAMED_MAX).map(String::as_str).collect();
     let more = and_more(texts.len() - names.len());
@@ -317,7 +316,7 @@ fn patterns(texts: &BTreeMap<String, Fault>) -> String {
 mod tests {
     use super::*;
 
-    /// Two of four patterns were once dropped from the page without a word.
+    /// Two of four patterns were once missing from the page, and it did not say so.
     #[test]
     fn every_pattern_is_named_or_counted() {
         let mut faults = Faults::default();
@@ -352,7 +351,7 @@ mod tests {
         assert_eq!(lines(&many[..3]), (0, 1), "and end together");
     }
 
-    /// No right helps where a pipe stands.
+    /// No permission helps if a pipe is where the file should be.
     #[test]
     fn what_is_no_file_has_a_cure_of_its_own() {
         let mut faults = Faults::default();
@@ -362,7 +361,7 @@ mod tests {
         assert!(said.contains("put a regular file there") && !said.contains("the right to read"), "{said}");
     }
 
-    /// One mode of a directory closes the logs of two hundred containers.
+    /// One directory's mode can make the logs of two hundred containers unreadable.
     #[test]
     fn two_hundred_that_begin_together_are_one_line() {
         let mut faults = Faults::default();
@@ -384,7 +383,7 @@ mod tests {
         assert_eq!(text, "over after 0 s: could not be read: web-000, web-001, web-002 and 197 more");
     }
 
-    /// The core names fifty; the number is of all, and what was counted once is not counted again.
+    /// The core names fifty sources; the number counts all of them, and counts none twice.
     #[test]
     fn the_number_is_of_all_that_begin() {
         let mut said = FilesSaid::default();
@@ -417,7 +416,7 @@ mod tests {
         );
     }
 
-    /// wtmp and the journal stand in every /var/log: whoever follows it with a pattern has done nothing wrong.
+    /// wtmp and the journal are in every /var/log: a pattern that matches them is not a mistake.
     #[test]
     fn what_is_left_out_as_meant_is_a_note() {
         let mut faults = Faults::default();
@@ -443,7 +442,7 @@ mod tests {
         );
     }
 
-    /// Red is for what is lost or does not arrive; a pattern that matches no file was red.
+    /// Bad is for lines that are lost or do not arrive. A pattern that matches no file was once shown as bad.
     #[test]
     fn it_is_as_bad_as_the_worst_of_it() {
         let state = |kinds: &[Kind]| {
@@ -458,7 +457,7 @@ mod tests {
         assert_eq!(state(&[Kind::UnwatchedDenied]), HealthState::Bad);
     }
 
-    /// Each kind begins and ends, and all ends have the form that the log has for every fault.
+    /// Every kind begins and ends, and every end has the form that the log uses for all faults.
     #[test]
     fn the_end_of_every_kind_has_one_form() {
         for kind in [

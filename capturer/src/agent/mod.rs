@@ -7,8 +7,7 @@
 //! reload    config read and tried (reload.rs) ▸ drained as by SIGTERM ▸ threads of the old run have ended ▸ new run
 //!                      └ bad: refused, nothing changes                             can't begin: the old settings again ┘
 //! ```
-//! A reload is a stop and a start without the process ending, because what a stop and a start lose and repeat is known
-//! and proven: nothing.
+//! A reload is a stop and a start within one process, because stop and start are tested to lose and repeat nothing.
 
 mod faults;
 mod pipelines;
@@ -53,28 +52,28 @@ use run::Run;
 use signals::Signals;
 use turn::{Ended, Turning};
 
-/// How often it is looked whether the threads of an earlier run have ended.
+/// How often a reload checks whether the threads of the earlier run have ended.
 const LOOK_EVERY: Duration = Duration::from_millis(5);
-/// Threads of an earlier run that take longer are named.
+/// After this long, health and the log name the threads that a reload still waits for.
 const THREADS_PATIENCE: Duration = Duration::from_secs(3);
-/// What health says of reloads.
+/// The component in health that reports reloads.
 const CONFIG: &str = "config";
 
-/// Something that concerns the process, whatever run it has.
+/// A message to the process, not to one of its runs.
 enum Message {
     Ask,
     Stop,
     Reload,
-    /// The config was read again and tried; an error is what is wrong with it, a problem a line.
+    /// The config was read again and tried. An error lists what is wrong with it, one problem per line.
     Checked(Box<Result<Settings, String>>),
 }
 
-/// How the agent is stopped from outside its loop.
+/// Stops the agent from outside its loop.
 #[derive(Clone)]
 pub struct Stopper(UnboundedSender<Message>);
 
 impl Stopper {
-    /// Drain, flush, checkpoint, end.
+    /// Drains, flushes, saves a checkpoint, ends.
     pub fn stop(&self) {
         let _ = self.0.send(Message::Stop);
     }
@@ -88,7 +87,7 @@ pub struct Agent {
     _data_dir: Arc<DataDir>,
 }
 
-/// What all runs have in common.
+/// What outlives a single run.
 struct Process {
     data_dir: Arc<DataDir>,
     status: Arc<Status>,
@@ -102,19 +101,20 @@ struct Process {
     admin: Option<SocketAddr>,
     /// Threads of an earlier run that hang in a file system.
     left_behind: Option<Rest>,
-    /// What the rows of streams begin to count with.
+    /// Where the counts in the rows of streams continue from.
     carried: Carried,
-    /// What the last run's outlets had read of each source.
+    /// How much each outlet of the last run had read of each source.
     counted: ReadCounts,
     /// Number of the newest stream of all runs.
     last_stream: u32,
-    /// What was lost lately.
+    /// Recent losses.
     losses: Losses,
 }
 
 impl Agent {
-    /// Opens everything that can be opened before the first event: so that what is wrong is said at start. With
-    /// `reloading` it reads its config again on SIGHUP and `/-/reload`. What came to `signals` meanwhile is answered then.
+    /// Opens everything that can be opened before the first event, so that errors show at start. With `reloading` the
+    /// agent reads its config again on SIGHUP and `/-/reload`. Signals that reached `signals` meanwhile are answered
+    /// afterwards.
     ///
     /// # Errors
     /// What was tried, why it failed, what to do.
@@ -157,7 +157,8 @@ impl Agent {
             let reload = sender.clone();
             status.reload_requests.open(Box::new(move || drop(reload.send(Message::Reload))));
         }
-        // Before anybody can see that it is there, and tell it to stop.
+        // Signals are answered before the admin server listens: whoever sees that the agent is there may tell it to
+        // stop.
         let (stopper, asked) = (Stopper(sender.clone()), Arc::clone(&status));
         let reload = reloading.is_some().then_some(move || {
             let _ticket = asked.reload_requests.ask();
@@ -211,7 +212,7 @@ impl Agent {
         self.process.witness.tier()
     }
 
-    /// For signals and quickstart.
+    /// For signals and quickstart, which stop the agent.
     pub fn stopper(&self) -> Stopper {
         Stopper(self.process.sender.clone())
     }
@@ -230,7 +231,7 @@ impl Agent {
     }
 }
 
-/// Waits for threads at the end of the process, and names those that do not end: their file system does not answer.
+/// Waits for threads at the end of the process, and names those that do not end because their file system hangs.
 async fn wait_at_end(mut threads: Vec<(String, JoinHandle<()>)>) -> Vec<String> {
     let began = Instant::now();
     loop {
@@ -243,7 +244,7 @@ async fn wait_at_end(mut threads: Vec<(String, JoinHandle<()>)>) -> Vec<String> 
 }
 
 impl Process {
-    /// One run after the other, until the last is not followed by another.
+    /// Runs one run after the other until no other follows.
     async fn live(mut self, first: Run) -> anyhow::Result<Vec<String>> {
         let mut turning = first.begin(&self.claims).context("preparing the loop")?;
         loop {
@@ -267,8 +268,8 @@ impl Process {
         }
     }
 
-    /// Until the threads of a run have ended that would write where the next one does. They end by themselves within
-    /// seconds, unless a disk hangs. Meanwhile nothing else can be done, and nothing is lost. False = told to stop.
+    /// Waits for the threads of the ended run that write where the next one will. They end within seconds unless a disk
+    /// hangs. Nothing is read meanwhile, and nothing is lost. Returns false if the agent was told to stop.
     async fn wait_for(&mut self, mut threads: Vec<(String, JoinHandle<()>)>, rest: &Rest) -> bool {
         let began = Instant::now();
         let mut told = false;
@@ -297,13 +298,13 @@ impl Process {
                     return false;
                 }
                 Ok(Some(Message::Ask)) => self.status.publish((*self.status.last_snapshot()).clone()),
-                // Asked for; looked for when the next run begins.
+                // The next run looks for reload requests when it begins.
                 Ok(Some(Message::Reload | Message::Checked(_)) | None) | Err(_) => {}
             }
         }
     }
 
-    /// The next run, or the one before once more, and says which.
+    /// Begins the next run, or the previous one again if the new config can't be started, and reports which it is.
     fn begin(&mut self, ticket: Ticket, new: Settings, old: Arc<Settings>) -> anyhow::Result<Turning> {
         let new = Arc::new(new);
         reload::doubt_changed(&self.status, &old, &new);
@@ -347,7 +348,7 @@ impl Process {
         self.left_behind.is_some()
     }
 
-    /// A reload is about to change the run: until the next one has listed its sources, the agent is not ready.
+    /// A reload is about to replace the run: the agent is not ready until the next run has listed its sources.
     fn give_up_readiness(&self) {
         self.status.sources_ready.store(false, Ordering::Relaxed);
     }

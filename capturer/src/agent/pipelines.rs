@@ -1,5 +1,6 @@
-//! What is to be said of pipelines that drop lines, and of those that get none. To drop is what they are for, so it is no fault;
-//! but one that has let nothing through for minutes, or takes no source, is more often a mistake in its config, and it is silent.
+//! Notes on pipelines that drop every line or take no source. Dropping is a pipeline's job and so no fault. But a
+//! pipeline that lets nothing through for minutes, or takes no source, is more often a mistake in its config, and
+//! nothing else would show it.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -8,23 +9,23 @@ use crate::settings::Settings;
 use crate::telemetry::metrics::Drops;
 use crate::text::counted::counted;
 
-/// A pipeline is named when it let nothing through for this long.
+/// How far back `look` compares.
 const WINDOW_MS: u64 = 5 * 60_000;
-/// The first minutes of a run need not be waited for.
+/// A pipeline must have dropped everything for at least this long before the note names it.
 const LEAST_MS: u64 = 60_000;
-/// A mark in the window is set this often.
+/// How often a mark is added to the window.
 const MARK_EVERY_MS: u64 = 10_000;
 
-/// What pipelines had dropped at earlier moments.
+/// Counts of each pipeline at earlier moments.
 #[derive(Debug, Default)]
 pub(super) struct Pipelines {
     marks: BTreeMap<String, VecDeque<Mark>>,
-    /// What each had dropped by its rate limit when this run began, and which of them dropped something since.
+    /// Lines that each pipeline's rate limit had dropped when this run began, and the pipelines reported since.
     limited: BTreeMap<String, u64>,
     told_limited: BTreeSet<String>,
 }
 
-/// Counts at a moment.
+/// A pipeline's counts at one moment.
 #[derive(Clone, Copy, Debug)]
 struct Mark {
     at_ms: u64,
@@ -32,17 +33,17 @@ struct Mark {
     dropped: u64,
 }
 
-/// What is to be said.
+/// What health says of pipelines.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Said {
-    /// Some let nothing through.
+    /// At least one pipeline lets nothing through.
     pub note: bool,
-    /// A sentence on all of them.
+    /// A sentence with every pipeline.
     pub text: String,
 }
 
 impl Pipelines {
-    /// `drops` as a run begins.
+    /// `drops` are the counts at the beginning of the run.
     pub(super) fn new(drops: &BTreeMap<String, Drops>) -> Pipelines {
         let limited = drops.iter().map(|(name, drops)| (name.clone(), by_limit(drops))).collect();
         Pipelines { limited, ..Pipelines::default() }
@@ -63,7 +64,7 @@ impl Pipelines {
         told
     }
 
-    /// `drops` are counts of this process, which only grow.
+    /// `drops` count since the process began and only grow.
     pub(super) fn look(&mut self, now_ms: u64, drops: &BTreeMap<String, Drops>) -> Said {
         self.marks.retain(|name, _| drops.contains_key(name));
         let (mut silent, mut others) = (Vec::new(), Vec::new());
@@ -98,7 +99,7 @@ impl Pipelines {
         Said { note, text }
     }
 
-    /// The mark since which lines came and none went through, if there is one long enough ago.
+    /// The mark since which lines came and none passed, if it is at least [`LEAST_MS`] old.
     fn nothing_since(&mut self, name: &str, now: Mark) -> Option<Mark> {
         let marks = self.marks.entry(name.to_owned()).or_default();
         if marks.back().is_none_or(|last| now.at_ms >= last.at_ms + MARK_EVERY_MS) {
@@ -107,7 +108,7 @@ impl Pipelines {
         while marks.len() > 1 && marks[1].at_ms + WINDOW_MS <= now.at_ms {
             marks.pop_front();
         }
-        // Lines that wait in a step, as in dedup, came and are not dropped: they go through later.
+        // Lines that wait in a step, as in dedup, have come and are not dropped: they pass later.
         let passed = |mark: &Mark| mark.came.saturating_sub(mark.dropped);
         let first = marks.iter().find(|mark| passed(mark) == passed(&now))?;
         (now.at_ms >= first.at_ms + LEAST_MS && now.dropped > first.dropped).then_some(*first)
@@ -123,28 +124,28 @@ fn by_step(drops: &Drops) -> String {
     steps.collect::<Vec<_>>().join(", ")
 }
 
-/// Pipelines that took no source yet. What such a pipeline was meant to redact or drop is delivered unchanged.
+/// Pipelines that take no source. Lines that such a pipeline was meant to redact or drop are delivered unchanged.
 #[derive(Debug, Default)]
 pub(super) struct Unused {
-    /// Since when all sources are known.
+    /// Since when all sources have been listed.
     since_ms: Option<u64>,
-    /// Since when, by name.
+    /// When each pipeline was reported, by its name.
     told: BTreeMap<String, u64>,
 }
 
-/// What is to be said of them.
+/// What the log and health say of unused pipelines.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct UnusedSaid {
-    /// A sentence for each.
+    /// A sentence per unused pipeline.
     pub texts: Vec<String>,
-    /// Those of them that are new.
+    /// The sentences that are new.
     pub begin: Vec<String>,
-    /// Pipelines that take something now, and for how many seconds they did not.
+    /// Pipelines that take a source now, with how many seconds they took none.
     pub end: Vec<(String, u64)>,
 }
 
 impl Unused {
-    /// To be called once all sources were listed.
+    /// Call this once all sources have been listed.
     pub(super) fn look(
         &mut self,
         now_ms: u64,
@@ -184,7 +185,7 @@ mod tests {
     use crate::settings::pipeline::Match;
     use crate::settings::{FileSet, PathPattern, Pipeline};
 
-    /// A typo in `match` would else be silent, and what was to be redacted would go out.
+    /// Otherwise a typo in `match` would be silent, and lines meant to be redacted would be delivered as they are.
     #[test]
     fn one_whose_match_fits_nothing_is_told_after_a_minute() {
         let pipeline = |name: &str, matches: Match| {
@@ -206,7 +207,7 @@ mod tests {
         let said = unused.look(63_000, &settings, |name| name == "pay");
         assert_eq!(said, UnusedSaid { end: vec![("pay".to_owned(), 62)], ..UnusedSaid::default() });
         assert_eq!(unused.look(64_000, &settings, |name| name == "pay"), UnusedSaid::default());
-        // Its files may be missing, says the config.
+        // The config allows its files to be missing (`may_be_empty`).
         let paths = vec![PathPattern::new("/logs/*").unwrap()];
         let files = vec![FileSet { paths, may_be_empty: true, ..FileSet::default() }];
         settings.file_monitor.files = files;
@@ -228,7 +229,7 @@ mod tests {
         assert!(said.text.contains("keep: 20 in this run"), "{said:?}");
         let said = pipelines.look(62_000, &drops(21, 20));
         assert_eq!(said, Said { note: false, text: "web dropped 20 of 21 lines in this run".to_owned() });
-        // From the next mark on it has a minute again.
+        // After the next mark the pipeline has a minute again.
         assert!(!pipelines.look(100_000, &drops(30, 29)).note);
         assert!(pipelines.look(170_000, &drops(40, 39)).note);
     }
@@ -252,7 +253,7 @@ mod tests {
         for second in 0..1_000 {
             assert!(!pipelines.look(second * 1_000, &drops(0, 0)).note);
         }
-        // What it dropped long ago says nothing of now.
+        // What was dropped long ago does not count now.
         pipelines.look(1_000_000, &drops(5, 5));
         assert!(pipelines.look(1_070_000, &drops(5, 5)).note);
         for second in 1_070..1_400 {

@@ -1,12 +1,12 @@
-//! Reloads as the loop sees them: when the config is read again, what is made of it, and what a new run must not find of
-//! the old one.
+//! Reloads as the loop sees them: when the config is read again, what is done with the result, and which counts and
+//! health entries of the old run a new one drops or continues.
 //!
 //! ```text
 //! asked ─▶ a thread reads and tries it ─▶ judge ─┬─ wrong: refused by name and line, nothing changes
 //!          (a file of it may hang; the loop      ├─ as it was, or only log.level differs: the run goes on
 //!           must not)                            └─ else: a new run
 //! ```
-//! One is under way at a time; those asked for meanwhile become one more.
+//! One reload is under way at a time; requests that arrive meanwhile are answered by one more.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -22,40 +22,41 @@ use crate::telemetry::metrics::{Metrics, ReloadResult};
 use crate::telemetry::reload_requests::{ReloadOutcome, Ticket};
 use crate::telemetry::status::{Snapshot, Status, StreamCounts, StreamRow};
 
-/// Every sink there can be.
+/// Every sink that can be configured.
 const SINKS: [&str; 3] = ["local_file", "loki", "stdout"];
-/// Said where a right would be missing.
+/// Added to the name of what the agent may not write to.
 const RIGHTS: &str = "can't be written to with the rights that this agent has now; give its user the right, name another \
                       directory, or restart it if rights were given up at the start";
 
-/// Reads the config as at the start, against the settings that run; the last argument objects to what can't work.
+/// Reads the config as at the start and compares it with the running settings. The last argument checks what only the
+/// running agent can check.
 type Load =
     dyn Fn(&Settings, &dyn Fn(&Settings) -> Vec<Objection>) -> Result<Settings, ConfigError> + Send + Sync;
 
-/// What a process brings that can reload.
+/// What a process must bring to be able to reload.
 pub struct Reloading {
     /// Reads the config.
     pub load: Arc<Load>,
-    /// Sets the level of the own log.
+    /// Sets the level of the agent's own log.
     pub set_level: Box<dyn Fn(LogLevel)>,
 }
 
-/// See the module's head.
+/// The reload under way and its parts; see the head of this file.
 pub(super) struct Reloads {
     reloading: Option<Reloading>,
     status: Arc<Status>,
     metrics: Arc<Metrics>,
     claims: Claims,
     sender: UnboundedSender<Message>,
-    /// For whom the config is being read.
+    /// The request for which the config is being read.
     under_way: Option<Ticket>,
 }
 
-/// What becomes of a config.
+/// What happens with the new config.
 pub(super) enum ReloadDecision {
     /// The run goes on, with these settings.
     Stay(Arc<Settings>),
-    /// A new run.
+    /// A new run begins.
     Swap(Ticket, Box<Settings>),
 }
 
@@ -83,8 +84,8 @@ impl Reloads {
         }
     }
 
-    /// Reads the config if somebody asked for it; [`Message::Checked`] follows. While threads of an earlier run hang,
-    /// another run would leave more of them behind.
+    /// Reads the config if a request waits; [`Message::Checked`] follows. Refuses while threads of an earlier run hang,
+    /// because another run would leave more of them behind.
     pub fn begin(&mut self, running: &Arc<Settings>, something_hangs: bool) {
         let (None, Some(ticket), Some(reloading)) =
             (self.under_way, self.status.reload_requests.unanswered(), &self.reloading)
@@ -109,7 +110,7 @@ impl Reloads {
         }
     }
 
-    /// Decides on what was read.
+    /// Decides what to do with the config that was read.
     pub fn judge(&mut self, read: Result<Settings, String>, running: &Arc<Settings>) -> ReloadDecision {
         let stay = || ReloadDecision::Stay(Arc::clone(running));
         let Some(ticket) = self.under_way.take() else { return stay() };
@@ -155,7 +156,7 @@ impl Reloads {
             )
         };
         tracing::error!("{}", said(&text.lines().collect::<Vec<_>>().join("; ")));
-        // All the keys that there are fill half a screen, and the log has them.
+        // The list of all known keys would fill half a screen; the log has it.
         let brief = text.lines().map(|line| line.split("; known here: ").next().unwrap_or(line));
         let message = said(&brief.collect::<Vec<_>>().join("; "));
         self.metrics.reload(ReloadResult::Refused, turn::unix_s());
@@ -164,7 +165,7 @@ impl Reloads {
     }
 }
 
-/// What opening the sinks would stumble over, as far as that can be known beside those that run.
+/// What would make opening the sinks fail, as far as it can be tested while the present ones run.
 fn object(settings: &Settings, claims: &Claims) -> Vec<Objection> {
     let mut objections = Vec::new();
     let mut object = |key, message| objections.push(Objection { key, message });
@@ -195,14 +196,14 @@ fn names(settings: &Settings) -> Vec<&'static str> {
     SINKS.into_iter().zip(enabled).filter(|(_, enabled)| *enabled).map(|(name, _)| name).collect()
 }
 
-/// Whoever rolls out another Loki wants to see whether it accepts; the one that goes on as it was had its turn.
+/// After a change of Loki's settings health waits for the new Loki's first answer; an unchanged one keeps its state.
 pub(super) fn doubt_changed(status: &Status, old: &Settings, new: &Settings) {
     if old.sinks.loki != new.sinks.loki {
         status.doubt_sink("loki");
     }
 }
 
-/// What was told of sinks and sources that this run does not have.
+/// Removes health and metrics of sinks and sources that this run does not have.
 pub(super) fn forget_gone(status: &Status, metrics: &Metrics, settings: &Settings) {
     let names = names(settings);
     for gone in SINKS.into_iter().filter(|name| !names.contains(name)) {
@@ -216,12 +217,13 @@ pub(super) fn forget_gone(status: &Status, metrics: &Metrics, settings: &Setting
     }
 }
 
-/// What rows of streams count, from run to run: a number that has been shown never becomes less.
+/// What rows of streams have counted in earlier runs: a number once shown never falls.
 #[derive(Debug, Default)]
 pub(super) struct Carried(BTreeMap<(Arc<str>, String), StreamCounts>);
 
 impl Carried {
-    /// A run has ended, and this is its last snapshot, with what it was carried itself: the next goes on counting here.
+    /// Keeps the last snapshot of a run that has ended, which includes what was carried into it. The next run counts on
+    /// from there.
     pub fn keep(&mut self, last: Snapshot) {
         let mut kept = BTreeMap::new();
         for StreamRow { key, sinks, counts, .. } in last.streams {
@@ -230,7 +232,7 @@ impl Carried {
         self.0 = kept;
     }
 
-    /// To a row, what the stream for one of its sinks had counted.
+    /// Adds to each row what the earlier streams for its sinks had counted.
     pub fn add_to(&self, snapshot: &mut Snapshot) {
         if self.0.is_empty() {
             return;
@@ -259,7 +261,7 @@ mod tests {
         Snapshot { streams, ..Snapshot::default() }
     }
 
-    /// Sinks come and go; a stream that goes on for one of them goes on counting.
+    /// Sinks come and go; a stream that remains for one of them counts on.
     #[test]
     fn rows_count_on_from_run_to_run() {
         let mut carried = Carried::default();
@@ -282,7 +284,7 @@ mod tests {
         assert_eq!(lines(&third), [16, 1]);
     }
 
-    /// All that is counted by source, times so many. Without `..`: a new count has to be thought of here.
+    /// Every count by source, multiplied by `times`. Written without `..` so that a new count can't be forgotten here.
     fn counts(times: u64) -> StreamCounts {
         StreamCounts {
             rotations: times,
@@ -294,7 +296,7 @@ mod tests {
         }
     }
 
-    /// A stream of the container `a` in some run, which has counted so much in that run.
+    /// A stream of the container `a` whose counts in its run are `times`.
     fn counted(id: u32, sinks: &[&str], times: u64) -> StreamRow {
         let name = "a".to_owned();
         StreamRow {
@@ -306,7 +308,7 @@ mod tests {
         }
     }
 
-    /// Every counter by source, by its name without prefix and suffix.
+    /// Every counter by source, under its name without prefix and suffix.
     fn source_counters(metrics: &Metrics) -> BTreeMap<String, u64> {
         let text = metrics.encode();
         let sample = |line: &str| {
@@ -316,8 +318,8 @@ mod tests {
         text.lines().filter_map(sample).collect()
     }
 
-    /// Through reloads nothing that is counted by source jumps or falls, whenever somebody asks: not in rows and not in
-    /// `/metrics`.
+    /// No count by source jumps or falls over reloads, neither in rows nor in `/metrics`, at whatever moment it is
+    /// read.
     #[test]
     fn no_count_of_a_source_jumps_or_falls_over_a_reload() {
         let metrics = Metrics::new(9).unwrap();
@@ -340,18 +342,18 @@ mod tests {
             counters.iter().for_each(|(name, value)| assert_eq!(*value, rows[name], "{name}"));
         };
         check(&look(&carried, vec![counted(1, &["local_file"], 3)], true), 3);
-        // Nobody asks between this and the end of the run.
+        // Nobody reads a snapshot between this one and the end of the run.
         let last = look(&carried, vec![counted(1, &["local_file"], 5)], false);
         check(&last, 5);
         carried.keep(last);
-        // The next run begins with no row at all.
+        // The next run begins without rows.
         check(&look(&carried, Vec::new(), false), 5);
         check(&look(&carried, vec![counted(2, &["local_file", "stdout"], 0)], true), 5);
         let last = look(&carried, vec![counted(2, &["local_file", "stdout"], 4)], false);
         check(&last, 9);
         carried.keep(last);
         check(&look(&carried, vec![counted(3, &["stdout"], 1)], true), 10);
-        // What is gone takes its series along, once everything is listed.
+        // Once everything is listed, the series of sources that are gone are removed.
         look(&carried, Vec::new(), true);
         assert!(source_counters(&metrics).is_empty());
     }

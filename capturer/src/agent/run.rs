@@ -1,5 +1,6 @@
-//! Opens what a run works with, so that what is wrong is said before the first event: positions, inotify and the threads
-//! of files, sinks. What was opened when a later step fails is closed again: another run may be opened in its place.
+//! Opens what a run works with, so that errors show before the first event: positions, inotify and the threads of
+//! files, sinks. If a later step fails, whatever was opened is closed again, because another run may be opened in its
+//! place.
 
 use std::collections::BTreeMap;
 use std::io::ErrorKind;
@@ -33,13 +34,13 @@ use crate::sink::{self, Sink, SinkHandle};
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::status::Status;
 
-/// Something from another thread of the run.
+/// A message from another thread of the run.
 pub(super) enum FromThread {
     Files(files::FilesAnswer),
     Sink(FromSink),
 }
 
-/// An opened run that does not work yet.
+/// An opened run that has no loop yet.
 pub(super) struct Run {
     pub settings: Arc<Settings>,
     pub capture: Capture,
@@ -50,10 +51,10 @@ pub(super) struct Run {
 }
 
 impl Run {
-    /// Opens it, on the positions that the last run left.
+    /// Opens a run on the positions that the last one left.
     ///
     /// # Errors
-    /// What was tried, why it failed, what to do. Nothing of it is left open then.
+    /// What was tried, why it failed, what to do. Then nothing of the run stays open.
     pub fn open(
         settings: Arc<Settings>,
         data_dir: &Arc<DataDir>,
@@ -80,7 +81,7 @@ impl Run {
         Ok(Run { settings, capture, sinks, files, inotify, inbox })
     }
 
-    /// Gives it a loop.
+    /// Gives the run its loop.
     ///
     /// # Errors
     /// When a descriptor is not available.
@@ -129,14 +130,14 @@ pub(super) fn make_data_dir(settings: &Settings) -> anyhow::Result<()> {
     })
 }
 
-/// The container that this process runs in.
+/// The container that this process runs in, if any.
 fn own_container() -> OwnContainer {
     let mountinfo = std::fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
     let host_name = rustix::system::uname().nodename().to_string_lossy().into_owned();
     OwnContainer::new(&mountinfo, &host_name)
 }
 
-/// One instance for all directories: dockerd uses up root's instances, one for each follow.
+/// One inotify instance for all directories: dockerd uses one of root's few instances for each follow.
 fn open_inotify() -> Option<OwnedFd> {
     match rustix::fs::inotify::init(rustix::fs::inotify::CreateFlags::CLOEXEC) {
         Ok(inotify) => Some(inotify),
@@ -163,7 +164,7 @@ fn open_sinks(
     let mut sinks: Vec<(Box<dyn Sink>, Option<Apart>)> = Vec::new();
     let made = make_sinks(settings, loaded, status, metrics, claims, &mut sinks);
     if let Err(error) = made {
-        // Some have threads, which end by this.
+        // Flushing ends the threads that some sinks have.
         sinks.iter_mut().for_each(|(sink, _)| drop(sink.flush()));
         return Err(error);
     }
@@ -187,8 +188,8 @@ fn open_sinks(
                 return Err(error).with_context(|| format!("starting the sink {name}"));
             }
         };
-        // A file or standard output that could be opened accepts; with no container yet there is nothing else to show it.
-        // Of a network sink its own delivery says so.
+        // A file or standard output that could be opened accepts lines; without a container nothing else would show it.
+        // A network sink reports its own state.
         if !is_network {
             status.sink_accepted(&name);
         }
@@ -232,8 +233,8 @@ fn make_sinks(
     Ok(())
 }
 
-/// What was wrong with the saved positions: in the log, and in health, for a line at the start of a log is not seen by
-/// whoever wonders later why lines came twice.
+/// Reports damage of the saved positions in the log and in health: whoever asks later why lines came twice does not see
+/// a log line from the start.
 fn tell_damage(status: &Status, notes: &[String]) {
     for note in notes {
         tracing::warn!("checkpoint: {note}");
@@ -249,8 +250,8 @@ fn tell_damage(status: &Status, notes: &[String]) {
 
 type Marks = BTreeMap<Arc<str>, OutputMark>;
 
-/// The marks of outputs on local disks, those of the others, and who writes the others. Those are looked at by their own
-/// threads: a start does not wait for a file system that hangs.
+/// Splits the marks into those of outputs on local disks and those on other file systems, with who writes the latter.
+/// The threads of those file systems look at them, so that a start does not wait for one that hangs.
 fn apart(local: &LocalFile, loaded: Option<Marks>, is_first: bool, claims: &Claims) -> (Marks, Marks, Apart) {
     let directory = std::path::absolute(&local.directory).unwrap_or_else(|_| local.directory.clone());
     let (mut mounts, beneath) = (Mounts::new(), directory.clone());
@@ -284,7 +285,7 @@ fn apart(local: &LocalFile, loaded: Option<Marks>, is_first: bool, claims: &Clai
 mod tests {
     use super::*;
 
-    /// Whoever looks at health only later must still learn why lines came twice.
+    /// Whoever reads health only later must still learn why lines came twice.
     #[test]
     fn health_has_a_note_of_damaged_positions_until_the_next_run() {
         let dir = tempfile::tempdir().expect("a directory");

@@ -1,4 +1,4 @@
-//! Signals, on a thread of their own: a stuck capture loop must not make the agent deaf to the second one.
+//! Signals, on a thread of their own: a stuck capture loop must not keep the agent from seeing the second signal.
 
 use std::time::Duration;
 
@@ -8,12 +8,12 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::telemetry::own_log;
 
-/// For the log to be written by who is told twice.
+/// How long the second signal waits for the log to be written.
 const PATIENCE: Duration = Duration::from_millis(500);
-/// How a process ends that was told twice: by SIGINT, as shells count it.
+/// Exit code after the second signal: that of SIGINT, as shells count it.
 const INTERRUPTED: i32 = 130;
 
-/// What came since [`listen`] waits for [`Signals::start`].
+/// Signals that arrived since [`listen`] wait here for [`Signals::start`].
 pub struct Signals {
     runtime: Runtime,
     terminate: Signal,
@@ -21,8 +21,9 @@ pub struct Signals {
     hangup: Option<Signal>,
 }
 
-/// From now on no signal that the agent answers ends the process by itself: a start takes as long as the kernel needs for the
-/// probe's programs, and `systemctl reload` may come at once. It makes no thread, for a thread would keep every capability.
+/// From now on no signal that the agent answers ends the process by itself. A start takes as long as the kernel needs
+/// to load the probe's programs, and `systemctl reload` may come at once. This makes no thread, because a thread would
+/// keep every capability.
 ///
 /// # Errors
 /// When the runtime can't be made.
@@ -43,8 +44,8 @@ pub fn listen(reloads: bool) -> anyhow::Result<Signals> {
 }
 
 impl Signals {
-    /// Calls `stop` at the first SIGTERM or SIGINT and ends the process at the second. SIGHUP calls `reload`; without one it
-    /// ends the process, as it does by itself.
+    /// Calls `stop` at the first SIGTERM or SIGINT and ends the process at the second. SIGHUP calls `reload`; without
+    /// one it ends the process, which is its default.
     ///
     /// # Errors
     /// When the thread can't be made.

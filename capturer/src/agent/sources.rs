@@ -1,5 +1,5 @@
-//! Once a second: what is to be said of sources in health and in the log, from what the core and the threads of files
-//! know. Each component says which sources it is about, why, and what to do.
+//! Once a second: reports on sources to health and the log, from what the core and the threads of files know. Each
+//! component says which sources are affected, why, and what to do.
 
 use std::collections::BTreeMap;
 
@@ -22,14 +22,14 @@ use crate::telemetry::told::Told;
 use crate::text::counted::{counted, named, which};
 use crate::text::over::over;
 
-/// What health says of files as a rule.
+/// The message of the component `files` when nothing is wrong.
 const FILES_WELL: &str = "everything to be read can be read";
 
-/// What was said last of each component, so that the log has the beginning and the end of each fault once.
+/// What was last reported of each component, so that the log has the beginning and the end of each fault once.
 #[derive(Default)]
 pub(super) struct Said(BTreeMap<(&'static str, About), Fault>);
 
-/// What is wrong with a component.
+/// A fault of one component that was reported.
 struct Fault {
     since_ms: u64,
     what: String,
@@ -37,23 +37,23 @@ struct Fault {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum About {
-    /// Whether the component is well.
+    /// Whether the component is well, and why not.
     Health,
-    /// Something that should be read although it is.
+    /// Something worth reading although the component is well.
     Note,
 }
 
-/// What the log does not have yet.
+/// What is new to the log.
 #[derive(Debug, PartialEq, Eq)]
 enum News {
     None,
     Begins,
-    /// With the line that says so.
+    /// The fault is over, with the line that says so.
     Ends(String),
 }
 
 impl Said {
-    /// Whether it is news that the component is well, or is not and why.
+    /// Compares a component's fault, if it has one, with what was last reported.
     fn news(&mut self, now_ms: u64, of: (&'static str, About), fault: Option<&str>) -> News {
         match (fault, self.0.contains_key(&of)) {
             (Some(message), false) => {
@@ -76,7 +76,7 @@ impl Said {
 }
 
 impl Loop<'_> {
-    /// Says what there is to say, and answers what the core must know of file systems that hang.
+    /// Reports everything, and returns the events that tell the core of file systems that hang.
     pub fn look_at_sources(&mut self, now: Now) -> Vec<Event> {
         self.tell_losses(now);
         let waiting = self.tell_descriptors(now);
@@ -88,7 +88,7 @@ impl Loop<'_> {
         events
     }
 
-    /// For who looks at the log for the first time: what is captured, where it goes, and where to look.
+    /// Logs what is captured, where it goes and where to look, for somebody who runs the agent for the first time.
     pub(super) fn tell_what_is_captured(&self) {
         let metrics = &self.process.metrics;
         let mut what = Vec::new();
@@ -121,11 +121,11 @@ impl Loop<'_> {
         );
     }
 
-    /// How a component is. A warning is a fault by which no line is lost or waits.
+    /// Sets a component's state. A warning is a fault that neither loses nor delays a line.
     fn tell(&mut self, now: Now, component: &'static str, state: HealthState, message: String) {
         let fault = (state != HealthState::Well).then_some(message.as_str());
         match self.said.news(now.mono_ms, (component, About::Health), fault) {
-            // The log has the end of a fault from Status.
+            // `Status` logs the end of a fault.
             News::None | News::Ends(_) => {}
             News::Begins if state == HealthState::Warning => tracing::warn!(component, "{message}"),
             News::Begins => tracing::error!(component, "{message}"),
@@ -133,7 +133,7 @@ impl Loop<'_> {
         self.process.status.set_state(component, state, message);
     }
 
-    /// The same of what is no fault and should be read; `None` = there is nothing to read any more.
+    /// As `tell`, for a note; `None` = there is no note any more.
     fn log_note(&mut self, now: Now, component: &'static str, note: Option<&str>) {
         match self.said.news(now.mono_ms, (component, About::Note), note) {
             News::None => {}
@@ -159,7 +159,7 @@ impl Loop<'_> {
         }
     }
 
-    /// `waiting`: so many files wait for a descriptor.
+    /// `waiting`: how many files wait for a descriptor.
     fn tell_streams(&mut self, now: Now, waiting: usize) {
         let Named { count, text } = self.capture.stuck(now, waiting > 0);
         self.process.metrics.streams_stuck.set(count as i64);
@@ -179,8 +179,8 @@ impl Loop<'_> {
         self.tell(now, "streams", state, message);
     }
 
-    /// Which containers are captured, which are not although they should be, and which names match none. Gives how many
-    /// can't be read.
+    /// Reports which containers are captured, which are not although they should be, and which names match none.
+    /// Returns how many can't be read, by reason.
     fn tell_containers(&mut self, now: Now) -> BTreeMap<UnreadableReason, usize> {
         if !self.settings.container_monitor.enabled {
             self.process.status.forget_health("containers");
@@ -192,7 +192,7 @@ impl Loop<'_> {
         let (mut faults, mut notes, mut warnings) = (Vec::new(), Vec::new(), Vec::new());
         match unmatched {
             None => {}
-            // A typo, or they do not run yet: no line is lost by that.
+            // A typo, or containers that do not run yet: no line is lost.
             Some(Unmatched::All(names)) => {
                 warnings.push(format!(
                     "no container matches {names}, so none is captured; compare with docker ps{}",
@@ -227,7 +227,7 @@ impl Loop<'_> {
         unread.counts
     }
 
-    /// Docker's own follow of these skips lines, and nothing in its answers shows that.
+    /// Containers whose lines Docker's own follow skips, which nothing in its answers shows.
     fn skipped_by_docker(&self, local: &[String]) -> Option<String> {
         let version = self.shell.docker_version().filter(|version| skips_local(version))?;
         let (are, names) = (counted(local.len() as u64, "container"), named(local.iter().cloned()));
@@ -256,7 +256,7 @@ impl Loop<'_> {
         }
     }
 
-    /// A sentence for each pipeline that takes nothing. The log has it when that begins and when it ends.
+    /// A sentence for each pipeline that takes no source. The log has one line when that begins and one when it ends.
     fn tell_unused_pipelines(&mut self, now: Now) -> Vec<String> {
         if !self.capture.is_ready() {
             return Vec::new();
@@ -273,14 +273,14 @@ impl Loop<'_> {
         said.texts
     }
 
-    /// The component is well; who reads health, and the log, is told all the same.
+    /// Sets a note: the component is well, but health and log have something to read.
     fn tell_note(&mut self, now: Now, component: &'static str, message: String) {
         self.log_note(now, component, Some(&message));
         self.said.news(now.mono_ms, (component, About::Health), None);
         self.process.status.set_note(component, message);
     }
 
-    /// Answers how many files wait for a descriptor.
+    /// Reports on descriptors, and returns how many files wait for one.
     fn tell_descriptors(&mut self, now: Now) -> usize {
         let waiting = self.shell.files_waiting();
         let limit = descriptors::limit();
@@ -301,7 +301,7 @@ impl Loop<'_> {
         };
         let state = match (is_full, waiting) {
             (false, _) => HealthState::Well,
-            // The reserve is in use, and nobody waits yet.
+            // The reserve is in use, but no file waits yet.
             (true, 0) => HealthState::Warning,
             (true, _) => HealthState::Bad,
         };
@@ -309,7 +309,7 @@ impl Loop<'_> {
         waiting
     }
 
-    /// Says what is wrong with files, and tells the core whom file systems that do not answer keep waiting.
+    /// Reports faults of files, and tells the core which streams wait for a file system that hangs.
     fn tell_files(&mut self, now: Now, of_containers: BTreeMap<UnreadableReason, usize>) -> Vec<Event> {
         let mut hung = self.shell.hung();
         if self.process.something_hangs() {
@@ -407,7 +407,7 @@ impl Loop<'_> {
     }
 }
 
-/// For who wrote a regular expression where a pattern is meant.
+/// A hint for somebody who wrote a regular expression where a pattern is expected.
 fn regex_hint(patterns: &str) -> String {
     if advice::looks_like_regex(patterns) { format!("; {}", advice::NO_REGEX) } else { String::new() }
 }

@@ -4,7 +4,8 @@
 //! loop: wait for what comes first (an operation, another thread, a deadline)
 //!       ▸ the core takes it (capture) ▸ its actions are started (shell)
 //! ```
-//! Everything that can wake the agent passes one line in [`Process::turn`]'s loop, and the clocks are read there alone.
+//! Whatever wakes the agent passes the one `select!` in [`Process::turn`], and only this file reads the clocks for the
+//! core.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -35,13 +36,13 @@ use crate::text::counted::{counted, which};
 use crate::witness::Doing;
 use crate::witness::probe::heap;
 
-/// The loop turns at least so often: its beat, and the gauges that are sums.
+/// The loop turns at least this often, for its beat and for gauges that are sums.
 const TURN_MS: u64 = 1_000;
 /// Without inotify every file is looked at this often.
 pub(super) const LOOK_MS: u64 = 2_000;
-/// Sources that are not all listed by then, as while Docker is away, do not keep the log from being told what is captured.
+/// If the sources are not all listed by then, as while Docker is unavailable, the log is told anyway what is captured.
 const TELL_AFTER_MS: u64 = 3_000;
-/// What is still under way when all else is done may take this long.
+/// How long operations still under way at the end of a run may take.
 const WIND_UP: Duration = Duration::from_secs(2);
 
 /// A run at work.
@@ -50,68 +51,68 @@ pub(super) struct Turning {
     pub capture: Capture,
     pub shell: Shell,
     pub inbox: UnboundedReceiver<FromThread>,
-    /// Of its sinks, by name.
+    /// The threads of its sinks, by name.
     pub threads: Vec<(String, JoinHandle<()>)>,
 }
 
 /// A run that has ended.
 pub(super) struct Ended {
-    /// What was not waited for; empty = a clean end.
+    /// What did not end in time; empty = a clean end.
     pub left: Vec<String>,
-    /// What is to run now; `None` = nothing more.
+    /// What runs next; `None` = the process ends.
     pub next: Option<(Ticket, Settings)>,
-    /// Its threads, which end by themselves.
+    /// Threads of the run that end by themselves.
     pub threads: Vec<(String, JoinHandle<()>)>,
     pub rest: Rest,
     pub old: Arc<Settings>,
 }
 
-/// All that belongs to the capture thread.
+/// Everything that belongs to the capture thread.
 pub(super) struct Loop<'a> {
     pub process: &'a mut Process,
     pub settings: Arc<Settings>,
     pub capture: Capture,
     pub shell: Shell,
     inbox: UnboundedReceiver<FromThread>,
-    /// What is wrong with sources, as it was said last.
+    /// What was last reported of sources.
     pub said: Said,
     pub files_said: FilesSaid,
-    /// Since when Docker can't be asked.
+    /// Since when Docker has not answered.
     pub docker_silent_since_ms: Option<u64>,
-    /// Something was said to be wrong with Docker, and not yet that it is over.
+    /// The log has the beginning of a fault of Docker and not yet its end.
     pub docker_has_failed: bool,
     pub patterns: Patterns,
     pub pipelines: Pipelines,
     pub unused: Unused,
-    /// The sources of this run were listed once.
+    /// All sources of this run have been listed once.
     is_ready: bool,
-    /// Until then that is waited for before the log is told what is captured; `None` = it was told.
+    /// When the log is told what is captured, even if not all sources are listed; `None` = it has been told.
     tell_at_ms: Option<u64>,
     heap: Heap,
     next: Next,
 }
 
-/// When free memory goes back to the kernel: taking up thousands of sources needs much for a moment, which the allocator
-/// would keep.
+/// When free memory goes back to the kernel. Taking up thousands of sources needs much memory for a moment, which the
+/// allocator would otherwise keep.
 #[derive(Default)]
 struct Heap {
-    /// Streams when that was done last.
+    /// How many streams there were when memory last went back.
     streams_then: usize,
     /// Streams a second ago.
     streams_before: usize,
-    /// Seconds until it is done once more at the latest; 0 = it will not be.
+    /// Seconds until memory goes back once more, at the latest; 0 = it will not.
     again_in: u32,
 }
 
-/// This many new streams are worth it.
+/// So many new streams are worth giving memory back.
 const STREAMS_TAKEN_UP: usize = 1_000;
-/// Positions are still being acknowledged and saved when all streams are there. It is done once more when that is over, or
-/// after so long: some stream may always move.
+/// When all streams are there, positions are still being acknowledged and saved. Memory goes back once more when that
+/// is done, or after this long, since some stream may always move.
 const AGAIN_AFTER_S: u32 = 60;
 
 impl Heap {
-    /// There are this many streams now; `is_settled`: they have delivered what was there, and that is saved. True = new ones were
-    /// taken up, and it is time.
+    /// `is_settled`: the streams have delivered what was there, and their positions are saved. Returns true if memory
+    /// should go back now.
     fn is_due(&mut self, streams: usize, is_settled: bool) -> bool {
         let is_steady = std::mem::replace(&mut self.streams_before, streams) == streams;
         let is_due = is_steady && streams >= self.streams_then + STREAMS_TAKEN_UP;
@@ -128,8 +129,8 @@ impl Heap {
     }
 }
 
-/// What comes after this run. Once the agent was told to stop, nothing does: a config that was being read then is known to
-/// be good only while the run already drains.
+/// What follows this run. Once the agent was told to stop, nothing does: a config that is still being read may turn out
+/// to be good only while the run already drains.
 #[derive(Default)]
 struct Next {
     run: Option<(Ticket, Settings)>,
@@ -141,7 +142,7 @@ impl Next {
         *self = Next { run: None, stopping: true };
     }
 
-    /// False = it comes too late.
+    /// Returns false if the agent was already told to stop.
     fn swap(&mut self, ticket: Ticket, settings: Settings) -> bool {
         if !self.stopping {
             self.run = Some((ticket, settings));
@@ -188,7 +189,7 @@ impl Loop<'_> {
     async fn run(&mut self) -> Vec<String> {
         self.take(vec![Event::Started]);
         let (mut turn_at, mut look_at, mut list_at, mut check_at) = (0, LOOK_MS, 0, 0);
-        // One may have been asked for while the last was under way.
+        // A reload may have been requested while the previous one was under way.
         self.begin_reload();
         while self.shell.finished.is_none() {
             let now = self.now();
@@ -216,7 +217,7 @@ impl Loop<'_> {
             }
             let deadline = self.capture.next_deadline_ms().map_or(turn_at, |due| due.min(turn_at));
             let pause = Duration::from_millis(deadline.saturating_sub(self.process.status.elapsed_ms()));
-            // The one place that waits.
+            // The only place that waits.
             let mut events = tokio::select! {
                 biased;
                 Some(message) = self.process.inbox.recv() => self.on_message(message),
@@ -224,7 +225,7 @@ impl Loop<'_> {
                 events = self.shell.next() => events,
                 () = tokio::time::sleep(pause) => vec![Event::Tick],
             };
-            // The branches are biased: while an earlier one is always ready, the last is never reached.
+            // `select!` is biased: if an earlier branch is always ready, the last one is never reached.
             if self.process.status.elapsed_ms() >= deadline {
                 events.push(Event::Tick);
             }
@@ -242,7 +243,7 @@ impl Loop<'_> {
         }
         let mut last = self.capture.snapshot(self.now());
         self.process.carried.add_to(&mut last);
-        // What came since the last scrape: the next run's streams begin behind it.
+        // What was counted since the last scrape: the next run's streams count from there.
         self.process.metrics.show_sources(&last.streams, 0, false);
         self.process.carried.keep(last);
         self.process.counted = self.capture.take_read_counts();
@@ -261,7 +262,7 @@ impl Loop<'_> {
             for action in self.capture.drain_actions() {
                 self.shell.start(action);
             }
-            // Each of many may take its time, as at the start beside ten thousand files.
+            // At the end as at the start, ten thousand files take time; the beat shows that the loop is alive.
             self.process.status.beat_capture();
         }
     }
@@ -311,14 +312,14 @@ impl Loop<'_> {
         }
     }
 
-    /// Makes tables smaller that grew by many sources.
+    /// Shrinks tables that grew while many sources were taken up.
     fn pack(&mut self) {
         self.capture.pack();
         self.shell.pack();
         self.process.claims.with(Pack::pack);
     }
 
-    /// Once a second: gauges, and what health should say.
+    /// Once a second: gauges, and what health says.
     fn turn(&mut self, now: Now) {
         #[cfg(feature = "test-faults")]
         crate::faults::turn();
@@ -343,7 +344,7 @@ impl Loop<'_> {
             self.process.status.sources_ready.store(true, Ordering::Relaxed);
             self.tell_at_ms = None;
             self.tell_what_is_captured();
-            // Some may have gone between two runs.
+            // Containers may have gone between two runs.
             self.process.metrics.retain_containers(|id| self.capture.knows_container(id));
         }
         if self.next.run.is_none() && self.tell_at_ms.take_if(|at| now.mono_ms >= *at).is_some() {
@@ -358,7 +359,7 @@ impl Loop<'_> {
                 (false, format!("{error}; new containers wait, and a crash now would repeat records"))
             }
         };
-        // That the directory is gone is the cause of whatever else is wrong with it.
+        // If the directory is gone, that is the cause of its other faults.
         let saving = self.process.data_dir.trouble().map_or(saving, |trouble| (false, trouble));
         self.process.status.set_health("checkpoint", saving.0, saving.1);
         if let Some(trouble) = self.capture.docker_trouble() {
@@ -377,7 +378,7 @@ impl Loop<'_> {
                     docker_words::trouble_text(trouble, &socket.to_string(), reads_files, running, seconds)
                 }
             };
-            // At a start nothing is wrong yet, so no end of it is told.
+            // At a start nothing has failed yet, so no end is reported.
             let is_told = trouble.as_ref().is_some_and(|trouble| trouble.fault != EngineFault::NotYet);
             let state = if trouble.is_none() { HealthState::Well } else { HealthState::Bad };
             let over = self.process.status.put("docker", state, message);
@@ -388,7 +389,7 @@ impl Loop<'_> {
         }
     }
 
-    /// Once per check interval: what the kernel says, against what the loop has.
+    /// Once per check interval: compares what the kernel shows with what the loop has.
     fn check_resources(&mut self, now: Now) {
         let (streams, connections, containers) = self.capture.counts();
         let left_behind = self.process.left_behind.as_ref();
@@ -455,7 +456,8 @@ mod tests {
         );
     }
 
-    /// Ten thousand files came in two seconds; memory goes back when they are there, and once more when they are at rest.
+    /// Ten thousand files were taken up in two seconds: memory goes back when they are there, and once more when they
+    /// are at rest.
     #[test]
     fn memory_goes_back_when_many_were_taken_up() {
         let mut heap = Heap::default();
@@ -474,7 +476,7 @@ mod tests {
         assert_eq!(again, [AGAIN_AFTER_S as usize], "some stream always moved");
     }
 
-    /// SIGHUP, then SIGTERM while the config is still being read: the agent went on running then.
+    /// The agent once kept running after SIGHUP and then SIGTERM while the config was still being read.
     #[test]
     fn nothing_follows_a_stop() {
         let ticket = ReloadRequests::default().ask();

@@ -1,4 +1,4 @@
-//! Patterns of file_monitor that match nothing: since when, and what they come to instead. Pure.
+//! Patterns of file_monitor that match nothing: since when, and what they find instead. Pure.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -8,7 +8,8 @@ use crate::shell::files::Walked;
 use crate::shell::files::report::{PatternReport, cure};
 use crate::telemetry::metrics::PassedOver;
 
-/// A pattern that matches nothing for this long is wrong: files are made one after the other. Until then it is a note.
+/// A pattern that matches nothing for this long is a fault. Until then it is a note, since files are created one after
+/// the other.
 const PATIENCE_MS: u64 = 60_000;
 
 /// Since when patterns match nothing.
@@ -17,18 +18,18 @@ pub(super) struct Patterns {
     empty_since_ms: BTreeMap<(usize, usize), u64>,
 }
 
-/// What is to be said of all patterns.
+/// What one look at all patterns found.
 #[derive(Debug, Default)]
 pub(super) struct Look {
     /// Patterns that have matched nothing for a minute, each with a sentence.
     pub unmatched: BTreeMap<String, String>,
-    /// Those that have matched nothing since a moment ago.
+    /// Patterns that have matched nothing for less than a minute.
     pub unmatched_yet: BTreeMap<String, String>,
     /// Directories that can't be listed, with the reason.
     pub unlistable: BTreeSet<String>,
     /// Directories that inotify does not watch.
     pub unwatched: usize,
-    /// What was passed over.
+    /// Paths that matched and are not followed, counted by reason.
     pub passed: BTreeMap<PassedOver, usize>,
 }
 
@@ -63,7 +64,7 @@ impl Patterns {
                 let mut all = PatternReport::default();
                 of_pattern.for_each(|report| all.extend(report));
                 let pattern = entry.paths[index].as_str();
-                // What stands there does not become a file by waiting.
+                // Whatever else is at that path does not become a file by waiting.
                 let is_late = now_ms >= since_ms + PATIENCE_MS || is_named(pattern, &all);
                 let unmatched = if is_late { &mut look.unmatched } else { &mut look.unmatched_yet };
                 if is_late || is_walked {
@@ -75,7 +76,7 @@ impl Patterns {
     }
 }
 
-/// A pattern that matches nothing, and what it comes to instead.
+/// Says why a pattern matches nothing.
 fn explain(pattern: &str, report: &PatternReport) -> String {
     let passed = report.passed.iter().map(|(why, named)| match (named.count, named.first.first()) {
         (1, Some(name)) => format!("{name} is {}", of_path(*why, name)),
@@ -92,14 +93,14 @@ fn explain(pattern: &str, report: &PatternReport) -> String {
     }
 }
 
-/// The pattern is a path, and what stands there is a directory, pipe or such: it will be no file in a minute either.
+/// The pattern is a plain path to a directory, pipe or the like, which will not be a file in a minute either.
 fn is_named(pattern: &str, report: &PatternReport) -> bool {
     let lasting = [PassedOver::Directory, PassedOver::Special];
     let mut passed = report.passed.iter();
     passed.any(|(why, named)| lasting.contains(why) && named.first.iter().any(|name| name == pattern))
 }
 
-/// What is said of one path, with its own name in what to write instead.
+/// Explains why one path is not followed; the advice names the path itself.
 fn of_path(why: PassedOver, path: &str) -> String {
     let directory = path.trim_end_matches('/');
     match why {
@@ -137,7 +138,7 @@ mod tests {
         assert!(unmatched(999_000, &sets, walks(0, &[])).is_empty());
     }
 
-    /// For a minute the page said that all is well, and `capturer check` named the same patterns at once.
+    /// For a minute the page said that all was well, while `capturer check` named the same patterns at once.
     #[test]
     fn what_matches_nothing_yet_is_a_note_and_a_directory_is_a_fault_at_once() {
         let sets = [FileSet { paths: vec![PathPattern::new("/a/d").unwrap()], ..FileSet::default() }];
