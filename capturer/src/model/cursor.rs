@@ -20,14 +20,14 @@ use crate::model::record::StdType;
 pub enum Cursor {
     /// Nothing was read yet: begin at the oldest record.
     Beginning,
-    /// A position in a file. Shared: a stream, the tracker and the row that is shown mostly have the same one.
+    /// A position in a file. Shared, since a stream, the tracker and the row shown mostly hold the same one.
     File(Arc<FileCursor>),
-    /// A position in what the Engine's API returns. Boxed, so that a place for a position is small.
+    /// A position in what the Engine's API returns. Boxed, so that `Cursor` is small.
     Api(Box<ApiCursor>),
 }
 
 impl Cursor {
-    /// Takes the files that were read to their end. Copies the position only if there are any.
+    /// Takes `done` out of the position, and copies the position only if `done` has files.
     pub fn take_done(&mut self) -> Vec<FilePlace> {
         match self {
             Cursor::File(cursor) if !cursor.done.is_empty() => Arc::make_mut(cursor).done.take(),
@@ -36,8 +36,8 @@ impl Cursor {
     }
 }
 
-/// Identity of a file that survives renames and tells a reused inode number from the file it belonged to.
-/// (Docker's rotation returned 70 of 73 inode numbers within three rotations.)
+/// Identity of a file: it survives renames, and its birth time tells a reused inode number from the file that had it
+/// before. (After three of Docker's rotations 70 of 73 inode numbers had been used again.)
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct FileId {
     /// Device number of its file system.
@@ -50,7 +50,7 @@ pub struct FileId {
 }
 
 impl FileId {
-    /// What to ask statx for.
+    /// The fields that `of` needs from statx.
     pub const ASKED: StatxFlags = StatxFlags::BASIC_STATS.union(StatxFlags::BTIME);
 
     /// From statx's answer.
@@ -58,7 +58,7 @@ impl FileId {
         let has_birth = StatxFlags::from_bits_retain(stat.stx_mask).contains(StatxFlags::BTIME);
         let birth = stat.stx_btime;
         let birth_ns = if has_birth { birth.tv_sec * 1_000_000_000 + i64::from(birth.tv_nsec) } else { 0 };
-        // A file system without a disk of its own gets another number (major 0) each time it is mounted: no identity.
+        // Without a disk (major 0) the device number changes at each mount, so it is no part of the identity.
         let of_disk = stat.stx_dev_major != 0;
         let device = if of_disk { rustix::fs::makedev(stat.stx_dev_major, stat.stx_dev_minor) } else { 0 };
         FileId { device, inode: stat.stx_ino, birth_ns }
@@ -70,58 +70,59 @@ impl FileId {
         at.tv_sec.saturating_mul(1_000_000_000).saturating_add(i64::from(at.tv_nsec))
     }
 
-    /// Nothing that is known of the two says that they are different files.
+    /// True unless something known of the two shows that they are different files.
     pub fn can_be(self, other: FileId) -> bool {
         let births_differ = self.birth_ns != other.birth_ns && self.birth_ns != 0 && other.birth_ns != 0;
         (self.device, self.inode) == (other.device, other.inode) && !births_differ
     }
 }
 
-/// CRC-32 of a file's first bytes. Recognizes a file whose inode changed: Docker's `compress` writes `.1.gz` anew.
+/// CRC-32 of a file's first bytes. It recognizes a file whose inode changed: Docker's `compress` writes `.1.gz` as a
+/// new file.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HeadPrint {
-    /// How many first bytes, at most [`crate::limits::HEAD_BYTES`].
+    /// How many bytes it covers, at most [`crate::limits::HEAD_BYTES`].
     pub len_bytes: u32,
     /// CRC-32 (IEEE) of them.
     pub crc32: u32,
 }
 
-/// CRC-32 of the bytes that end where a file was read to. Together with the head it tells a file that grew from one that
-/// was rewritten, and a copy from another file that begins alike.
+/// CRC-32 of the bytes before the end of what was read. Together with the head it tells a file that grew from one that
+/// was rewritten, and a copy from another file with the same beginning.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TailPrint {
-    /// Byte offset behind the last of them.
+    /// Byte offset of their end.
     pub end: u64,
-    /// How many, at most [`crate::limits::TAIL_BYTES`]; 0 = nothing is known.
+    /// How many bytes it covers, at most [`crate::limits::TAIL_BYTES`]; 0 = nothing is known.
     pub len_bytes: u32,
     /// CRC-32 (IEEE) of them.
     pub crc32: u32,
 }
 
 impl TailPrint {
-    /// Of the bytes before `end`; `bytes` are the last that were read.
+    /// `bytes` are the last that were read, and end at `end`.
     pub fn of(bytes: &[u8], end: u64) -> TailPrint {
         let tail = &bytes[bytes.len().saturating_sub(TAIL_BYTES)..];
         TailPrint { end, len_bytes: tail.len() as u32, crc32: crc32fast::hash(tail) }
     }
 
-    /// Where the bytes begin.
+    /// Byte offset of their beginning.
     pub fn begin(&self) -> u64 {
         self.end.saturating_sub(u64::from(self.len_bytes))
     }
 
-    /// Nothing is known.
+    /// Nothing is known of the bytes.
     pub fn is_none(&self) -> bool {
         self.len_bytes == 0
     }
 
-    /// Whether these are the bytes.
+    /// Whether it was made from exactly these bytes.
     pub fn is_of(&self, bytes: &[u8]) -> bool {
         bytes.len() == self.len_bytes as usize && crc32fast::hash(bytes) == self.crc32
     }
 }
 
-/// There is one for each followed file, and tens of thousands of those: what few need is boxed.
+/// Each followed file has one, and there may be tens of thousands: what few need is boxed.
 const _: () = assert!(size_of::<FileCursor>() <= 144);
 
 /// Resume position in a chain of files.
@@ -129,60 +130,60 @@ const _: () = assert!(size_of::<FileCursor>() <= 144);
 pub struct FileCursor {
     /// The file to resume in.
     pub file: FileId,
-    /// What its head looks like.
+    /// Print of the file's first bytes.
     pub head: HeadPrint,
-    /// What stands before where it was read to.
+    /// Print of the bytes before `offset`.
     #[serde(default, skip_serializing_if = "TailPrint::is_none")]
     pub tail: TailPrint,
-    /// Byte offset in it; for a compressed file, in its decompressed content.
+    /// Byte offset in `file`; for a compressed file, in its decompressed content.
     pub offset: u64,
-    /// The longest length of it that was seen; 0 = not known.
+    /// The greatest length of `file` that was seen; 0 = not known.
     #[serde(default)]
     pub len: u64,
-    /// Its lines were written to another file, of which this is a copy: it may be younger than they are.
+    /// `file` is a copy of the file to which its lines were written, and may be younger than they are.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub is_copy: bool,
-    /// It was removed, and had been read to its end: what becomes of its name later takes nothing away.
+    /// The file was read to its end and then removed: whatever happens to its name later loses nothing.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub ended: bool,
-    /// Per channel: records starting within this many bytes after `offset` (counted on through newer files) were
-    /// delivered already. Zero but while a long line is open on the other channel.
+    /// Per channel: records that start within this many bytes after `offset` (counted on through newer files) were
+    /// already delivered. Zero unless a long line is open on the other channel.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub skip: [u64; 2],
-    /// If a line is open that began in `file` and reading went on in others: where to go on in each of those, oldest first,
-    /// should those before be gone at the next start. At most [`crate::limits::PLACES_MAX`], the newest.
+    /// Where to resume in the newer files that were read while a line that began in `file` is still open, oldest first.
+    /// Used if the older files are gone at the next start. At most [`crate::limits::PLACES_MAX`], the newest.
     #[serde(default, skip_serializing_if = "has_none", deserialize_with = "one_or_many")]
     pub reached: Rare<Vec<FilePlace>>,
-    /// The same position by times; only of Docker's logs. By it the stream goes on over the API, should it be read from
-    /// there next.
+    /// The same position as times; only for Docker's logs. The stream continues from it if it is read over the API
+    /// next.
     #[serde(default, skip_serializing_if = "ApiCursor::is_none")]
     pub lines: Rare<ApiCursor>,
-    /// Per channel: the stream came here from the API, and lines up to this one, `count` of them with its very time, are
-    /// still to be passed over. Time 0 = none.
+    /// Per channel: the stream was read over the API before. Lines up to this time, and `count` lines with exactly this
+    /// time, are to be skipped. Time 0 = none.
     #[serde(default, skip_serializing_if = "nothing_to_pass")]
     pub passing: Rare<[ChannelMark; 2]>,
-    /// A line of `file` is, or was, delivered up to here though its end had not come; 0 = none is. Read again, it is split
-    /// at the same byte.
+    /// A line of `file` was delivered, or is being delivered, up to this offset before it ended; 0 = none. When it is
+    /// read again it is split at the same byte.
     #[serde(default, skip_serializing_if = "is_nothing")]
     pub split: u64,
-    /// Path of the file, where the stream is named by a link: that may lead elsewhere at the next start.
+    /// Path of the file if a link names the stream: the link may lead elsewhere at the next start.
     #[serde(default, skip_serializing_if = "is_empty")]
     pub at: Box<str>,
-    /// Files that were read to their present end since the position before, and where that is. Only on the way from a
+    /// Files read to their present end since the previous position, and where that end is. Only on the way from a
     /// stream to the tracker, which keeps them in a table of their own.
     #[serde(skip)]
     pub done: Rare<Vec<FilePlace>>,
 }
 
 impl FileCursor {
-    /// Nothing was read, and the number of the file it began with may have come back with another file since.
+    /// Nothing was read, and only an inode number names the file, which may belong to another file by now.
     pub fn says_nothing(&self) -> bool {
         let is_number_alone = self.file.birth_ns == 0 && self.head.len_bytes == 0;
         let passes_nothing = self.lines.is_none() && nothing_to_pass(&self.passing);
         is_number_alone && self.offset == 0 && self.reached.is_empty() && passes_nothing
     }
 
-    /// At a place of which nothing more is known.
+    /// A cursor at a place, with nothing else known.
     pub fn at(place: FilePlace) -> FileCursor {
         let FilePlace { file, head, tail, offset, skip } = place;
         FileCursor {
@@ -203,13 +204,13 @@ impl FileCursor {
         }
     }
 
-    /// The place itself.
+    /// The cursor's own place.
     pub fn place(&self) -> FilePlace {
         FilePlace { file: self.file, head: self.head, tail: self.tail, offset: self.offset, skip: self.skip }
     }
 }
 
-/// Checkpoints once had one place or none.
+/// Early checkpoints had one place or none.
 fn one_or_many<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Rare<Vec<FilePlace>>, D::Error> {
     #[derive(Deserialize)]
     #[serde(untagged)]
@@ -227,14 +228,14 @@ fn one_or_many<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Rare
 /// A place in a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FilePlace {
-    /// The file that is read.
+    /// The file that was read.
     pub file: FileId,
-    /// What its head looks like.
+    /// Print of the file's first bytes.
     pub head: HeadPrint,
-    /// What stands before where it was read to.
+    /// Print of the bytes before `offset`.
     #[serde(default, skip_serializing_if = "TailPrint::is_none")]
     pub tail: TailPrint,
-    /// Byte offset in it.
+    /// Byte offset in `file`.
     pub offset: u64,
     /// As in [`FileCursor`].
     #[serde(default, skip_serializing_if = "is_zero")]
@@ -261,20 +262,21 @@ fn is_zero(skip: &[u64; 2]) -> bool {
     *skip == [0, 0]
 }
 
-/// Resume position over the API: per channel the newest line delivered. Within one channel the Engine's times
-/// never go back; the two channels are not ordered against each other.
+/// Resume position over the API: per channel the newest line delivered. Within a channel the Engine's times never
+/// decrease; between the two channels there is no order.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ApiCursor {
     /// By [`StdType::index`].
     pub channels: [ChannelMark; 2],
-    /// By [`StdType::index`]: time of the first piece of the line still open, 0 = none. It must be asked for again.
+    /// By [`StdType::index`]: time of the first piece of a line that is still open, 0 = none. That line must be
+    /// requested again.
     #[serde(default)]
     pub open_ns: [i64; 2],
-    /// Time of the line delivered last on either channel; 0 = none. Not the greatest: a clock may be set back.
+    /// Time of the last line delivered on either channel; 0 = none. Not the greatest: a clock may be set back.
     #[serde(default)]
     pub last_ns: i64,
-    /// Time of a delivered line older than the last; 0 = there is none. Asked for again, it shows that an answer cut
-    /// to the newest lines (`tail`) reaches back far enough.
+    /// Time of a delivered line older than the last; 0 = none. If it is in an answer cut to the newest lines (`tail`),
+    /// the answer reaches back far enough.
     #[serde(default)]
     pub older_ns: i64,
 }
@@ -299,18 +301,18 @@ impl ApiCursor {
         self.open_ns.into_iter().filter(|open| *open > 0).min()
     }
 
-    /// It says nothing at all.
+    /// The position has no information.
     pub fn is_none(&self) -> bool {
         *self == ApiCursor::default()
     }
 
-    /// The position of a stream that begins with what comes after this time.
+    /// The position of a stream that begins with lines newer than this.
     pub fn after(unix_ns: i64) -> ApiCursor {
         let mark = ChannelMark { time_ns: unix_ns, count: 0 };
         ApiCursor { channels: [mark; 2], last_ns: unix_ns, ..ApiCursor::default() }
     }
 
-    /// A line was really delivered: not so at the beginning, and not where a stream was begun at its end.
+    /// A line was delivered: false at the beginning, and where a stream was begun at its end.
     pub fn has_lines(&self) -> bool {
         self.channels.iter().any(|mark| mark.count > 0)
     }
@@ -331,7 +333,7 @@ pub struct ChannelMark {
 }
 
 impl ChannelMark {
-    /// One more line was delivered.
+    /// Counts one more delivered line.
     pub fn count_in(&mut self, time_ns: i64) {
         let count = if self.time_ns == time_ns { self.count + 1 } else { 1 };
         *self = ChannelMark { time_ns, count };

@@ -1,4 +1,4 @@
-//! What capture and the sinks tell each other. Each sink has a queue of its own for it, and answers each batch in order.
+//! Messages between capture and the sinks. Each sink has its own queue, and answers each batch in order.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -14,11 +14,11 @@ pub enum ToSink {
     Batch(Arc<Batch>),
     /// The stream has ended and all its batches were acknowledged; its output may be closed.
     Detach(StreamId),
-    /// Nothing of the stream comes for now: an empty output of it need not be there.
+    /// No line of the stream comes for now: its output may be removed if it is empty.
     Withdraw(StreamId),
     /// A checkpoint with these marks is on disk.
     Saved(Arc<SavedMarks>),
-    /// Deliver what is queued, flush, answer [`FromSink::Stopped`], end.
+    /// Deliver what is queued, flush, answer [`FromSink::Stopped`] and end.
     Stop {
         /// What can't be delivered by then stays unacknowledged; the next run reads it again.
         give_up_at: Instant,
@@ -28,8 +28,8 @@ pub enum ToSink {
 /// From a sink to capture.
 #[derive(Debug)]
 pub enum FromSink {
-    /// The output is there. The mark must be in a saved checkpoint before the first batch is sent: otherwise a crash
-    /// before the first checkpoint would leave lines that a restart could not know to cut off.
+    /// The output is there. The mark must be in a saved checkpoint before the first batch is sent. Otherwise a restart
+    /// after a crash before the first checkpoint would not know which lines the output already has.
     Attached {
         /// Number of the sink.
         sink: SinkId,
@@ -38,29 +38,31 @@ pub enum FromSink {
         /// State of the output before the stream's first record; `None` for sinks without one.
         mark: Option<OutputMark>,
     },
-    /// A batch is safe.
+    /// A batch is safe with the sink.
     Ack(Ack),
-    /// Something of a stream waits for its output, which takes nothing. It is tried again; others go on.
+    /// A batch or the attachment of a stream waits because its output takes nothing. The sink tries again; other
+    /// streams go on.
     Held {
         /// Number of the sink.
         sink: SinkId,
         /// The stream that the output belongs to.
         stream: StreamId,
-        /// Size of the batch that waits; 0 = it is not a batch.
+        /// Size of the batch that waits; 0 = it is no batch, or one that was reported before.
         bytes: u64,
-        /// Why, and how to mend it.
+        /// Why, and what to do.
         cause: Arc<str>,
     },
-    /// Nothing of a stream waits for its output any more.
+    /// Nothing of the stream waits for its output any more.
     Freed {
         /// Number of the sink.
         sink: SinkId,
         /// The stream that the output belongs to.
         stream: StreamId,
     },
-    /// The last two checkpoints differ in what the sink may remove: it waits for one more, though nothing moves.
+    /// The last two checkpoints name different outputs, so the sink can't yet remove what only one of them needs: save
+    /// once more, even if no position moves.
     SaveAgain(SinkId),
-    /// The thread has ended: it was told to, or nobody takes its output any more (`SinkErrorKind::Closed`; its
-    /// health says so). Nothing sent after that is answered.
+    /// The thread has ended: it was told to, or nobody reads its output any more (`SinkErrorKind::Closed`, which health
+    /// shows). It answers nothing sent after that.
     Stopped(SinkId),
 }

@@ -11,7 +11,7 @@ use serde::Deserialize;
 /// All containers, running or not.
 pub const LIST: &str = "/containers/json?all=1";
 
-/// Answers `OK` at once, if anybody does.
+/// Answers `OK` at once if an Engine listens.
 pub const PING: &str = "/_ping";
 
 /// Container events, from now on. The filter keeps exec and health-check events out: an unread event stream slows the
@@ -21,27 +21,27 @@ pub const EVENTS: &str = concat!(
     "%22destroy%22%2C%22rename%22%2C%22restart%22%2C%22pause%22%2C%22unpause%22%5D%7D"
 );
 
-/// Why the Engine can't be asked. What is done about it goes by this, and never by the words of an error.
+/// Why the Engine can't be asked. The agent decides by this and never by the text of an error.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum EngineFault {
-    /// Somebody is there and gives no answer.
+    /// Somebody listens and does not answer.
     Silent {
-        /// For so long the answer was waited for.
+        /// How many seconds the agent waited for the answer.
         waited_s: u64,
     },
     /// This user may not use the socket.
     Denied,
     /// No process listens there.
     Away,
-    /// It was asked, and neither an answer nor an error came so far.
+    /// The agent asked, and neither an answer nor an error has come yet.
     NotYet,
-    /// Something else.
+    /// Any other fault.
     #[default]
     Other,
 }
 
 impl EngineFault {
-    /// Of what the system says to who connects or reads.
+    /// The fault that an error of connecting or reading shows.
     pub fn of_system(kind: io::ErrorKind) -> EngineFault {
         match kind {
             io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => EngineFault::Silent { waited_s: 0 },
@@ -52,30 +52,30 @@ impl EngineFault {
     }
 }
 
-/// The same with what people are told.
+/// A fault with the text that people are shown.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct EngineTrouble {
-    /// What kind of trouble.
+    /// The kind of fault.
     pub fault: EngineFault,
-    /// In words; empty = none.
+    /// The text; empty = no fault.
     pub text: String,
 }
 
 impl EngineTrouble {
-    /// Of a kind that has no cure of its own.
+    /// A fault without a cure of its own.
     pub fn other(text: impl Into<String>) -> EngineTrouble {
         EngineTrouble { fault: EngineFault::Other, text: text.into() }
     }
 }
 
-/// The path that inspects one container.
+/// The path to inspect one container.
 pub fn inspect(id: &str) -> String {
     format!("/containers/{id}/json")
 }
 
-/// Whether this version of Docker skips lines of a log of the driver `local` that rotates while it is followed. Docker 23.0
-/// has another way to follow those (moby pull request 43294). 20.10 was seen to skip many lines where a log rotated every few
-/// seconds, 28.5 none.
+/// Whether this version of Docker skips lines of a log of the driver `local` that rotates while it is followed. Docker
+/// 23.0 follows these logs differently (moby pull request 43294). 20.10 skipped many lines of a log that rotated every
+/// few seconds, 28.5 none.
 pub fn skips_local(version: &str) -> bool {
     version.split('.').next().and_then(|major| major.parse::<u32>().ok()).is_some_and(|major| major < 23)
 }
@@ -91,13 +91,13 @@ pub struct ListRow {
     pub state: String,
 }
 
-/// A row of [`LIST`] with all that it says of a container, of which [`ListRow`] leaves the most out.
+/// A row of [`LIST`] with everything it says of a container, most of which [`ListRow`] leaves out.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "PascalCase")]
 pub struct ListRowWithFacts {
     /// 64 hexadecimal digits.
     pub id: String,
-    /// Its own with a leading slash, and those of links to it.
+    /// The container's own name with a leading slash, and names that links give it.
     #[serde(default)]
     names: Option<Vec<String>>,
     #[serde(default)]
@@ -108,7 +108,7 @@ pub struct ListRowWithFacts {
 
 impl From<ListRowWithFacts> for EventFacts {
     fn from(row: ListRowWithFacts) -> EventFacts {
-        // A link's name is `/other/alias`.
+        // The name that a link gives it is `/other/alias`.
         let name =
             row.names.into_iter().flatten().find_map(|name| {
                 name.strip_prefix('/').filter(|name| !name.contains('/')).map(str::to_owned)
@@ -135,27 +135,27 @@ pub struct Inspect {
     /// RFC 3339; empty if the Engine does not say.
     #[serde(default)]
     pub created: String,
-    /// The state of the container.
+    /// What the container is doing.
     #[serde(default)]
     pub state: InspectState,
-    /// Its part `Config`.
+    /// The part `Config`.
     #[serde(default)]
     pub config: InspectConfig,
-    /// Its part `HostConfig`.
+    /// The part `HostConfig`.
     #[serde(default)]
     pub host_config: HostConfig,
-    /// Where its own layer is. Engines with another image store do not say.
+    /// Where the container's own layer is. Engines with another image store do not say.
     #[serde(default)]
     pub graph_driver: Option<GraphDriver>,
 }
 
 impl Inspect {
-    /// It runs. One that waits for its next restart does not: the Engine ends each answer of its log at once.
+    /// It runs. A container that waits for its next restart does not: the Engine ends each answer of its log at once.
     pub fn is_running(&self) -> bool {
         self.state.running && !self.state.restarting
     }
 
-    /// It runs, or ran.
+    /// It runs, or has run before.
     pub fn has_run(&self) -> bool {
         let ended = &self.state.finished_at;
         self.state.running || !ended.is_empty() && !ended.starts_with("0001-")
@@ -166,7 +166,7 @@ impl Inspect {
 #[derive(Debug, Default, Deserialize)]
 #[serde(rename_all = "PascalCase")]
 pub struct GraphDriver {
-    /// Of overlay2 it has paths.
+    /// For overlay2 this has paths.
     #[serde(default)]
     pub data: Option<GraphDriverData>,
 }
@@ -175,7 +175,7 @@ pub struct GraphDriver {
 #[derive(Debug, Default, Deserialize)]
 #[serde(rename_all = "PascalCase")]
 pub struct GraphDriverData {
-    /// The directory of what the container writes.
+    /// The directory with what the container writes.
     #[serde(default)]
     pub upper_dir: Option<String>,
 }
@@ -187,7 +187,7 @@ pub struct InspectState {
     /// True also between the restarts of a restarting container.
     #[serde(default)]
     pub running: bool,
-    /// Its process ended, and is started again after a pause, which grows to a minute.
+    /// Its process ended and will be started again after a pause, which grows to a minute.
     #[serde(default)]
     pub restarting: bool,
     /// RFC 3339; in the year 1 if it never ended.
@@ -199,13 +199,13 @@ pub struct InspectState {
 #[derive(Debug, Default, Deserialize)]
 #[serde(rename_all = "PascalCase")]
 pub struct InspectConfig {
-    /// Decides whether the log answer has frames; the bytes never do.
+    /// Decides whether the log answer has frames; its bytes do not show that.
     #[serde(default)]
     pub tty: bool,
     /// Image reference as given.
     #[serde(default)]
     pub image: String,
-    /// All labels. Up to 200,000 of them.
+    /// All labels, up to 200,000 of them.
     #[serde(default)]
     pub labels: Option<BTreeMap<String, String>>,
 }
@@ -246,7 +246,7 @@ pub struct Actor {
     pub id: String,
 }
 
-/// An event with all that it says of a container, of which [`ContainerEvent`] leaves the most out.
+/// An event with everything it says of a container, most of which [`ContainerEvent`] leaves out.
 #[derive(Debug, Default, Deserialize)]
 #[serde(rename_all = "PascalCase")]
 pub struct EventWithFacts {
@@ -268,7 +268,7 @@ pub struct EventFacts {
     pub name: String,
     /// Image reference as it was given when the container was made.
     pub image: String,
-    /// Labels. Docker writes name and image among them.
+    /// Labels. In events Docker adds name and image to them.
     pub labels: BTreeMap<String, String>,
 }
 
@@ -281,8 +281,8 @@ impl From<EventWithFacts> for EventFacts {
     }
 }
 
-/// Whether a 404 says that there is no such container, rather than that there is no such page: something else may stand
-/// before the Engine.
+/// Whether a 404 says that there is no such container, rather than no such page: something else may answer in place of
+/// the Engine.
 pub fn is_no_such_container(body: &[u8]) -> bool {
     #[derive(Deserialize)]
     struct Refusal {
@@ -292,7 +292,7 @@ pub fn is_no_such_container(body: &[u8]) -> bool {
     refusal.is_ok_and(|refusal| refusal.message.to_ascii_lowercase().contains("no such container"))
 }
 
-/// A container ID as the Engine gives it; anything else must not get into a path.
+/// Whether this is a container ID as the Engine writes it. Nothing else may get into a path.
 pub fn is_id(id: &str) -> bool {
     id.len() == 64 && id.bytes().all(|byte| byte.is_ascii_hexdigit())
 }

@@ -1,8 +1,8 @@
-//! What a pipeline adds to records: fields, labels, marks; and the bytes it made. A noun that pipeline and sinks share, as
-//! those of record.rs are.
+//! What a pipeline adds to records (fields, labels, marks) and the bytes it makes. Pipelines and sinks share these
+//! types, as they do those of record.rs.
 //!
-//! A batch without a pipeline has none of it ([`crate::model::record::Batch::changes`] is `None`), and a batch whose pipeline
-//! changed nothing has none either.
+//! A batch without a pipeline has none ([`crate::model::record::Batch::changes`] is `None`), and neither has a batch
+//! that its pipeline did not change.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -10,32 +10,32 @@ use std::sync::Arc;
 use crate::limits::{FIELD_NAME_BYTES_MAX, FIELD_VALUE_BYTES_MAX, FIELDS_BYTES_MAX, FIELDS_MAX};
 use crate::model::record::Batch;
 
-/// What a pipeline made of a batch. Records that it left as they were still point into the batch it was made from.
+/// What a pipeline made of a batch. Records that it did not change still point into the original batch.
 #[derive(Debug)]
 pub struct Changes {
     /// The batch as it was captured.
     pub original: Arc<Batch>,
-    /// Messages and times that were made ([`crate::model::record::Place::Changed`]).
+    /// Messages and times that the pipeline made ([`crate::model::record::Place::Changed`]).
     pub bytes: Vec<u8>,
-    /// By the index of the record; empty = no record has any.
+    /// By index of the record; empty = no record has extras.
     pub extras: Vec<Extra>,
 }
 
 /// What a record carries besides its message.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Extra {
-    /// What was found in its text.
+    /// Fields found in its message.
     pub fields: Fields,
-    /// Labels set or changed; they come before the source's own.
+    /// Labels that the pipeline set; they take precedence over the source's own.
     pub labels: Option<Arc<Labels>>,
-    /// It stands for this many identical lines, more than one; 0 = for itself.
+    /// The record stands for this many identical lines; 0 = for itself alone.
     pub repeated: u64,
-    /// Steps that could not do their work on it.
+    /// Steps that failed on the record.
     pub failed: Failed,
 }
 
 impl Extra {
-    /// Whether there is nothing in it.
+    /// The record carries nothing besides its message.
     pub fn is_empty(&self) -> bool {
         self.fields.is_empty() && self.labels.is_none() && self.repeated == 0 && self.failed.is_empty()
     }
@@ -52,19 +52,19 @@ impl Failed {
     /// Steps that can fail.
     pub const NAMES: [&str; 3] = ["parse", "timestamp", "rename"];
 
-    /// A failure to parse.
+    /// The message could not be parsed.
     pub const PARSE: Failed = Failed(1);
-    /// A field that holds no time.
+    /// The field that should hold a time does not.
     pub const TIMESTAMP: Failed = Failed(2);
-    /// A field that would have the name of another one.
+    /// A field can't be renamed, because another field has the new name.
     pub const RENAME: Failed = Failed(4);
 
-    /// Adds what another one has.
+    /// Adds the failures of `other`.
     pub fn add(&mut self, other: Failed) {
         self.0 |= other.0;
     }
 
-    /// Whether this one is among them.
+    /// Whether it includes `one`.
     pub fn has(self, one: Failed) -> bool {
         self.0 & one.0 != 0
     }
@@ -104,12 +104,12 @@ impl<'a> Value<'a> {
 }
 
 /// Names and values of a record's fields, in the order in which they were first set, within the bounds of
-/// [`crate::limits`]. One text holds all of them.
+/// [`crate::limits`]. One string holds all of them.
 #[derive(Clone, Debug, Default)]
 pub struct Fields {
     text: String,
     items: Vec<Item>,
-    /// Bytes of names and values; `text` may also hold what was replaced.
+    /// Bytes of present names and values; `text` may also hold replaced ones.
     live_bytes: usize,
 }
 
@@ -128,12 +128,12 @@ enum Kind {
 }
 
 impl Fields {
-    /// Sets a field, or changes it. False = a bound bit: it was left out, or its text was cut.
+    /// Sets or changes a field. Returns false if a bound applied: the field was left out, or its text was cut.
     #[must_use]
     pub fn set(&mut self, name: &str, value: Value) -> bool {
         let text = value.as_str();
         let kept = &text[..text.floor_char_boundary(FIELD_VALUE_BYTES_MAX)];
-        // A part of a number is another number.
+        // A number that is cut would be another number.
         if matches!(value, Value::Number(_)) && kept.len() < text.len() {
             return false;
         }
@@ -151,8 +151,7 @@ impl Fields {
         kept.len() == text.len()
     }
 
-    /// Replaces texts and numbers by what `change` makes of them. No bound stands in the way: what is replaced must not
-    /// stay.
+    /// Replaces texts and numbers by what `change` returns. No bound applies, because what is replaced must not remain.
     pub fn replace(&mut self, mut change: impl FnMut(&str, &str) -> Option<String>) -> bool {
         let mut changed = false;
         for index in 0..self.items.len() {
@@ -177,7 +176,7 @@ impl Fields {
         self.position(name).map(|index| self.value(self.items[index]))
     }
 
-    /// Takes a field away.
+    /// Removes a field.
     pub fn remove(&mut self, name: &str) {
         if let Some(index) = self.position(name) {
             let item = self.items.remove(index);
@@ -185,12 +184,12 @@ impl Fields {
         }
     }
 
-    /// All of them, in order.
+    /// All fields, in order.
     pub fn iter(&self) -> impl Iterator<Item = (&str, Value<'_>)> {
         self.items.iter().map(|item| (self.part(item.name), self.value(*item)))
     }
 
-    /// Whether there is none.
+    /// Whether there are no fields.
     pub fn is_empty(&self) -> bool {
         self.items.is_empty()
     }
@@ -215,7 +214,7 @@ impl Fields {
         }
     }
 
-    /// What was replaced may be secret, and takes room.
+    /// Drops replaced values from `text`: they take memory and may be secret.
     fn forget_replaced(&mut self) {
         let old = std::mem::take(&mut self.text);
         let part = |(start, end): (u32, u32)| &old[start as usize..end as usize];

@@ -2,23 +2,23 @@
 
 use std::collections::BTreeMap;
 
-/// What happened to a line in a step, as metrics count it.
+/// What a step did to a line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Outcome {
-    /// It goes no further.
+    /// The line goes no further.
     Dropped,
     /// The step could not do its work; the line goes on, marked.
     Failed,
-    /// It is another than before.
+    /// The step changed the line.
     Changed,
-    /// It was not quite in the format: something in it was read as another text.
+    /// The line was not quite in the format: part of it was read as other text.
     Mended,
-    /// A bound bit: fields or labels that were too many, a time out of bounds, a line that cost too much.
+    /// A bound applied: too many fields or labels, a time out of bounds, a line that took too much work.
     Limited,
 }
 
 impl Outcome {
-    /// As it stands in a label.
+    /// The value of the metric's label.
     pub fn as_str(self) -> &'static str {
         match self {
             Outcome::Dropped => "dropped",
@@ -29,7 +29,7 @@ impl Outcome {
         }
     }
 
-    /// What can happen in a step of this kind.
+    /// The outcomes that a step of this kind can have.
     pub fn possible(step: &str) -> &'static [Outcome] {
         match step {
             "parse" => &[Outcome::Failed, Outcome::Changed, Outcome::Mended, Outcome::Limited],
@@ -42,7 +42,7 @@ impl Outcome {
     }
 }
 
-/// Name of the step that comes before all others.
+/// The step that comes before all others.
 pub const RATE_LIMIT: &str = "rate_limit";
 
 /// Lines by step and outcome.

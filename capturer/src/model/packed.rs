@@ -1,12 +1,12 @@
-//! Maps without spare room. One whose keys rise as it grows, as numbers do and paths that are found in order, is left with
-//! nodes that are half empty: some hundred bytes for each of tens of thousands of sources, over all tables.
+//! Maps without spare room. A `BTreeMap` whose keys are inserted in rising order, such as numbers or sorted paths,
+//! keeps nodes that are half empty: over all tables some hundred bytes for each of tens of thousands of sources.
 
 use std::collections::{BTreeMap, BTreeSet};
 
-/// A map or set that can be rebuilt with full nodes. With many entries that takes a while, and entries that are added later
-/// split nodes again: call it when many were added and no more are expected soon.
+/// A map or set that can be rebuilt with full nodes. With many entries that takes a while, and later insertions split
+/// nodes again: call it when many were added and no more are expected soon.
 pub trait Pack {
-    /// Rebuilds it.
+    /// Rebuilds it with full nodes.
     fn pack(&mut self);
 }
 

@@ -1,18 +1,18 @@
-//! A value that hardly any stream has: where it is what it begins with, it takes a pointer's room. There is one of these for
-//! each of tens of thousands of quiet files.
+//! A value that differs from its default in hardly any stream: while it is the default, it takes a pointer's room. Each
+//! of tens of thousands of quiet files has some.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::{Deref, DerefMut};
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-/// Reads as its beginning until somebody asks to change it.
+/// Reads as the default until it is changed.
 #[derive(Clone, Debug)]
 pub struct Rare<T>(Option<Box<T>>);
 
-/// What has a beginning that can be lent.
+/// A type whose default can be lent without making one.
 pub trait Begins: Default + 'static {
-    /// The same as the default.
+    /// The default.
     const BEGINNING: &'static Self;
 }
 
@@ -45,7 +45,7 @@ impl<T: Begins + PartialEq> From<T> for Rare<T> {
 }
 
 impl<T: Begins> Rare<T> {
-    /// Leaves the beginning in its place.
+    /// Takes the value and leaves the default.
     pub fn take(&mut self) -> T {
         self.0.take().map_or_else(T::default, |value| *value)
     }

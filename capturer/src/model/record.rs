@@ -58,7 +58,7 @@ impl fmt::Display for StreamId {
     }
 }
 
-/// What a stream is called across restarts: its key in the checkpoint. Shared, for many tables have it.
+/// What a stream is called across restarts: its key in the checkpoint. Shared, because many tables hold it.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct StreamKey(pub Arc<str>);
@@ -80,7 +80,7 @@ impl StreamKey {
 pub struct ContainerMeta {
     /// 64 hexadecimal digits.
     pub id: String,
-    /// Without Docker's leading slash. Bytes a container's owner controls: up to 60,004 of them.
+    /// Without Docker's leading slash. The container's owner chooses it: up to 60,004 bytes.
     pub name: String,
     /// Image reference as given at creation.
     pub image: String,
@@ -95,34 +95,34 @@ pub struct Source {
     pub id: StreamId,
     /// Name across restarts.
     pub key: StreamKey,
-    /// Set for containers. Boxed, for there may be tens of thousands of paths.
+    /// Set for containers. Boxed, because there may be tens of thousands of paths.
     pub container: Option<Box<ContainerMeta>>,
     /// Set for followed paths (file_monitor).
     pub path: Option<Arc<str>>,
-    /// What the last run left at the very place where this one begins.
+    /// Sources of the last run that stopped exactly where this one begins.
     pub continues: Rare<Vec<Continued>>,
     /// Labels of the file_monitor entry; a container's are in `container`.
     pub labels: Rare<BTreeMap<String, String>>,
-    /// Who gets its batches.
+    /// The sinks that get its batches.
     pub outlet: Outlet,
-    /// What is done to its lines; `None` = nothing.
+    /// The pipeline its lines pass; `None` = they are delivered as they are.
     pub pipeline: Option<Arc<Pipeline>>,
     /// The container's labels that the pipeline puts into records, whether or not `container` has them.
     pub pipeline_labels: Rare<BTreeMap<String, String>>,
 }
 
-/// A source that goes on as another one, or under another name. After a crash an output may have lines of it from behind the
-/// place where it was left.
+/// An earlier source that this one continues, or its earlier name. After a crash an output may have lines of it from
+/// behind its saved position.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Continued {
-    /// Its path; `None` = the records call it as they do now.
+    /// The earlier path; `None` = records name it as they do now.
     pub path: Option<Arc<str>>,
-    /// The output that it had.
+    /// The output it had.
     pub output: Option<Arc<str>>,
 }
 
 impl Source {
-    /// One of which nothing else is known yet: the rest is written over it, so that a new fact has one place.
+    /// A source with nothing but a key. Callers set the rest, so that a new fact needs no change here but a default.
     pub fn new(id: StreamId, key: StreamKey) -> Source {
         Source {
             id,
@@ -185,7 +185,7 @@ pub struct Record {
 }
 
 impl Record {
-    /// It is not a line as it was written.
+    /// The record is cut, partial or a continuation: not one whole line as it was written.
     pub fn is_marked(&self) -> bool {
         self.truncated || self.partial || self.continued
     }
@@ -194,13 +194,13 @@ impl Record {
 /// Records of one stream, in order, with what they point into and where to resume after them.
 #[derive(Debug)]
 pub struct Batch {
-    /// Whose records these are.
+    /// The stream that the records belong to.
     pub source: Arc<Source>,
     /// Number among the stream's batches in this run, from 1 on without gaps.
     pub seq: u64,
     /// The buffer as read from the kernel.
     pub read: Vec<u8>,
-    /// Bytes that had to be made: joined pieces, repaired text.
+    /// Bytes the decoder had to make: joined pieces, repaired text.
     pub made: Vec<u8>,
     /// The records, in the order they are to be delivered.
     pub records: Vec<Record>,
@@ -210,10 +210,10 @@ pub struct Batch {
     pub end: Cursor,
     /// Bytes of the source that this batch accounts for (records, framing, skipped bytes).
     pub source_bytes: u64,
-    /// Nothing more comes of the stream in this run, so what a pipeline's steps hold back goes out with it.
+    /// The stream's last batch in this run: lines that a pipeline's steps hold back are delivered with it.
     pub last: bool,
-    /// What a pipeline made of it; `None` = it is as it was captured. If set, `read` and `made` are empty, and those of
-    /// the batch it was made from are meant.
+    /// What a pipeline made of the batch; `None` = it is as captured. If set, `read` and `made` are empty and the
+    /// original batch has them.
     pub changes: Option<Box<Changes>>,
 }
 
@@ -234,12 +234,12 @@ impl Batch {
         &self.buffer(record)[start..start + record.message_len as usize]
     }
 
-    /// What a pipeline added to the record of this index, if anything.
+    /// What a pipeline added to the record with this index.
     pub fn extra(&self, index: usize) -> Option<&Extra> {
         self.changes.as_deref()?.extras.get(index).filter(|extra| !extra.is_empty())
     }
 
-    /// A record's time, RFC 3339.
+    /// The record's time, RFC 3339.
     pub fn time(&self, record: &Record) -> &[u8] {
         if record.time_len == 0 {
             return self.read_time.as_bytes();
@@ -256,9 +256,9 @@ pub struct Ack {
     pub sink: SinkId,
     /// The batch, returned so that its buffers can be used again.
     pub batch: Arc<Batch>,
-    /// What the sink's checkpoint must hold with that cursor.
+    /// The state of the output, which the checkpoint must save together with the batch's cursor.
     pub mark: Option<OutputMark>,
-    /// What was delivered if a pipeline changed the batch; `None` = all of it, as it is.
+    /// What was delivered of a batch that a pipeline changed; `None` = all of it, as captured.
     pub delivered: Option<Amount>,
 }
 
@@ -272,7 +272,7 @@ pub struct Amount {
 }
 
 impl Amount {
-    /// Of a batch.
+    /// The lines and bytes of a batch.
     pub fn of(batch: &Batch) -> Amount {
         let bytes = batch.records.iter().map(|record| u64::from(record.message_len)).sum();
         Amount { lines: batch.records.len() as u64, bytes }
@@ -283,18 +283,18 @@ impl Amount {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 pub struct SinkId(pub u8);
 
-/// Sinks that are read for together: each gets every batch of a stream, and reading waits for the slowest of them, but
-/// for no other sink.
+/// A group of sinks that read together: each gets every batch of a stream, and reading waits for the slowest of the
+/// group but for no sink outside it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Outlet {
-    /// Number of the outlet.
+    /// Number of the group.
     pub index: u8,
-    /// A bit for each sink.
+    /// One bit per sink.
     sinks: u64,
 }
 
 impl Outlet {
-    /// Of these sinks.
+    /// A group of these sinks.
     pub fn new(index: u8, sinks: impl Iterator<Item = SinkId>) -> Outlet {
         Outlet { index, sinks: sinks.fold(0, |bits, sink| bits | 1 << sink.0) }
     }
@@ -304,21 +304,21 @@ impl Outlet {
         SinkId(self.sinks.trailing_zeros() as u8)
     }
 
-    /// Whether a sink belongs to it.
+    /// Whether a sink belongs to the group.
     pub fn contains(self, sink: SinkId) -> bool {
         self.sinks & 1 << sink.0 != 0
     }
 }
 
 impl Default for Outlet {
-    /// The only one there is, of all sinks.
+    /// The only group, of all sinks.
     fn default() -> Outlet {
         Outlet { index: 0, sinks: u64::MAX }
     }
 }
 
-/// The state of one output file after a batch was written. A restart looks at what stands behind it: those records were
-/// written after the checkpoint, and are not written again when their source is read again.
+/// The state of one output file after a batch was written. A restart looks at what the file has behind it: those
+/// records were written after the checkpoint and are not written again when their source is read again.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct OutputMark {
     /// Path relative to the sink's directory.
@@ -328,43 +328,43 @@ pub struct OutputMark {
     pub file: FileId,
     /// Length in bytes that the acknowledged records fill.
     pub len_bytes: u64,
-    /// First and last bytes of those. They tell a file that grew from one that was emptied and filled again, and know a
-    /// file whose inode number changed.
+    /// Prints of the first and last of those bytes. They tell a file that grew from one that was emptied and filled
+    /// again, and recognize a file whose inode number changed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub print: Option<OutputPrint>,
-    /// Records within `len_bytes` that their source's position does not cover yet: they stood behind the mark when this run
-    /// began, and their source has not been read so far again.
+    /// Records within `len_bytes` that their source's position does not cover yet: they were behind the mark when this
+    /// run began, and their source has not been read that far again.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub uncovered: Vec<Uncovered>,
 }
 
 impl OutputMark {
-    /// A restart would need this file as it is.
+    /// Whether a restart would need this file unchanged.
     pub fn names(&self, file: FileId) -> bool {
         self.file.can_be(file) || self.uncovered.iter().any(|part| part.file.can_be(file))
     }
 }
 
-/// What an output looks like at both ends of a mark.
+/// Prints of an output at both ends of a mark.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct OutputPrint {
     /// Of the first bytes of the file.
     pub head: HeadPrint,
-    /// Of the last bytes before the mark.
+    /// Of the last bytes before the end of the mark.
     pub tail: HeadPrint,
 }
 
-/// Records of one source in a part of an output, see [`OutputMark::uncovered`].
+/// Records of one source in part of an output, see [`OutputMark::uncovered`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Uncovered {
-    /// A hash of what the records call their source, or of the output's path where they name none.
+    /// Hash of the source's name in the records, or of the output's path if they name none.
     pub source: u64,
     /// The file they are in.
     #[serde(flatten)]
     pub file: FileId,
-    /// Where the first of them begins.
+    /// Offset of the first of them.
     pub from: u64,
-    /// Where the last of them ends at the latest.
+    /// Upper bound of the end of the last of them.
     pub to: u64,
     /// When a restart first found them, in seconds since 1970.
     pub since_s: u64,
@@ -376,14 +376,15 @@ pub type OutputMarks = BTreeMap<String, BTreeMap<Arc<str>, OutputMark>>;
 /// What a saved checkpoint says of outputs.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct SavedMarks {
-    /// All of them, or those that changed since the save before.
+    /// All outputs, or those that changed since the save before.
     pub outputs: OutputMarks,
-    /// Those that it does not name any more; `None` = it is whole, and names no others than those.
+    /// Outputs that the checkpoint no longer has; `None` = `outputs` has all.
     pub gone: Option<BTreeMap<String, BTreeSet<String>>>,
 }
 
 impl SavedMarks {
-    /// What it says of a sink's output: nothing if that is what the save before said, else its mark, if it has one.
+    /// The mark of a sink's output: outer `None` = unchanged since the save before, inner `None` = the checkpoint has
+    /// no mark of it.
     pub fn of(&self, sink: &str, path: &str) -> Option<Option<&OutputMark>> {
         let mark = self.outputs.get(sink).and_then(|outputs| outputs.get(path));
         let is_told = match &self.gone {

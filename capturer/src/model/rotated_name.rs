@@ -10,29 +10,29 @@
 //! a.log ◀── a__2026-11-25_10-00-00.log      the same: pm2-logrotate
 //! 0.log ◀── 0.log.20261125-100000.gz        dated: Kubernetes' kubelet
 //! ```
-//! Names only help to find files and to put them in order. Whether one was read before is a matter of its identity.
+//! Names only help to find files and to order them. Whether a file was read before depends on its identity.
 //!
-//! Not here: which of them is the older (files/look.rs).
+//! Not here: which of two files is the older (shell/files/look.rs).
 
 /// Endings of compressed files that are not read.
 pub const UNREAD_ARCHIVES: [&str; 6] = [".xz", ".zst", ".bz2", ".lz4", ".Z", ".lzma"];
 
-/// What a name in a directory is to a live file's.
+/// How a name in a directory relates to a live file's name.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum RotatedName {
     /// The live file's name itself.
     Live,
-    /// `name.N`: mostly it moves on with each rotation, so the lowest number is the newest.
+    /// `name.N`: usually the number grows with each rotation, so the lowest is the newest.
     Number(u32),
-    /// `name.20261125-100000` (kubelet), `name-20261125`, `name-2026112510` (logrotate's dateext), `name.2026-11-25`: it
-    /// keeps its name, and the latest is the newest.
+    /// `name.20261125-100000` (kubelet), `name-20261125`, `name-2026112510` (logrotate's dateext), `name.2026-11-25`:
+    /// the file keeps its name, and the latest date is the newest.
     Date(String),
-    /// Another name altogether, of a file that is looked for.
+    /// An unrelated name of a file that is looked for.
     Stranger,
 }
 
 impl RotatedName {
-    /// What `name` is to `live_name`, and whether it is compressed; nothing if it has to do with another file or none.
+    /// How `name` relates to `live_name`, and whether it is compressed; `None` = it is not a name of that log.
     pub fn of(name: &str, live_name: &str) -> Option<(RotatedName, bool)> {
         if name == live_name {
             return Some((RotatedName::Live, false));
@@ -42,13 +42,13 @@ impl RotatedName {
         Some((rotated, compressed))
     }
 
-    /// What the name of an archive is to a live file's, if it is one that can't be read: not `.gz`.
+    /// How the name of an archive that can't be read (not `.gz`) relates to a live file's name.
     pub fn of_unread_archive(name: &str, live_name: &str) -> Option<RotatedName> {
         let plain = UNREAD_ARCHIVES.iter().find_map(|ending| name.strip_suffix(ending))?;
         RotatedName::of(plain, live_name).filter(|(_, compressed)| !compressed).map(|(rotated, _)| rotated)
     }
 
-    /// Orders dates, whatever their separators.
+    /// A key that orders dates whatever their separators.
     pub fn date_key(&self) -> Vec<u64> {
         let RotatedName::Date(text) = self else { return Vec::new() };
         let digits = text.split(|char: char| !char.is_ascii_digit()).filter(|group| !group.is_empty());
@@ -56,7 +56,7 @@ impl RotatedName {
     }
 }
 
-/// What stands between a live file's name and the end of a rotated one's.
+/// The rotation that `text`, the part of a rotated name behind the live name, stands for.
 fn mark(text: &str) -> Option<RotatedName> {
     let behind = text.strip_prefix("__").or_else(|| text.strip_prefix(['.', '-', '_']))?;
     if is_date(behind) {
@@ -103,12 +103,12 @@ fn is_date(text: &str) -> bool {
         && ("01"..="31").contains(&of_month)
 }
 
-/// What the names of a live file and of all its rotated files begin with.
+/// What the live name and all its rotated names begin with.
 pub fn common_start(live_name: &str) -> &str {
     live_name.rsplit_once('.').map_or(live_name, |(stem, _)| stem)
 }
 
-/// It looks like a rotated name of the live file, and nothing says that it is one: `a-1.log`, `a.log_1`.
+/// The name looks like a rotated one of the live file, but nothing confirms it: `a-1.log`, `a.log_1`.
 pub fn looks_rotated(name: &str, live_name: &str) -> bool {
     let is_numbered =
         |more: &str| more.starts_with(['.', '-', '_']) && more.bytes().any(|b| b.is_ascii_digit());
@@ -122,13 +122,14 @@ pub fn looks_rotated(name: &str, live_name: &str) -> bool {
         && RotatedName::of_unread_archive(name, live_name).is_none()
 }
 
-/// Live names that `name` may be a rotated name of, also with the mark before the ending: more than [`live_names`] gives.
+/// Live names that `name` may be a rotated name of, including those with the mark before the ending: more than
+/// [`live_names`] returns.
 pub fn stems(name: &str) -> impl Iterator<Item = &str> {
     let plain = name.strip_suffix(".gz").unwrap_or(name);
     plain.match_indices(['.', '-', '_']).map(|(at, _)| &plain[..at]).filter(|stem| !stem.is_empty())
 }
 
-/// The names of which `name` may be a rotated name, whether there are such files or not.
+/// Live names that `name` may be a rotated name of, whether such files exist or not.
 pub fn live_names(name: &str) -> impl Iterator<Item = String> {
     let plain = name.strip_suffix(".gz").unwrap_or(name);
     let ending = plain.rsplit_once('.').map_or("", |(_, ending)| ending);
@@ -137,8 +138,8 @@ pub fn live_names(name: &str) -> impl Iterator<Item = String> {
         plain.match_indices(['.', '-', '_']).map(|(at, _)| &plain[..at]).filter(|head| !head.is_empty());
     heads.flat_map(move |head| {
         let rotated = Some(head.to_owned()).filter(|live| RotatedName::of(name, live).is_some());
-        // Not `a.1.log` of `a.log`: as often as not both are logs of their own. One with a date is what lumberjack, log4j2
-        // and logback make of it.
+        // Not `a.1.log` of `a.log`: these are about as often two separate logs. With a date, the name is one that
+        // lumberjack, log4j2 and logback make.
         let dated = Some(format!("{head}.{ending}")).filter(|live| {
             matches!(RotatedName::of(name, live), Some((RotatedName::Date(_), _))) && has_ending
         });
@@ -146,11 +147,11 @@ pub fn live_names(name: &str) -> impl Iterator<Item = String> {
     })
 }
 
-/// So many directories above that of a rotated file its log may be (logrotate's `olddir`).
+/// A rotated file's log may be at most this many directories above it (logrotate's `olddir`).
 const OLDDIR_DEPTH: usize = 2;
 
-/// The logs of which the file at `path` may be a rotated file that was moved to a directory beneath theirs (logrotate's
-/// `olddir`), the nearest first, each with what leads from its directory to that of the file.
+/// Logs that may have been rotated to the file at `path`, in a directory below theirs (logrotate's `olddir`). The
+/// nearest comes first, each with the path from its directory to the file's.
 pub fn logs_above(path: &str) -> impl Iterator<Item = (String, &str)> {
     let (directory, name) = path.rsplit_once('/').unwrap_or(("", path));
     let cuts = directory.rmatch_indices('/').take(OLDDIR_DEPTH);
@@ -160,7 +161,8 @@ pub fn logs_above(path: &str) -> impl Iterator<Item = (String, &str)> {
     })
 }
 
-/// The live name if `name` has a number before its ending: `a.log` of `a.1.log`. As often as not both are logs of their own.
+/// The live name if `name` has a number before its ending: `a.log` for `a.1.log`. These are about as often two separate
+/// logs.
 pub fn numbered_live_name(name: &str) -> Option<String> {
     let (stem, ending) = name.rsplit_once('.')?;
     let live = format!("{}.{ending}", stem.rsplit_once('.')?.0);
