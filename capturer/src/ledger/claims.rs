@@ -1,7 +1,7 @@
-//! How the parts of the program tell the ledger: a descriptor is held together with its claim, and dropping it ends
-//! both, the claim first.
+//! How the parts of the program report to the ledger: a descriptor is held together with its claim, and dropping it
+//! ends both, the claim first.
 //!
-//! A claim costs a lock and, where programs in the kernel watch, one system call. It is made for each opening of what
+//! A claim costs a lock and, where programs in the kernel watch, one system call. One is made for each descriptor that
 //! lasts, never for a read or a line. What is opened and closed within one step of work is not claimed.
 
 use std::fmt;
@@ -13,7 +13,7 @@ use super::{Ledger, OpenFd, Owner};
 
 /// Tells the kernel's programs who holds a descriptor.
 pub trait NoteOwner: Send {
-    /// `fd` belongs to the owner of that number, as long as it is open.
+    /// `fd` belongs to the owner with this number for as long as it is open.
     fn note(&mut self, fd: i32, owner: u64);
 }
 
@@ -36,19 +36,20 @@ impl Claims {
         book.kernel = Some(kernel);
     }
 
-    /// Holds what was just opened, for `owner`.
+    /// Claims a descriptor that was just opened, and holds both.
     pub fn hold<T: AsFd>(&self, inner: T, owner: Owner) -> Claimed<T> {
         Claimed { claim: self.claim(inner.as_fd(), owner), inner }
     }
 
-    /// A claim beside the descriptor, for what can't be held in a [`Claimed`]. It must end before the descriptor does.
+    /// A claim apart from its descriptor, for what can't be held in a [`Claimed`]. Drop it before the descriptor is
+    /// closed.
     pub fn claim(&self, fd: BorrowedFd<'_>, owner: Owner) -> Claim {
         let fd = fd.as_raw_fd();
         let serial = self.claim_number(fd, owner);
         Claim { claims: self.clone(), fd, serial }
     }
 
-    /// A claim that ends with the process.
+    /// A claim that lasts until the process ends.
     pub fn claim_number(&self, fd: i32, owner: Owner) -> u64 {
         let mut book = self.book();
         let number = book.ledger.number_of(owner.clone());
@@ -58,7 +59,8 @@ impl Claims {
         book.ledger.claim(fd, owner)
     }
 
-    /// Claims for `owner` whatever is open and unclaimed: once, when the program is built up and before it works.
+    /// Claims every open and unclaimed descriptor for `owner`: called once, when the program is built up and before it
+    /// works.
     pub fn adopt(&self, open: &[OpenFd], owner: &Owner) {
         let mut book = self.book();
         let adopted = book.ledger.adopt(open, owner);
@@ -68,13 +70,13 @@ impl Claims {
         }
     }
 
-    /// The ledger itself.
+    /// Calls `act` with the ledger, under its lock.
     pub fn with<R>(&self, act: impl FnOnce(&mut Ledger) -> R) -> R {
         act(&mut self.book().ledger)
     }
 
     fn book(&self) -> MutexGuard<'_, Book> {
-        // Every change of it is one call that does not panic halfway.
+        // A poisoned lock is usable: every change of the ledger is one call that does not panic halfway.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -85,7 +87,7 @@ impl fmt::Debug for Claims {
     }
 }
 
-/// Ends with its owner's word that the descriptor is about to be closed.
+/// Dropped when its owner is about to close the descriptor.
 #[derive(Debug)]
 pub struct Claim {
     claims: Claims,
@@ -99,16 +101,16 @@ impl Drop for Claim {
     }
 }
 
-/// An open descriptor with an owner.
+/// An open descriptor together with its claim.
 #[derive(Debug)]
 pub struct Claimed<T> {
-    // Fields are dropped in this order: a number that is closed may be another thread's at once.
+    // Fields are dropped in this order, the claim first: once a number is closed, another thread may get it.
     claim: Claim,
     inner: T,
 }
 
 impl<T> Claimed<T> {
-    /// The descriptor without its claim, to be claimed by somebody else.
+    /// The descriptor without its claim, for another owner to claim.
     pub fn unclaimed(self) -> T {
         let Claimed { claim, inner } = self;
         drop(claim);
@@ -137,7 +139,8 @@ mod tests {
     use super::super::{KernelFd, View};
     use super::*;
 
-    /// The other order would release what another thread has claimed under the same number meanwhile.
+    /// In the other order the claim's end would release a claim that another thread has made for the same number
+    /// meanwhile.
     #[test]
     fn the_claim_ends_with_the_descriptor_and_before_it() {
         struct Seen {

@@ -1,4 +1,4 @@
-//! The leak detector: what at one look was where it should not be, and still is at the next. Pure.
+//! The leak detector: what was where it should not be at one look and still is at the next. Pure.
 //!
 //! ```text
 //!                                                                                     a leak when it stands
@@ -9,12 +9,12 @@
 //! tasks, threads, operations, memory, descriptors of another owner, dockerd's: more   SETTLE
 //!   than what there is to do explains
 //! ```
-//! SETTLE is somewhat over half of the check interval: so a leak is named at the second look, and what merely happens
-//! during one look never is. More containers are more streams, and those explain more descriptors and memory: growth
-//! by itself is no leak.
+//! SETTLE is somewhat over half of the check interval. So a leak is named at the second look, and what is only there
+//! during one look never is. Growth by itself is no leak: more containers mean more streams, which explain more
+//! descriptors and memory.
 //!
-//! Descriptors that nobody claims are shown and counted (`unknown`), but are an alarm only by their number: a library
-//! may have its own.
+//! Descriptors that nobody claims are shown and counted (`unknown`), but raise an alarm only by their number: a library
+//! may have some of its own.
 
 use std::collections::BTreeMap;
 
@@ -24,7 +24,7 @@ use crate::text::age::age_text;
 use crate::text::label_values::label_values;
 
 label_values! {
-    /// `resource` of `leak_detection`.
+    /// The values of the label `resource` of `leak_detection`.
     Resource {
         /// Open file descriptors of this process.
         FileDescriptors = "file_descriptors",
@@ -34,45 +34,45 @@ label_values! {
         Memory = "memory",
         /// Tasks of the capture loop.
         Tasks = "tasks",
-        /// Operations in flight.
+        /// Operations in the kernel.
         Operations = "operations",
-        /// dockerd's descriptors, where it is watched.
+        /// dockerd's descriptors, if it is watched.
         DockerdDescriptors = "dockerd_descriptors",
     }
 }
 
-/// A descriptor that should not be there, as one look sees it.
+/// A descriptor that should not be open, as one look found it.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Suspect {
     /// Its number; of an unreleased file, the number it had.
     pub fd: i32,
     /// Names this opening and no other: a claim's serial number, a time, a file's address.
     pub identity: u64,
-    /// Why it should not be.
+    /// Why it should not be open.
     pub fault: Fault,
     /// Who holds it.
     pub owner: Owner,
     /// What it points to.
     pub target: String,
-    /// How long it is open, or closed and not let go.
+    /// How long it has been open, or closed without its file being released.
     pub age_ms: u64,
 }
 
-/// Why a descriptor should not be there.
+/// Why a descriptor should not be open.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Fault {
     /// Its stream has ended.
     StreamEnded,
-    /// Its stream goes on, but not with it.
+    /// Its stream goes on but no longer uses it.
     Forgotten,
     /// Its owner believes it closed.
     Released,
-    /// It is closed, and its file is not let go.
+    /// It is closed, but the kernel still holds its file.
     Unreleased,
 }
 
 impl Fault {
-    /// In a sentence.
+    /// The reason as a clause.
     pub fn text(self) -> &'static str {
         match self {
             Fault::StreamEnded => "its stream has ended",
@@ -83,16 +83,16 @@ impl Fault {
     }
 }
 
-/// A resource counted by its number, and how much of it what there is to do explains.
+/// How much of a resource there is, and how much of that is explained by what the program has to do.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Amount {
     /// The resource that this is about.
     pub resource: Resource,
-    /// Of whom, for the message: `capture loop`, `sink`.
+    /// Who uses it, for the message: `capture loop`, `sink`.
     pub of: String,
     /// How much there is.
     pub value: u64,
-    /// The most that is explained.
+    /// The most that can be explained.
     pub explained: u64,
 }
 
@@ -101,35 +101,35 @@ pub struct Amount {
 pub struct Leak {
     /// The resource that this is about.
     pub resource: Resource,
-    /// The descriptor, if it is one.
+    /// The leaked descriptor; `None` = the leak is an amount.
     pub suspect: Option<Suspect>,
     /// One sentence with all of it.
     pub text: String,
 }
 
-/// Remembers what was suspect at the last looks.
+/// Remembers the suspects of earlier looks.
 #[derive(Debug, Default)]
 pub struct Detector {
     suspects: BTreeMap<(Fault, i32, u64), u64>,
     amounts: BTreeMap<(Resource, String), u64>,
-    /// Since when the leaks of the last look stand, and their texts, by what they are about.
+    /// Leaks at the last look by what they are about: since when, and their texts.
     standing: BTreeMap<String, (u64, String)>,
 }
 
 /// What a look changed.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct LeakReport {
-    /// Every leak there is.
+    /// All leaks found.
     pub leaks: Vec<Leak>,
-    /// Those that are new, each to be said once.
+    /// New leaks, each to be reported once.
     pub new: Vec<String>,
-    /// Those that are gone since the last look, each with how many seconds it stood.
+    /// Leaks that have gone since the last look, each with how many seconds it stood.
     pub gone: Vec<(u64, String)>,
 }
 
 impl Detector {
-    /// One look. `settle_ms`: how long something must stand to be a leak; `grace_ms`: how long a file may be kept by an
-    /// operation after its descriptor was closed.
+    /// Judges one look. `settle_ms`: how long something must stand to be a leak. `grace_ms`: how long an operation may
+    /// hold a file after its descriptor was closed.
     pub fn look(
         &mut self,
         now_ms: u64,
@@ -178,7 +178,7 @@ impl Detector {
                     resource.as_str(),
                     key.1
                 );
-                // By what it is about: a number that changes is not another leak.
+                // The key has no number, so that an amount that changes is not another leak.
                 standing.insert(format!("{} of {}", resource.as_str(), key.1), text.clone());
                 verdict.leaks.push(Leak { resource, suspect: None, text });
             }
@@ -197,15 +197,15 @@ impl Detector {
     }
 }
 
-/// Owners named in one message.
+/// A message names at most this many owners.
 const OWNERS_NAMED_MAX: usize = 2;
-/// Characters of a name in a message: a container may be called anything, at any length.
+/// Longest name in a message: a container's name can be anything of any length.
 const NAME_CHARS_MAX: usize = 80;
-/// What an operator wants to know first, and what to do.
+/// The first thing an operator wants to know, and what to do.
 const UNHARMED: &str = "log lines still arrive; report it with what /api/v1/fds shows, then restart the agent when convenient: it \
                         continues where it stopped";
 
-/// What health says of leaks: whose they are by name, that nothing is lost, what to do, and then all that is known.
+/// What health says of leaks: who holds them, that no line is lost, what to do, and then every detail.
 pub fn message(leaks: &[Leak], names: &BTreeMap<StreamKey, String>) -> String {
     let held: Vec<&Suspect> = leaks.iter().filter_map(|leak| leak.suspect.as_ref()).collect();
     let of_dockerd = |leak: &&Leak| leak.resource == Resource::DockerdDescriptors;
@@ -245,7 +245,8 @@ pub fn message(leaks: &[Leak], names: &BTreeMap<StreamKey, String>) -> String {
     parts.join("; ")
 }
 
-/// The source that a descriptor is held for: streams of its further outlets have `#` and a number behind its key.
+/// The key of the source that a descriptor is held for: streams for its further outlets have `#` and a number behind
+/// that key.
 pub fn source_of(owner: &StreamKey) -> StreamKey {
     let is_number = |end: &str| !end.is_empty() && end.bytes().all(|byte| byte.is_ascii_digit());
     match owner.0.rsplit_once('#') {
@@ -262,7 +263,7 @@ fn owner_in_words(owner: &Owner, names: &BTreeMap<StreamKey, String>) -> String 
             match (names.get(&key), key.0.split_once(':')) {
                 (Some(name), _) => format!("container {}", short(name)),
                 (None, Some(("file", path))) => format!("file {}", short(path)),
-                // It is gone, and with it its name.
+                // The container has been removed, and its name with it.
                 (None, Some((_, id))) => format!("container {}", short(id)),
                 (None, None) => short(&key.0),
             }
@@ -305,7 +306,7 @@ mod tests {
         assert_eq!((verdict.leaks.len(), verdict.new.len(), verdict.gone.len()), (0, 0, 1));
     }
 
-    /// People know a container by its name, and ask first whether logs are lost.
+    /// People know a container by its name, and first ask whether lines are lost.
     #[test]
     fn the_message_names_whose_it_is_and_what_to_do() {
         let names = [(StreamKey("container:a".into()), "web-1".to_owned())].into();
@@ -345,7 +346,7 @@ mod tests {
         assert!(!told.contains("restart the agent"), "{told}");
     }
 
-    /// Rotations close a connection at each look: never the same one.
+    /// Rotations close a connection at every look, but never the same one.
     #[test]
     fn what_changes_from_look_to_look_is_no_leak() {
         let mut detector = Detector::default();
@@ -355,7 +356,7 @@ mod tests {
         }
     }
 
-    /// The kernel says for how long: no second look is needed.
+    /// The kernel says how long the file has been kept, so no second look is needed.
     #[test]
     fn a_file_kept_past_its_grace_is_a_leak_at_once() {
         let mut detector = Detector::default();
@@ -365,7 +366,7 @@ mod tests {
         assert_eq!(look(&mut detector, 0, &[kept], &[]).new.len(), 1);
     }
 
-    /// Random amounts against the rule said plainly: a leak is what was unexplained at this look and at the one before.
+    /// Random amounts against a plain rule: a leak is what was unexplained at this look and at the one before.
     #[test]
     fn only_what_stays_unexplained_is_a_leak() {
         let mut rng = Rng::from_env();
@@ -373,7 +374,7 @@ mod tests {
         let mut before = false;
         for number in 0..500 {
             let value = rng.below(4) as u64;
-            // More to do explains more.
+            // More work explains more.
             let explained = rng.below(4) as u64;
             let amount =
                 Amount { resource: Resource::Tasks, of: "capture loop".to_owned(), value, explained };

@@ -48,7 +48,7 @@ fn a_mismatch_counts_only_if_it_stands() {
         let report = observe(&mut ledger, &leak, now, 1000);
         assert_eq!((report.drift, report.strays.len(), report.missing.len()), (drift, strays, missing));
     }
-    // The number is somebody else's now: its age begins anew. The claim is found again.
+    // Another file has the number now, so its age begins anew. Then the claim is found again.
     let report = observe(&mut ledger, &live(&[(5, "socket:[8]"), (9, "socket:[2]")]), 2000, 1000);
     assert_eq!((report.drift, report.strays.len()), (0, 0));
     let report = observe(&mut ledger, &live(&[(5, "socket:[8]"), (9, "socket:[2]")]), 3001, 1000);
@@ -77,8 +77,7 @@ fn closing_without_a_word_is_a_slip() {
     assert_eq!(slips(&mut ledger, "/x.log.1 (deleted)"), 4);
 }
 
-/// A connection is closed and another opened under its number while the look goes on: what the look has of the number is
-/// the old one.
+/// During a look a connection is closed and another gets its number: the look has the old one.
 #[test]
 fn a_claim_that_is_younger_than_the_look_is_not_compared_with_it() {
     let mut ledger = Ledger::default();
@@ -90,7 +89,7 @@ fn a_claim_that_is_younger_than_the_look_is_not_compared_with_it() {
     ledger.claim(6, stream("container:b"));
     let view = View { open: &open, closed_by: None, newest_claim };
     ledger.observe(view, at(0), 0);
-    // Nor is one missing that was opened behind the look.
+    // Nor is a descriptor missing that was opened after the look.
     let view = View { open: &open, closed_by: None, newest_claim };
     assert_eq!(ledger.observe(view, at(1), 0).missing, []);
     let later = observe(&mut ledger, &live(&[(5, "socket:[2]"), (6, "socket:[3]")]), 2, 0);
@@ -98,7 +97,7 @@ fn a_claim_that_is_younger_than_the_look_is_not_compared_with_it() {
     assert_eq!(observe(&mut ledger, &live(&[(5, "socket:[4]"), (6, "socket:[3]")]), 3, 0).slips, 1);
 }
 
-/// Random openings, closings, leaks and closings behind the owner's back, against a plain model.
+/// Random openings, closings, leaks and closings without the owner's knowledge, against a plain model.
 #[test]
 fn agrees_with_a_model() {
     #[derive(Clone)]
@@ -175,8 +174,8 @@ fn agrees_with_a_model() {
     }
 }
 
-/// What an agent with programs in the kernel shows: the kernel's counts, whatever the claims say. Random openings,
-/// closings, descriptors kept after their release and streams that end, against a plain model of the kernel.
+/// An agent with programs in the kernel shows the kernel's counts, whatever the claims say. Random openings, closings,
+/// descriptors kept after their release and streams that end, against a plain model of the kernel.
 #[test]
 fn the_kernels_counts_are_shown_and_what_outlives_its_claim_has_a_name() {
     const SETTLE_MS: u64 = 50;
@@ -186,7 +185,7 @@ fn the_kernels_counts_are_shown_and_what_outlives_its_claim_has_a_name() {
         serial: u64,
         opened_ns: u64,
         released_ms: Option<u64>,
-        /// When a look first found it released and open.
+        /// When a look first found it open although released.
         seen_ms: Option<u64>,
     }
     let owners = [stream("a"), stream("b"), Owner::Admin];
@@ -256,8 +255,8 @@ fn the_kernels_counts_are_shown_and_what_outlives_its_claim_has_a_name() {
     }
 }
 
-/// Without a bound an agent of years would remember every container it ever saw; without the sums its counters would
-/// go back.
+/// Without a bound an agent that runs for years would remember every container it ever saw; without the sums its
+/// counters would fall.
 #[test]
 fn streams_that_ended_are_forgotten_but_for_their_sum_and_never_while_they_hold_something() {
     let mut ledger = Ledger::default();
@@ -275,13 +274,13 @@ fn streams_that_ended_are_forgotten_but_for_their_sum_and_never_while_they_hold_
     let all = Totals { opened: 2 * ENDED_KEPT as u64 + 1, closed: 2 * ENDED_KEPT as u64 };
     assert_eq!(ledger.seen_by_class()["stream"], all);
     ledger.release(7, kept);
-    // A container that is started again is the same stream.
+    // A container that is started again has the same stream.
     ledger.claim(9, Owner::Stream(key(0)));
     assert!(!ledger.has_ended(&Owner::Stream(key(0))));
 }
 
-/// At start nobody has claimed standard error. A part that turns up later for what was taken for the runtime's, or
-/// closes it, is no slip.
+/// Nobody has claimed standard error at start. A part that later claims or closes a descriptor that was adopted for the
+/// runtime makes no mistake.
 #[test]
 fn what_was_adopted_may_be_claimed_or_go() {
     let mut ledger = Ledger::default();

@@ -1,4 +1,4 @@
-//! The ledger: who says to hold which descriptor, against which descriptors are open. Pure.
+//! The ledger: which part of the program claims which descriptor, compared with the descriptors that are open. Pure.
 //!
 //! ```text
 //! parts ── Claims::hold(fd, owner) … dropped ─▶ claims.rs ─▶ Ledger ◀── View ── witness.rs ◀── kernel
@@ -9,20 +9,20 @@
 //! not open     missing: closed behind  —
 //!              the owner's back
 //! ```
-//! A look takes time and the program goes on meanwhile, so one look proves nothing: a descriptor opened, claimed and
-//! closed around it may stand in either wrong corner. It counts only if it stands there, unchanged, in every look for
-//! longer than the interval given.
+//! A look takes time while the program works on, so one look proves nothing: a descriptor opened, claimed and closed
+//! during it may seem a stray or missing. It counts only if it does so, unchanged, in every look for longer than the
+//! interval given.
 //!
 //! What an owner opened and closed is counted twice. Claims and their ends are counted here, which is only what the
 //! program believes. Where programs in the kernel count ([`View::closed_by`]), the report shows their numbers: an owner's
 //! closings as the kernel saw them, and as openings those plus what the kernel still has open under that owner. What was
 //! closed before the programs were attached is counted as the claims have it.
 //!
-//! A number that is claimed while still claimed was closed without a release, and one whose socket, pipe or anonymous
-//! inode changed under a claim was closed and given to somebody else. Both are counted at once, since no race makes them: a
-//! look is only compared with claims that are older than it.
+//! A number that is claimed while it is still claimed was closed without a release. One whose socket, pipe or anonymous
+//! inode changed under a claim was closed and given to another file. Both count at once, since no race causes them: a
+//! look is only compared with claims older than it.
 //!
-//! Not here: where the live descriptors come from (probe/), and what is a leak (leaks.rs).
+//! Not here: where the open descriptors come from (witness/probe/), and what is a leak (leaks.rs).
 
 pub(crate) mod claims;
 pub(crate) mod leaks;
@@ -38,22 +38,22 @@ use crate::model::record::StreamKey;
 pub use leaks::Resource;
 pub use owner::Owner;
 
-/// Totals of streams that ended are kept for this many of them, the latest ended.
+/// Totals are kept for this many ended streams, the ones that ended last.
 const ENDED_KEPT: usize = 256;
 
-/// See the module's head.
+/// See the head of this file.
 #[derive(Debug, Default)]
 pub struct Ledger {
     claims: BTreeMap<i32, Claim>,
-    /// Open and not claimed, since when.
+    /// Descriptors that are open and not claimed, with when they were first seen so.
     strangers: BTreeMap<i32, Stranger>,
     rows: BTreeMap<u64, Row>,
     numbers: BTreeMap<Owner, u64>,
     last_number: u64,
     last_serial: u64,
-    /// Streams that ended, the latest last.
+    /// Numbers of streams that ended, the latest last.
     ended: Vec<u64>,
-    /// Totals of owners that were forgotten, by class.
+    /// Totals of forgotten owners, by class.
     forgotten: BTreeMap<&'static str, Totals>,
     slips: u64,
 }
@@ -63,7 +63,7 @@ struct Row {
     owner: Owner,
     /// Totals as the claims count them.
     claimed: Totals,
-    /// As the last look showed it: the kernel's numbers where it counts, else the claims'.
+    /// Totals at the last look: the kernel's where it counts, else the claims'.
     seen: Totals,
     /// What its claims had closed when the kernel began to count.
     closed_before: u64,
@@ -76,15 +76,15 @@ struct Claim {
     more: Rare<ClaimMore>,
 }
 
-/// What a claim of a file does not have.
+/// What most claims do not need.
 #[derive(Debug, Default, PartialEq)]
 struct ClaimMore {
-    /// What it was when last seen open, if that tells files apart.
+    /// What /proc said it was when last seen open, if that identifies it.
     target: Option<String>,
-    /// First of the looks in a row that did not find it.
+    /// When a look first missed it, if every look since did.
     missing_since_ms: Option<u64>,
-    /// Taken for an owner because nobody else had claimed it ([`Ledger::adopt`]): a claim of its own replaces that, and
-    /// it may go without a word.
+    /// Claimed by [`Ledger::adopt`] because nobody else had: a part's own claim replaces this one, and it may be closed
+    /// without a release.
     adopted: bool,
 }
 
@@ -116,23 +116,23 @@ pub struct Totals {
     pub closed: u64,
 }
 
-/// An open descriptor, as a look finds it.
+/// An open descriptor as a look finds it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct OpenFd {
     /// Number of the descriptor.
     pub fd: i32,
     /// What /proc says it is.
     pub target: String,
-    /// What the kernel's programs know of it, if there are any and they know it.
+    /// What the kernel's programs know of it, if anything.
     pub kernel: Option<KernelFd>,
 }
 
 /// What the kernel's programs know of a descriptor.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct KernelFd {
-    /// CLOCK_MONOTONIC. With the number it names this opening and no other.
+    /// CLOCK_MONOTONIC. Together with the number it identifies this opening.
     pub opened_ns: u64,
-    /// The owner's number as it was claimed ([`Ledger::claim`]); 0 = nobody.
+    /// The owner's number as noted in the kernel; 0 = nobody.
     pub owner: u64,
 }
 
@@ -143,25 +143,26 @@ pub struct View<'a> {
     pub open: &'a [OpenFd],
     /// Closings that the kernel counted, by owner's number. `None` = it does not count.
     pub closed_by: Option<&'a BTreeMap<u64, u64>>,
-    /// [`Ledger::newest_claim`] before the look began. Of a later claim the look may show the number's previous owner.
+    /// [`Ledger::newest_claim`] before the look began. For a number claimed later, the look may show the previous
+    /// owner.
     pub newest_claim: u64,
 }
 
 /// What one look showed.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct LedgerReport {
-    /// Open descriptors by owner, unclaimed ones under [`Owner::Unknown`].
+    /// Open descriptors by owner; unclaimed ones under [`Owner::Unknown`].
     pub open: BTreeMap<Owner, u64>,
     /// All open descriptors.
     pub open_count: u64,
-    /// Open, claimed by nobody, and so for longer than the interval.
+    /// Open and claimed by nobody for longer than the interval.
     pub strays: Vec<Stray>,
-    /// Claimed, not open, and so for longer than the interval.
+    /// Claimed and not open for longer than the interval.
     pub missing: Vec<(i32, Owner)>,
-    /// Closings that were never told, since the start: a number claimed twice or that became another file.
+    /// Closings since the start that were not reported: a number claimed twice, or one that became another file.
     pub slips: u64,
-    /// Claims less what is open, both only where they stand for longer than the interval; 0 = the ledger is right.
-    /// Below zero: a leak. Above: something was closed that its owner believes to hold.
+    /// Missing less strays; 0 = the ledger is right. Below zero: a leak. Above: something was closed although its owner
+    /// believes it open.
     pub drift: i64,
 }
 
@@ -172,15 +173,15 @@ pub struct Stray {
     pub fd: i32,
     /// What /proc says it is.
     pub target: String,
-    /// Since it was first seen so.
+    /// How long ago it was first seen as a stray.
     pub age_ms: u64,
-    /// Who had claimed this very opening and believes it closed, if the kernel remembers; else [`Owner::Unknown`].
+    /// Who had claimed this opening and believes it closed, if the kernel remembers; else [`Owner::Unknown`].
     pub owner: Owner,
 }
 
 impl Ledger {
-    /// `owner` opened `fd`; answers the claim's serial number, for [`Ledger::release`]. To be said right after the
-    /// opening.
+    /// Records that `owner` opened `fd`, right after the opening. Returns the claim's serial number for
+    /// [`Ledger::release`].
     pub fn claim(&mut self, fd: i32, owner: Owner) -> u64 {
         self.note(fd, owner, false)
     }
@@ -202,7 +203,8 @@ impl Ledger {
         serial
     }
 
-    /// `fd` is about to be closed. To be said before the closing: afterwards the number may be somebody else's.
+    /// Records that `fd` is about to be closed. Call it before closing: afterwards the number may belong to another
+    /// file.
     pub fn release(&mut self, fd: i32, serial: u64) {
         match self.claims.get(&fd) {
             Some(claim) if claim.serial == serial => {
@@ -210,14 +212,14 @@ impl Ledger {
                 self.claims.remove(&fd);
                 self.count_closed(number);
             }
-            // The number was claimed anew meanwhile, which was counted then.
+            // The number has been claimed anew meanwhile, and that counted as a slip then.
             Some(_) => {}
             None => self.slips += 1,
         }
     }
 
-    /// Claims for `owner` whatever is open and unclaimed: once, when the program is built up and before it works.
-    /// Answers which that were.
+    /// Claims every open and unclaimed descriptor for `owner`: called once, when the program is built up and before it
+    /// works. Returns their numbers.
     pub fn adopt(&mut self, open: &[OpenFd], owner: &Owner) -> Vec<i32> {
         let unclaimed = open.iter().map(|open| open.fd).filter(|fd| !self.claims.contains_key(fd));
         let unclaimed: Vec<i32> = unclaimed.collect();
@@ -227,8 +229,8 @@ impl Ledger {
         unclaimed
     }
 
-    /// The stream ended: nothing may be open under it any more. Its totals are kept for a while; a later claim begins
-    /// it anew.
+    /// The stream has ended: nothing may be open under it any more. Its totals are kept for a while; a later claim
+    /// begins it anew.
     pub fn stream_ended(&mut self, key: &StreamKey) {
         if let Some(number) = self.numbers.get(&Owner::Stream(key.clone())) {
             self.ended.retain(|ended| ended != number);
@@ -256,12 +258,12 @@ impl Ledger {
         self.last_number
     }
 
-    /// The owner of that number.
+    /// The owner with this number.
     pub fn owner(&self, number: u64) -> Owner {
         self.rows.get(&number).map_or(Owner::Unknown, |row| row.owner.clone())
     }
 
-    /// Who claims a descriptor now, and the claim's serial number.
+    /// Who claims a descriptor now, with the claim's serial number.
     pub fn claimant(&self, fd: i32) -> Option<(&Owner, u64)> {
         let claim = self.claims.get(&fd)?;
         Some((&self.rows.get(&claim.number)?.owner, claim.serial))
@@ -277,19 +279,19 @@ impl Ledger {
         self.numbers.get(owner).is_some_and(|number| self.ended.contains(number))
     }
 
-    /// Claims now held by an owner. Zero for a stream that ended.
+    /// How many claims an owner holds now.
     pub fn held_by(&self, owner: &Owner) -> u64 {
         let row = self.numbers.get(owner).and_then(|number| self.rows.get(number));
         row.map_or(0, |row| row.claimed.opened - row.claimed.closed)
     }
 
-    /// Claims now held by all streams.
+    /// How many claims all streams hold now.
     pub fn held_by_streams(&self) -> u64 {
         let rows = self.rows.values().filter(|row| matches!(row.owner, Owner::Stream(_)));
         rows.map(|row| row.claimed.opened - row.claimed.closed).sum()
     }
 
-    /// Claims made and ended by each owner since the start: what the program believes.
+    /// Claims that each owner made and ended since the start: what the program believes.
     pub fn claimed(&self) -> BTreeMap<&Owner, Totals> {
         self.rows.values().map(|row| (&row.owner, row.claimed)).collect()
     }
@@ -299,7 +301,7 @@ impl Ledger {
         self.rows.values().map(|row| (&row.owner, row.seen)).collect()
     }
 
-    /// The same by class, with the owners that were forgotten.
+    /// As [`Ledger::seen`] by class, including owners that were forgotten.
     pub fn seen_by_class(&self) -> BTreeMap<&'static str, Totals> {
         let mut classes: BTreeMap<&'static str, Totals> =
             Owner::CLASSES.iter().map(|class| (*class, Totals::default())).collect();
@@ -318,7 +320,7 @@ impl Ledger {
         }
     }
 
-    /// Sets the claims against what is open now. `settle_ms`: how long a mismatch must stand to count.
+    /// Compares the claims with what is open. `settle_ms`: how long a mismatch must stand to count.
     pub fn observe(&mut self, view: View<'_>, now: Now, settle_ms: u64) -> LedgerReport {
         let mut report = LedgerReport::default();
         let open: BTreeSet<i32> = view.open.iter().map(|open| open.fd).collect();
@@ -417,7 +419,7 @@ impl Ledger {
         self.slips
     }
 
-    /// Drops the longest ended streams past the bound, if nothing of theirs is open.
+    /// Forgets the streams that ended longest ago beyond the bound, unless something of theirs is open.
     fn forget_ended(&mut self) {
         while self.ended.len() > ENDED_KEPT {
             let empty = |number: &&u64| {
@@ -436,14 +438,14 @@ impl Ledger {
         }
     }
 
-    /// Whether an owner of that number is known: the kernel need not count for others.
+    /// Whether an owner has this number: the kernel need not count for others.
     pub fn knows(&self, number: u64) -> bool {
         self.rows.contains_key(&number)
     }
 }
 
-/// The part of a descriptor's target that stays the same as long as it is open: `socket:[4711]`. The path of a file
-/// does not, as a rotation renames it.
+/// The part of a descriptor's target that stays the same while it is open: `socket:[4711]`. A file's path does not, as
+/// a rotation renames it.
 fn telling(target: &str) -> Option<&str> {
     (!target.starts_with('/')).then_some(target)
 }

@@ -4,7 +4,7 @@ use std::fmt;
 
 use crate::model::record::StreamKey;
 
-/// Which part of the program holds a descriptor. Its class is the label `owner` of the metrics.
+/// The part of the program that holds a descriptor. Its class is the label `owner` of metrics.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Owner {
     /// One captured stream: its connection or its files.
@@ -21,16 +21,16 @@ pub enum Owner {
     Probe,
     /// What was open at start, rings, wakers, the log.
     Runtime,
-    /// Nobody says so.
+    /// Nobody claims it.
     Unknown,
 }
 
 impl Owner {
-    /// Every class, as metrics name it in `owner`.
+    /// Every class, as the label `owner` has it.
     pub const CLASSES: [&str; 8] =
         ["stream", "discovery", "checkpoint", "sink", "admin", "probe", "runtime", "unknown"];
 
-    /// The owner without which stream or sink it is: a closed set, for metrics.
+    /// The owner without the stream's or sink's name: a closed set, for metrics.
     pub fn class(&self) -> &'static str {
         match self {
             Owner::Stream(_) => "stream",

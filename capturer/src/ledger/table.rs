@@ -5,21 +5,21 @@ use serde::Serialize;
 /// Every descriptor with its owner, and what each owner opened and closed.
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct FdTable {
-    /// How the kernel is asked.
+    /// The tier by which the kernel is asked.
     pub tier: String,
-    /// Descriptors by the kernel's account less those in /proc/self/fd.
+    /// Descriptors that the kernel's programs know less those in /proc/self/fd.
     pub drift: i64,
-    /// Closings that were never told to the ledger.
+    /// Closings that were not reported to the ledger.
     pub slips: u64,
     /// Openings that the kernel's programs could not follow because a map was full.
     pub missed: u64,
-    /// By owner: streams that ended lately too.
+    /// One row per owner, including streams that ended lately.
     pub owners: Vec<OwnerRow>,
-    /// Descriptors, and files whose descriptor is closed and that are not let go.
+    /// Open descriptors, and closed ones whose file the kernel still holds.
     pub fds: Vec<FdRow>,
-    /// Leaks found by the last check, a sentence each.
+    /// Leaks found by the last check, one sentence each.
     pub leaks: Vec<String>,
-    /// dockerd's, if it is watched.
+    /// dockerd's descriptors, if it is watched.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub dockerd: Option<DockerdRow>,
 }
@@ -27,15 +27,15 @@ pub struct FdTable {
 /// What an owner opened and closed since the start.
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct OwnerRow {
-    /// `stream:container:<id>`, `sink:<name>`, or a part.
+    /// `stream:container:<id>`, `sink:<name>`, or the name of a part.
     pub owner: String,
     /// How many are open now.
     pub open: u64,
-    /// Opened, by the kernel's count where programs of ours count there (any tier but procfs).
+    /// Opened since the start, counted by the kernel's programs on every tier but procfs.
     pub opened: u64,
-    /// Closed, by the same count.
+    /// Closed since the start, counted likewise.
     pub closed: u64,
-    /// A stream that has ended: nothing may be open.
+    /// The stream has ended: nothing may be open.
     pub ended: bool,
 }
 
@@ -50,34 +50,35 @@ pub struct FdRow {
     pub kind: String,
     /// What /proc says it is.
     pub target: String,
-    /// Since it was opened, or closed if it is unreleased; absent where the kernel does not tell (tier procfs).
+    /// Milliseconds since it was opened, or closed if it is unreleased; absent where the kernel does not tell (tier
+    /// procfs).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub age_ms: Option<u64>,
-    /// False = open. True = closed, and the kernel keeps the file: an operation holds it.
+    /// False = open. True = closed, but an operation keeps the kernel's file.
     pub unreleased: bool,
 }
 
 /// What dockerd holds.
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct DockerdRow {
-    /// Its process, 0 if it is not found.
+    /// Its process id; 0 = not found.
     pub pid: i32,
     /// Descriptors by kind.
     pub open: std::collections::BTreeMap<String, u64>,
-    /// Opened since it is watched, those found open included; absent where nobody counts (tier procfs).
+    /// Opened since the watch began, including those found open; absent if nobody counts (tier procfs).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub opened: Option<u64>,
-    /// Closed since it is watched.
+    /// Closed since the watch began.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub closed: Option<u64>,
-    /// The most descriptors that what is captured explains.
+    /// The most descriptors that the captured containers and streams explain.
     pub explained: u64,
-    /// Why nothing is known; empty if it is.
+    /// Why nothing is known; empty = something is.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub problem: String,
 }
 
-/// What kind of thing a target is, from /proc's text for it.
+/// The kind of file, from /proc's text for it.
 pub fn kind(target: &str) -> &str {
     if target.starts_with("/memfd:") {
         return "memfd";
