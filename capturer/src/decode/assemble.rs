@@ -9,15 +9,16 @@
 //!   not be joined to the next run's first line,
 //! - the container has exited since and all was read ([`Assembler::close_begun_by`]).
 //!
-//! Other sources mark their pieces otherwise ([`Join`]).
+//! Other sources mark their pieces in other ways ([`Join`]).
 //!
-//! A line of a plain file may be delivered before its end is there ([`Assembler::cut_open`]). Its record is marked, and so is
-//! that of its rest ([`Assembler::continue_line`]).
+//! A line of a plain file may be delivered before it ends ([`Assembler::cut_open`]). Its record is marked, and so is
+//! the record with its rest ([`Assembler::continue_line`]).
 //!
-//! A line past `line_bytes_max` is cut there, marked and counted. The rest of it is passed over; it never stops the file.
+//! A line longer than `line_bytes_max` is cut there, marked and counted. The rest of the line is skipped, and reading
+//! goes on.
 //!
-//! Where the config asks for it, whole lines are joined further ([`super::multiline`]); a group of them is then open as a line
-//! is. Not here: which lines were delivered before (stream/).
+//! If the config asks for it, whole lines are joined further ([`super::multiline`]); a group of them is then open as a
+//! line is. Not here: which lines were delivered before (stream/).
 
 use std::sync::Arc;
 
@@ -32,21 +33,21 @@ use crate::settings::Pipeline;
 /// Which lines a push completed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Completed {
-    /// The line that was open before on this channel.
+    /// The line that was open on this channel before.
     pub previous: bool,
-    /// The line the piece belongs to.
+    /// The line that the piece belongs to.
     pub this: bool,
 }
 
-/// How to tell which pieces make a line.
+/// How to tell which pieces belong to one line.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Join {
-    /// Docker's pieces: their times and lengths.
+    /// Docker's pieces, by their times and lengths.
     #[default]
     Docker,
-    /// A tag on each piece ([`super::cri`]). Such pieces have any length, and a time each.
+    /// A tag on each piece ([`super::cri`]). These pieces can have any length, and each has a time of its own.
     Tag,
-    /// Nothing but the newline that ends a line.
+    /// Only the newline that ends a line.
     Newline,
 }
 
@@ -54,9 +55,9 @@ pub enum Join {
 #[derive(Debug)]
 pub struct Assembler {
     line_bytes_max: usize,
-    /// Boxed: hardly any source has one at rest.
+    /// Boxed: few sources have an open line while they are idle.
     open: [Option<Box<OpenLine>>; 2],
-    /// Boxed: most sources join nothing.
+    /// Boxed: most sources join no lines.
     groups: Option<Box<Groups>>,
     join: Join,
     strips_cr: bool,
@@ -67,9 +68,9 @@ pub struct Assembler {
 #[derive(Debug)]
 struct OpenLine {
     line: Kept,
-    /// False if an earlier run delivered it; its pieces are passed over.
+    /// False if an earlier run delivered the line; its pieces are skipped.
     deliver: bool,
-    /// Where its last piece began.
+    /// Where the line's last piece began.
     latest_at: u64,
     join: Join,
 }
@@ -88,45 +89,45 @@ impl Assembler {
         }
     }
 
-    /// Whole lines are joined too, if the pipeline says so.
+    /// Joins whole lines too, if the pipeline has `multiline`.
     pub fn with_pipeline(mut self, pipeline: Option<&Arc<Pipeline>>) -> Assembler {
         self.groups = pipeline.and_then(Groups::new).map(Box::new);
         self
     }
 
-    /// Carriage returns before a line's end belong to the end.
+    /// Whether carriage returns before a newline belong to the line's end.
     pub fn strip_cr(mut self, strips: bool) -> Assembler {
         self.strips_cr = strips;
         self
     }
 
-    /// Whether they do.
+    /// As set by `strip_cr`.
     pub fn strips_cr(&self) -> bool {
         self.strips_cr
     }
 
-    /// How the pieces that come now are joined.
+    /// How the pieces that follow are joined.
     pub fn join(&mut self, join: Join) {
         self.join = join;
     }
 
-    /// Whether the next piece, if it begins a line here, is the rest of one that was delivered before.
+    /// Whether the next piece, if it begins a line, is the rest of a line that was delivered before it ended.
     pub fn continue_line(&mut self, continued: bool) {
         self.continued = continued;
     }
 
-    /// Whether the pieces that come now lie in a buffer that does not last: they were decoded from another encoding.
+    /// Whether the pieces that follow are in a temporary buffer, because they were decoded from another encoding.
     pub fn copy(&mut self, copies: bool) {
         self.copies = copies;
     }
 
-    /// How many whole lines of a channel are in its open group: those completed last that are in no record yet.
+    /// How many whole lines the open group of a channel has: the last completed ones that no record has yet.
     pub fn grouped(&self, std_type: StdType) -> usize {
         self.groups.as_ref().map_or(0, |groups| groups.lines(std_type))
     }
 
-    /// In how many milliseconds the open group of a channel has waited long enough, by the time of its latest line (or by
-    /// now, if lines have none); `None` = no group is open.
+    /// In how many milliseconds the open group of a channel will have waited long enough, by the time of its latest
+    /// line (or by now, if lines have no time); `None` = no group is open.
     pub fn group_waits_ms(&self, std_type: StdType, unix_ns: i64) -> Option<u64> {
         let groups = self.groups.as_ref()?;
         let latest_ns = groups.latest_ns(std_type)?;
@@ -135,7 +136,7 @@ impl Assembler {
         Some(timeout_ms.saturating_sub(age_ms))
     }
 
-    /// Ends the open group of a channel. A line begun behind it stays open.
+    /// Ends the open group of a channel. An open line behind it stays open.
     pub fn end_group(&mut self, std_type: StdType, out: &mut Lines) {
         if let Some(groups) = &mut self.groups {
             groups.end(std_type, out);
@@ -152,7 +153,7 @@ impl Assembler {
         open.is_some_and(|open| self.join != Join::Docker || open.line.time == buffer[piece.time.clone()])
     }
 
-    /// Where the lines of a channel begin that are in no record yet, and whether the last of them is not whole.
+    /// Where the lines of a channel begin that no record has yet, and whether the last of them is unfinished.
     pub fn undelivered(&self, std_type: StdType) -> (Vec<u64>, bool) {
         let line = self.open[std_type.index()].as_ref();
         let grouped = self.groups.as_ref().and_then(|groups| groups.on(std_type));
@@ -166,7 +167,7 @@ impl Assembler {
         open.map(|open| open.latest_at)
     }
 
-    /// A line of a plain file is open.
+    /// Whether a line of a plain file is open.
     pub fn is_within_line(&self) -> bool {
         self.open.iter().flatten().any(|open| open.join == Join::Newline)
     }
@@ -185,8 +186,8 @@ impl Assembler {
         timestamp::parse(group.map(|group| group.time()).or(line.map(|open| &open.line.time[..]))?)
     }
 
-    /// Takes the next piece. `at` is where it begins, in the caller's own count. `deliver` matters only for a piece that
-    /// begins a line; false passes over the whole line.
+    /// Takes the next piece. `at` is where it begins, in the caller's count. `deliver` matters only for a piece that
+    /// begins a line; false skips the whole line.
     pub fn push(
         &mut self,
         buffer: &[u8],
@@ -204,7 +205,7 @@ impl Assembler {
         }
         let ends = piece.complete || self.join == Join::Docker && piece.decoded_len < PIECE_BYTES;
         if !continues && ends {
-            // The ordinary line. An empty piece without newline is no line: nothing was printed.
+            // The usual line. An empty piece without a newline is not a line: nothing was printed.
             completed.this = piece.complete || piece.decoded_len > 0;
             if completed.this && deliver {
                 self.emit_in_place(buffer, piece, at, out);
@@ -227,7 +228,7 @@ impl Assembler {
             })
         });
         line.latest_at = at;
-        // What belongs to the line's end does not make it too long.
+        // The line's end does not count towards its length.
         let text = &buffer[piece.text.clone()];
         let strips = self.strips_cr && piece.complete;
         let returns = if strips { trailing_cr(text, piece.form) } else { 0 };
@@ -252,7 +253,7 @@ impl Assembler {
         true
     }
 
-    /// Delivers what is there of the open line of a plain file, marked. Its rest is a line to come.
+    /// Delivers what has come of the open line of a plain file, marked as partial. Its rest becomes another record.
     pub fn cut_open(&mut self, out: &mut Lines) {
         for std_type in StdType::ALL {
             let open = self.open[std_type.index()].take_if(|open| open.join == Join::Newline);
@@ -270,8 +271,8 @@ impl Assembler {
         }
     }
 
-    /// Ends open lines and groups that began no later than this: the container exited then, and they will not be
-    /// continued. A line that its next run has begun stays open. Returns for which channels a line was ended.
+    /// Ends open lines and groups that began no later than this, when the container exited: nothing will continue them.
+    /// A line that the next run has begun stays open. Returns for which channels a line ended.
     pub fn close_begun_by(&mut self, unix_ns: i64, out: &mut Lines) -> [bool; 2] {
         StdType::ALL.map(|std_type| {
             let open = self.open[std_type.index()].as_ref();
@@ -286,7 +287,7 @@ impl Assembler {
         })
     }
 
-    /// Ends all open lines and groups: the source will say no more.
+    /// Ends all open lines and groups: nothing more comes from the source.
     pub fn close_all(&mut self, out: &mut Lines) {
         for std_type in StdType::ALL {
             self.close(std_type, out);
@@ -294,7 +295,7 @@ impl Assembler {
         }
     }
 
-    /// Forgets open lines and groups: their pieces will be read again.
+    /// Forgets open lines and groups, because their pieces will be read again.
     pub fn reset(&mut self) {
         self.open = [None, None];
         if let Some(groups) = &mut self.groups {
@@ -368,12 +369,12 @@ impl OpenLine {
     }
 }
 
-/// Whether nothing but the end came of a line that was delivered before.
+/// Whether only the end is left of a line that was delivered before.
 fn is_empty_rest(line: &Whole<'_>) -> bool {
     line.marks.continued && line.decoded_len == 0
 }
 
-/// Bytes of a carriage return.
+/// Length of a carriage return in bytes.
 fn cr_len(form: MessageForm) -> usize {
     if form == MessageForm::Raw { 1 } else { 2 }
 }
@@ -384,7 +385,7 @@ fn trailing_cr(text: &[u8], form: MessageForm) -> usize {
         return text.iter().rev().take_while(|byte| **byte == b'\r').count();
     }
     let returns = text.rchunks_exact(2).take_while(|pair| *pair == b"\\r").count();
-    // An escaped backslash before an r: `\\r` is no return.
+    // In `\\r` the backslash is escaped, so this is not a carriage return.
     let before = &text[..text.len() - 2 * returns];
     let backslashes = before.iter().rev().take_while(|byte| **byte == b'\\').count();
     returns.saturating_sub(backslashes % 2)

@@ -50,24 +50,24 @@ fn pieces_of_long_lines() {
     let max = 1 << 20;
     assert_eq!(lines(&[(Stdout, "1", "a", true), (Stdout, "2", "", true)], max), ["1a", "2"]);
     assert_eq!(lines(&[(Stdout, "1", "P", false), (Stdout, "1", "b", true)], max), ["1Pb"]);
-    // Exactly 16 KiB: the newline alone follows.
+    // Exactly 16 KiB: only the newline follows.
     assert_eq!(lines(&[(Stdout, "1", "P", false), (Stdout, "1", "", true)], max), ["1P"]);
     // The other channel goes on meanwhile.
     let interleaved = [(Stdout, "1", "P", false), (Stderr, "2", "e", true), (Stdout, "1", "b", true)];
     assert_eq!(lines(&interleaved, max), ["2e", "1Pb"]);
-    // The container exited within a line: its rest is short and has no newline.
+    // The container exited within a line, whose rest is short and has no newline.
     assert_eq!(
         lines(&[(Stdout, "1", "P", false), (Stdout, "1", "b", false), (Stdout, "2", "c", true)], max),
         ["1Pb", "2c"]
     );
     assert_eq!(lines(&[(Stdout, "1", "b", false), (Stdout, "2", "c", true)], max), ["1b", "2c"]);
-    // It exited right after a full piece: the next run's first line is another one.
+    // It exited right after a full piece: the first line of the next run is a new line.
     assert_eq!(lines(&[(Stdout, "1", "P", false), (Stdout, "2", "c", true)], max), ["1P", "2c"]);
     assert_eq!(lines(&[(Stdout, "1", "P", false)], max), ["1P"]);
     assert_eq!(lines(&[(Stdout, "1", "", false), (Stdout, "2", "c", true)], max), ["2c"]);
 }
 
-/// Neither their length nor their times say what belongs together.
+/// Neither length nor time shows which pieces belong together.
 #[test]
 fn tagged_pieces() {
     use StdType::{Stderr, Stdout};
@@ -89,7 +89,7 @@ fn tagged_pieces() {
     assert_eq!(lines(&interleaved, max), ["1ab", "1e"]);
     assert_eq!(lines(&[(Stdout, "1", "", false), (Stdout, "2", "", true)], max), ["1"]);
     assert_eq!(lines(&[(Stdout, "1", "a", true), (Stdout, "1", "b", true)], max), ["1a", "1b"]);
-    // Its file is gone.
+    // The line's file is gone.
     assert_eq!(lines(&[(Stdout, "1", "a", false)], max), ["1a"]);
 }
 
@@ -108,7 +108,7 @@ fn long_lines_are_cut_marked_and_passed_over() {
     assert_eq!(lines(&pieces, 2 * PIECE_BYTES + 1), ["1PPx", "2y"]);
 }
 
-/// Colours do not tear a trace, and stay in its lines. A pattern may mean them.
+/// Colours neither split a trace nor are removed from its lines. A pattern may contain them.
 #[test]
 fn traces_are_joined_whatever_their_colours() {
     let rule = MultilineRule::Preset(MultilinePreset::Java);

@@ -1,43 +1,43 @@
-//! Whether a file holds text. A database in a log directory (lastlog, wtmp, a journal) makes lines that nobody can read, and
-//! many of them.
+//! Whether a file has text. A database in a log directory (lastlog, wtmp, a journal) would be delivered as many lines
+//! that nobody can read.
 
 use super::damage::{self, HOLE_BYTES_MIN};
 use super::text::{Mark, mark};
 
-/// How much of a file is looked at.
+/// How many bytes at a file's beginning are judged.
 const LOOK_BYTES: usize = 4096;
-/// Of less nothing can be said.
+/// Fewer bytes are not judged.
 const LOOK_BYTES_MIN: usize = 8;
-/// Fewer than one byte in this many are strange in a text: a program's escape codes, a word in another encoding.
+/// In text, fewer than one byte in this many is strange: escape codes, a word in another encoding.
 const STRANGE_ONE_IN: usize = 4;
 
-/// What the bytes at a file's beginning, or those that follow a hole, are.
+/// What the bytes at a file's beginning, or behind a hole, are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
-    /// Text, as far as can be seen.
+    /// Text, judging by these bytes.
     Text,
-    /// Anything but text.
+    /// Not text.
     Binary,
-    /// Too few bytes to say.
+    /// Too few bytes to judge.
     Unknown,
 }
 
-/// What is to be done with a file.
+/// What a file has, judging by its first bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Content {
     /// Text that can be decoded.
     Text,
-    /// Something else than text.
+    /// Not text.
     Binary,
     /// Text in an encoding that the agent does not decode.
     Utf32,
 }
 
-/// The longest byte order mark.
+/// Length of the longest byte order mark.
 const MARK_BYTES: usize = 4;
 
-/// Judges a file by its first bytes; `None` = too few to tell. `is_known`: the config says that it is text. The
-/// agent and `capturer check` both ask here.
+/// Judges a file by its first bytes; `None` = there are too few. `is_known`: the config says that it is text. The agent
+/// and `capturer check` both call this.
 pub fn judge(first: &[u8], is_known: bool) -> Option<Content> {
     if first.len() < MARK_BYTES {
         return None;
@@ -65,7 +65,7 @@ pub enum Utf16 {
 }
 
 impl Utf16 {
-    /// As `encoding` in the config calls it.
+    /// The name that `encoding` in the config has for it.
     pub fn name(self) -> &'static str {
         match self {
             Utf16::Le => "utf-16le",
@@ -74,7 +74,7 @@ impl Utf16 {
     }
 }
 
-/// The encoding that text without a mark seems to have, if every other byte is NUL: letters of the Latin alphabet in UTF-16.
+/// The encoding that text without a mark seems to have, if every other byte is NUL: Latin letters in UTF-16.
 pub fn seems_utf16(first: &[u8]) -> Option<Utf16> {
     let first = &first[..first.len().min(LOOK_BYTES) & !1];
     let nuls = |from: usize| first.iter().skip(from).step_by(2).filter(|byte| **byte == 0).count();
@@ -95,8 +95,8 @@ pub fn has_invalid_utf8(first: &[u8]) -> bool {
     }
 }
 
-/// Looks at the first bytes of a file. Text in UTF-16 has a mark or is named in the config; holes of NULs are passed over,
-/// for text may follow.
+/// Judges the first bytes of a file. Text in UTF-16 has a mark or is named in the config. Holes of NULs are skipped,
+/// because text may follow.
 pub fn kind(bytes: &[u8]) -> Kind {
     if !matches!(mark(bytes, true), Mark::None) {
         return Kind::Text;
@@ -104,7 +104,7 @@ pub fn kind(bytes: &[u8]) -> Kind {
     let (mut looked_at, mut strange, mut at) = (0, 0, 0);
     while at < bytes.len() && looked_at < LOOK_BYTES {
         let nuls = damage::leading_nuls(&bytes[at..]);
-        // The page in which data begin may start with the end of a hole.
+        // The page where data begins may start with the end of a hole.
         if nuls >= HOLE_BYTES_MIN || (at == 0 && nuls > 0) {
             at += nuls;
             continue;
@@ -124,7 +124,7 @@ pub fn kind(bytes: &[u8]) -> Kind {
     }
 }
 
-/// Bytes that are not UTF-8, and control characters that no text has.
+/// Bytes that are not UTF-8, and control characters that text does not have.
 fn strange_bytes(bytes: &[u8]) -> usize {
     const IN_TEXT: [u8; 6] = [b'\t', b'\n', b'\r', 0x08, 0x0c, 0x1b];
     let is_strange = |byte: &&u8| (**byte < 0x20 && !IN_TEXT.contains(byte)) || **byte == 0x7f;
@@ -153,7 +153,8 @@ mod tests {
         assert_eq!(judge(b"abc", false), None);
     }
 
-    /// A writer that keeps its place after a truncation: its page begins with the end of the hole.
+    /// A writer that keeps its position after a truncation leaves a hole, whose end is in the page where its data
+    /// begins.
     #[test]
     fn the_end_of_a_hole_says_nothing() {
         let text = [&[0; 10][..], b"written on\n"].concat();

@@ -1,15 +1,16 @@
-//! What container runtimes write for Kubernetes (containerd, CRI-O): a head, then the bytes as they were printed.
+//! The format in which container runtimes log for Kubernetes (containerd, CRI-O): a head, then the bytes as they were
+//! printed.
 //!
 //! ```text
 //! 2026-11-25T10:00:00.123456789Z stdout F text            a line
 //! 2026-11-25T10:00:00.123456789Z stdout P text            a part of one, of any length; the next of its channel goes on
 //! ```
-//! Source of the format: kubernetes, design-proposals-archive, kubelet-cri-logging.md. The tag may have more behind a
-//! colon (`F:…`), of which nothing is defined. Each part has a time of its own, so that only the tag says what belongs
-//! together: the assembler has to be told ([`super::assemble::Join`]).
+//! Source of the format: kubernetes, design-proposals-archive, kubelet-cri-logging.md. Behind a colon the tag may have
+//! more (`F:…`), none of which is defined. Each part has its own time, so only the tag shows which parts belong
+//! together, and the assembler has to be told ([`super::assemble::Join`]).
 //!
-//! Damage costs only itself: NUL holes are skipped, and of a torn head with a good record glued behind it the good one is
-//! found again. Glued behind a torn message it can't be told from the message, unless a hole stands between them.
+//! Damage costs only itself: NUL holes are skipped, and a good record glued to a torn head is found. Glued to a torn
+//! message, a record can't be told from the message unless a hole is between them.
 
 use super::{Piece, Step, damage, timestamp, work};
 use crate::model::record::{MessageForm, StdType};
@@ -19,19 +20,19 @@ const TAG_BYTES_MAX: usize = 63;
 /// `stdout` or `stderr`, and a blank.
 const CHANNEL_BYTES: usize = 7;
 
-/// The first record of `bytes`, newline included in what it takes. `nuls`: a buffer that holds `bytes` has some.
+/// The first record of `bytes`; what it takes includes its newline. `nuls`: the buffer that holds `bytes` has NULs.
 pub fn next_record(bytes: &[u8], nuls: bool) -> Step<Piece> {
-    // A power cut leaves the end of a torn line, and the beginning of the next, as NULs.
+    // A power cut leaves NULs in place of a torn line's end and the next line's beginning.
     let is_torn = |line: &[u8]| nuls && damage::last_hole_end(line).is_some();
     damage::next_record(bytes, |line| parse(line).filter(|_| !is_torn(line)), good_record_behind)
 }
 
-/// A quick look whether a first line is such a record (`format: auto`).
+/// Quick test whether a first line is such a record (`format: auto`).
 pub fn looks_like_record(line: &[u8]) -> bool {
     parse(line.strip_suffix(b"\n").unwrap_or(line)).is_some()
 }
 
-/// Whether bytes that begin like this, of a line whose end is not there, may be such a record's.
+/// Whether an unfinished line that begins with these bytes may be such a record.
 pub fn may_begin_record(bytes: &[u8]) -> bool {
     let Some(time_len) = blank(bytes, timestamp::TIME_BYTES_MAX) else {
         return bytes.len() <= timestamp::TIME_BYTES_MAX;
@@ -41,13 +42,13 @@ pub fn may_begin_record(bytes: &[u8]) -> bool {
     timestamp::parse(&bytes[..time_len]).is_some() && (is_channel(b"stdout ") || is_channel(b"stderr "))
 }
 
-/// The record that a line is, without its newline.
+/// The record in a whole line, which has no newline.
 pub fn whole_record(line: &[u8]) -> Option<Piece> {
     parse(line)
 }
 
 fn parse(line: &[u8]) -> Option<Piece> {
-    // Only the head is looked at, whatever the line's length.
+    // Only the head is parsed, however long the line is.
     let time_len = blank(line, timestamp::TIME_BYTES_MAX)?;
     timestamp::parse(&line[..time_len])?;
     let (std_type, rest) = match line[time_len + 1..].split_at_checked(CHANNEL_BYTES)? {
@@ -74,7 +75,7 @@ fn parse(line: &[u8]) -> Option<Piece> {
     })
 }
 
-/// Where the first blank is, within this many bytes and the one behind them.
+/// Where the first blank is, if it comes behind at most `max` bytes.
 fn blank(text: &[u8], max: usize) -> Option<usize> {
     let head = &text[..text.len().min(max + 1)];
     let at = memchr::memchr(b' ', head);
@@ -82,7 +83,7 @@ fn blank(text: &[u8], max: usize) -> Option<usize> {
     at
 }
 
-/// Where in a damaged line, behind its holes, a record begins: with the time before a channel.
+/// Where in a damaged line, behind its holes, a record begins: at the time before a channel.
 fn good_record_behind(line: &[u8]) -> Option<usize> {
     let mut at = damage::last_hole_end(line).unwrap_or(0);
     while let Some(run) = memchr::memmem::find(&line[at..], b" std") {
@@ -98,7 +99,7 @@ fn good_record_behind(line: &[u8]) -> Option<usize> {
     None
 }
 
-/// Where a time begins that ends with `text`: its T stands behind the date.
+/// Where a time begins that ends where `text` ends: the date is before its T.
 fn time_before(text: &[u8]) -> Option<usize> {
     const DATE_BYTES: usize = 10;
     let from = text.len().saturating_sub(timestamp::TIME_BYTES_MAX);

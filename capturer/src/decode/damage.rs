@@ -1,17 +1,17 @@
 //! What files of records (json-file, CRI) have in common: a record fills a line, and damage costs only itself. Holes of
 //! NULs are skipped, and a good record glued behind a torn one is found again.
 //!
-//! The work for a line is a small multiple of its length, whatever is in it: `next_record` rejects all of the damage in
-//! one step, so that no byte is looked at again for each byte that is skipped.
+//! The work for a line is a small multiple of its length, whatever it contains: `next_record` rejects all of the damage
+//! in one step, so that bytes are not looked at again for each byte that is skipped.
 
 use super::{DecodeError, Piece, Step, work};
 use crate::limits::RECORD_BYTES_MAX;
 
-/// This many NULs in a row within a line are a hole and end the line. Fewer may be what a program printed.
+/// This many NULs in a row within a line are a hole and end the line. A program may have printed fewer.
 pub const HOLE_BYTES_MIN: usize = 64;
 
-/// The first record of `bytes`, newline included in what it takes. `parse` reads a whole line. `behind` says where in a
-/// damaged line a good record begins that reaches to its end.
+/// The first record of `bytes`; what it takes includes its newline. `parse` parses a whole line. `behind` says where in
+/// a damaged line a good record begins that reaches to the line's end.
 pub(super) fn next_record(
     bytes: &[u8],
     parse: impl Fn(&[u8]) -> Option<Piece>,
@@ -19,7 +19,7 @@ pub(super) fn next_record(
 ) -> Step<Piece> {
     let holes = leading_nuls(bytes);
     if holes > 0 {
-        // It may be longer than any buffer: take it as it comes.
+        // A hole may be longer than any buffer: skip it as it comes.
         return Step::Reject(DecodeError::NulHole, holes);
     }
     let Some(end) = newline(bytes) else {
@@ -43,8 +43,8 @@ pub(super) fn newline(bytes: &[u8]) -> Option<usize> {
     end
 }
 
-/// What a file begins with, of its first bytes: without NULs at their end, which are room that its writer will fill, or a
-/// hole. Text in UTF-16 has NULs elsewhere, too. A file that begins with a hole longer than that begins with nothing.
+/// The first bytes of a file without the NULs at their end, which are room that its writer will fill, or a hole.
+/// (UTF-16 text has NULs in other places, too.) Empty if the hole at the beginning is longer than `first`.
 pub fn without_room(first: &[u8]) -> &[u8] {
     let end = first.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1);
     let is_room = first.len() - end >= HOLE_BYTES_MIN || !first[..end].contains(&0);

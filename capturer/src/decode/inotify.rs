@@ -1,5 +1,5 @@
 //! The events of an inotify descriptor: `struct inotify_event { int wd; u32 mask, cookie, len; char name[len] }`, see
-//! inotify(7). The kernel never returns a part of one.
+//! inotify(7). The kernel never returns part of an event.
 
 /// One event as inotify writes it.
 #[derive(Debug, PartialEq, Eq)]

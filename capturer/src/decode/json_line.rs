@@ -3,11 +3,11 @@
 //! daemon/logger/jsonfilelog/jsonlog/jsonlog.go.
 //!
 //! The message stays escaped, as offsets: what Docker wrote is valid inside any JSON string, so json-file to NDJSON
-//! copies it untouched. Only its escapes are walked, to find its end, its length, and lone surrogates, which Go never
-//! writes and our own output must not carry.
+//! copies it untouched. The decoder only walks its escapes, to find its end and length, and lone surrogates, which Go
+//! never writes and our own output must not contain.
 //!
-//! Damage costs only itself: NUL holes are skipped, and of a torn record with a good one glued behind it (a full disk
-//! does that) the good one is found again.
+//! Damage costs only itself: NUL holes are skipped, and a good record that is glued to a torn one (as after a full
+//! disk) is found.
 
 use std::borrow::Cow;
 use std::ops::Range;
@@ -19,22 +19,22 @@ use serde_json::value::RawValue;
 use super::{Piece, Step, damage, timestamp, work};
 use crate::model::record::{MessageForm, StdType};
 
-/// Whether every line of `bytes` is valid UTF-8 without control characters, as JSON demands. Asked once per buffer,
-/// at the speed of memory, so that nothing has to be asked per line.
+/// Whether every line of `bytes` is valid UTF-8 without control characters, as JSON demands. Called once per buffer, at
+/// the speed of memory, so that no line has to be checked by itself.
 pub fn is_clean(bytes: &[u8]) -> bool {
     work::add(bytes.len());
     let controls = bytes.iter().fold(0, |sum, byte| sum | u8::from(*byte < 0x20 && *byte != b'\n'));
     controls == 0 && std::str::from_utf8(bytes).is_ok()
 }
 
-/// The first record of `bytes`, newline included in what it takes. `clean` is what [`is_clean`] said of a buffer that
-/// holds `bytes`; if not, each line is looked at by itself.
+/// The first record of `bytes`; what it takes includes its newline. `clean` is the result of [`is_clean`] for a buffer
+/// that holds `bytes`; if false, each line is checked by itself.
 pub fn next_record(bytes: &[u8], clean: bool) -> Step<Piece> {
     next(bytes, clean, parse)
 }
 
-/// As [`next_record`], where nobody said that Docker wrote the lines. Applications and other agents use the same keys and
-/// more of their own, which a record would lose: with a key that Docker does not write, a line is none.
+/// As [`next_record`], for files that Docker may not have written. Applications and other agents use the same keys and
+/// more of their own, which a record would lose. So a line with a key that Docker does not write is no record.
 pub fn next_record_of_docker(bytes: &[u8], clean: bool) -> Step<Piece> {
     next(bytes, clean, parse_of_docker)
 }
@@ -44,26 +44,26 @@ fn next(bytes: &[u8], clean: bool, parse: impl Fn(&[u8]) -> Option<Piece>) -> St
     damage::next_record(bytes, record, |line| good_record_behind(line, &parse))
 }
 
-/// A quick look whether a line is a json-file record that loses nothing if it is taken for one (`format: auto`).
+/// Quick test whether a line is a json-file record that loses nothing if it is decoded as one (`format: auto`).
 pub fn looks_like_record(line: &[u8]) -> bool {
     is_clean(line) && parse_of_docker(line.strip_suffix(b"\n").unwrap_or(line)).is_some()
 }
 
-/// Whether bytes that begin like this, of a line whose end is not there, are such a record's as Docker writes it.
+/// Whether an unfinished line that begins with these bytes is a record as Docker writes it.
 pub fn may_begin_record(bytes: &[u8]) -> bool {
     bytes.starts_with(OPENING) || OPENING.starts_with(bytes)
 }
 
-/// The record that a line of any writer is, without its newline.
+/// The record in a whole line of any writer, which has no newline.
 pub fn whole_record(line: &[u8]) -> Option<Piece> {
     parse_of_docker(line).filter(|_| is_clean(line))
 }
 
-/// Where in a damaged line a whole record begins that reaches to its end. An unescaped `{"log":"` can't stand inside
-/// a JSON string, so it can only be a beginning.
+/// Where in a damaged line a whole record begins that reaches to its end. An unescaped `{"log":"` can't be inside a
+/// JSON string, so it can only be the beginning of a record.
 fn good_record_behind(line: &[u8], parse: impl Fn(&[u8]) -> Option<Piece>) -> Option<usize> {
     let mut end = line.len();
-    // Two tries: a record glued to a torn one, or to two. More is not damage but another file.
+    // Two tries: a record may be glued to one torn record, or to two. More is not damage but another kind of file.
     for _ in 0..2 {
         let Some(at) = memchr::memmem::rfind(&line[..end], OPENING) else { break };
         work::add(end - at);
@@ -72,7 +72,7 @@ fn good_record_behind(line: &[u8], parse: impl Fn(&[u8]) -> Option<Piece>) -> Op
         }
         end = at;
     }
-    // Behind a hole, whatever it begins with.
+    // The record behind a hole, whatever its beginning.
     let behind = memchr::memrchr(0, line)? + 1;
     (is_clean(&line[behind..]) && parse(&line[behind..]).is_some()).then_some(behind)
 }
@@ -89,7 +89,7 @@ fn parse_of_docker(line: &[u8]) -> Option<Piece> {
     parse_common(line).or_else(|| parse_any::<DockerRecord>(line))
 }
 
-/// The one shape Docker writes without attributes.
+/// Parses the one form in which Docker writes records without attributes.
 fn parse_common(line: &[u8]) -> Option<Piece> {
     let text = line.strip_prefix(OPENING)?;
     let string = scan_string(text)?;
@@ -120,7 +120,7 @@ struct AnyRecord<'a> {
     time: Cow<'a, str>,
 }
 
-/// All that Docker writes.
+/// Every key that Docker writes.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct DockerRecord<'a> {
@@ -140,7 +140,7 @@ impl<'a> From<DockerRecord<'a>> for AnyRecord<'a> {
     }
 }
 
-/// Any order of keys, attributes, no `log` (Docker leaves it out when it is empty).
+/// Parses any order of keys, attributes, and no `log` (Docker omits an empty one).
 fn parse_any<'a, R: Deserialize<'a> + Into<AnyRecord<'a>>>(line: &'a [u8]) -> Option<Piece> {
     work::add(line.len());
     // serde takes an array for a struct, too.
@@ -183,8 +183,8 @@ fn piece(text_start: usize, string: Scanned, std_type: StdType, time: Range<usiz
     }
 }
 
-/// Only what can't break out of a JSON string, and not empty. Cheaper than [`timestamp::parse`]: most lines' times are
-/// only copied.
+/// Whether it is not empty and can't break out of a JSON string. Cheaper than [`timestamp::parse`]: most lines' times
+/// are only copied.
 fn is_time(time: &[u8]) -> bool {
     (20..=timestamp::TIME_BYTES_MAX).contains(&time.len())
         && time.iter().all(|byte| matches!(byte, b'0'..=b'9' | b'-' | b':' | b'T' | b'Z' | b'.' | b'+'))
@@ -211,7 +211,7 @@ fn scan_string(text: &[u8]) -> Option<Scanned> {
         if text[next] == b'"' {
             return Some(Scanned { end: next, decoded_len, complete: newline_ended_at == next });
         }
-        // Nearly all of them, and where one is there are many: JSON within JSON has two escapes a word.
+        // Nearly all escapes are one of these, and where there is one there are many: JSON within JSON has two a word.
         if let Some(b'"' | b'n' | b't' | b'\\') = text.get(next + 1) {
             at = next + 2;
             decoded_len += 1;
@@ -226,7 +226,8 @@ fn scan_string(text: &[u8]) -> Option<Scanned> {
     }
 }
 
-/// Where the next quote or backslash is. A few bytes are looked at before it is worth it to search in wide steps.
+/// Where the next quote or backslash is. The first few bytes are tested one by one, because a search in wide steps only
+/// pays for more.
 fn special(text: &[u8]) -> Option<usize> {
     let is_special = |byte: &u8| matches!(byte, b'"' | b'\\');
     let near = text.len().min(NEAR_BYTES);
@@ -236,7 +237,7 @@ fn special(text: &[u8]) -> Option<usize> {
 
 const NEAR_BYTES: usize = 8;
 
-/// One escape at the start of `text`: its length there, and the length of the character in UTF-8.
+/// The escape at the start of `text`: its length, and the length of its character in UTF-8.
 fn escape(text: &[u8]) -> Option<(usize, usize)> {
     match text.get(1)? {
         b'"' | b'\\' | b'/' | b'b' | b'f' | b'n' | b'r' | b't' => Some((2, 1)),
@@ -284,7 +285,7 @@ pub fn cut_escaped(text: &[u8], decoded_max: usize) -> usize {
     at
 }
 
-/// Appends the unescaped text to `out`. For text that [`next_record`] accepted.
+/// Appends the unescaped text to `out`. `text` must be one that [`next_record`] accepted.
 pub fn unescape(text: &[u8], out: &mut Vec<u8>) {
     let mut at = 0;
     while let Some(run) = memchr::memchr(b'\\', &text[at..]) {

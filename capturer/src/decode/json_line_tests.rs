@@ -52,7 +52,7 @@ fn ordinary_records() {
     check(&record("\n", "stdout"), &["stdout:$"]);
     check(&record("no newline", "stdout"), &["stdout:no newline"]);
     check(&record("a \"q\" \\ / \t \u{1} é € 𝄞\r\n", "stdout"), &["stdout:a \"q\" \\ / \t \u{1} é € 𝄞\r$"]);
-    // An escaped backslash before n is not a newline.
+    // The backslash is escaped, so `\\n` is no newline.
     check(&record("c:\\new\\n", "stdout"), &["stdout:c:\\new\\n"]);
     check(&record("c:\\\n", "stdout"), &["stdout:c:\\$"]);
 }
@@ -63,7 +63,7 @@ fn go_escapes() {
     let line = format!(
         r#"{{"log":"\u003ca\u003e \u0026 \u2028\u2029 \ud834\udd1e\u000a","stream":"stdout","time":"{TIME}"}}"#
     ) + "\n";
-    // An escaped newline in hex is a newline by JSON, but never what Docker's marker looks like: not complete.
+    // A newline escaped in hex is a newline in JSON, but Docker never marks a line's end that way: not complete.
     check(&line, &["stdout:<a> & \u{2028}\u{2029} 𝄞\n"]);
 }
 
@@ -79,7 +79,7 @@ fn other_shapes() {
     check(&empty, &["stdout:"]);
 }
 
-/// Fluent Bit and Fluentd write these keys too, and the application's own beside them.
+/// Fluent Bit and Fluentd write these keys too, with the application's own keys beside them.
 #[test]
 fn a_line_with_keys_of_its_own_is_only_a_record_where_docker_wrote_it() {
     let own = format!(r#"{{"time":"{TIME}","stream":"stdout","log":"x","order":4711}}"#) + "\n";

@@ -1,29 +1,29 @@
-//! Raw lines: every newline ends a message. A long one comes in pieces, which are joined up to `line_bytes_max` and passed
-//! over beyond it.
+//! Raw lines: every newline ends a message. A long line comes in pieces, which are joined up to `line_bytes_max`; the
+//! rest is skipped.
 //!
-//! A hole of NULs, which an outside truncate or a power cut leaves, is no part of a line: it is skipped at a line's
-//! beginning, and a long one ends the line it stands in.
+//! A hole of NULs, left by a truncate from outside or by a power cut, is not part of a line: at a line's beginning it
+//! is skipped, and within a line a long hole ends the line.
 
 use super::damage::{self, HOLE_BYTES_MIN};
 use super::{DecodeError, Piece, Step, work};
 use crate::limits::LINE_PIECE_BYTES;
 use crate::model::record::{MessageForm, StdType};
 
-/// What is known of the bytes that a line is looked for in.
+/// What is known of the bytes in which a line is searched for.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Known {
-    /// A buffer that holds them has NULs.
+    /// The buffer that holds the bytes has NULs.
     pub nuls: bool,
-    /// They go on within a line.
+    /// The bytes continue a line.
     pub within: bool,
 }
 
-/// The first line of `bytes`, newline included in what it takes.
+/// The first line of `bytes`; what it takes includes its newline.
 pub fn next_line(bytes: &[u8], known: Known) -> Step<Piece> {
     next_line_up_to(bytes, known, LINE_PIECE_BYTES)
 }
 
-/// As [`next_line`], in pieces of this size.
+/// As [`next_line`], in pieces of at most `piece_bytes`.
 pub fn next_line_up_to(bytes: &[u8], known: Known, piece_bytes: usize) -> Step<Piece> {
     if known.nuls {
         let nuls = damage::leading_nuls(bytes);
@@ -38,12 +38,12 @@ pub fn next_line_up_to(bytes: &[u8], known: Known, piece_bytes: usize) -> Step<P
     }
 }
 
-/// As much as says where a piece ends, so that no byte is looked at for each piece before it.
+/// The bytes that decide where a piece ends, so that no byte is looked at again for each piece before it.
 fn near(bytes: &[u8], piece_bytes: usize) -> &[u8] {
     &bytes[..bytes.len().min(piece_bytes + HOLE_BYTES_MIN)]
 }
 
-/// One pass up to a newline or a hole, so that many holes in a line cost no more than one.
+/// Searches in one pass for a newline or a hole, so that many holes in a line cost no more than one.
 fn next_among_holes(bytes: &[u8], mut at: usize, piece_bytes: usize) -> Step<Piece> {
     while let Some(run) = memchr::memchr2(b'\n', 0, &bytes[at..]) {
         let end = at + run;
@@ -64,19 +64,19 @@ fn next_among_holes(bytes: &[u8], mut at: usize, piece_bytes: usize) -> Step<Pie
     part(bytes, piece_bytes, false)
 }
 
-/// The line does not end within a piece. It is the same piece however much is there, so that where a line is cut does not
-/// depend on how its bytes come. `no_hole`: the piece is known not to end within a hole.
+/// The piece of a line that does not end within it. The piece is the same however many bytes there are, so that where a
+/// line is cut does not depend on how its bytes arrive. `no_hole`: the piece is known not to end within a hole.
 fn part(bytes: &[u8], piece_bytes: usize, no_hole: bool) -> Step<Piece> {
     if !no_hole && bytes.len() < piece_bytes + HOLE_BYTES_MIN {
         return Step::NeedMore;
     }
-    // A run of NULs is judged as one.
+    // A run of NULs is judged as a whole.
     let nuls = bytes[..piece_bytes].iter().rev().take_while(|byte| **byte == 0).count();
     let end = piece_bytes - nuls.min(piece_bytes - 1);
     Step::Item(piece(end, false), end)
 }
 
-/// What is left at the end of a file that will not grow: a last line without newline.
+/// The rest of a file that will not grow: a last line without newline.
 pub fn last_line(bytes: &[u8]) -> Option<Piece> {
     (!bytes.is_empty()).then(|| piece(bytes.len(), true))
 }

@@ -1,4 +1,4 @@
-//! What becomes of pieces: lines that are whole, and the bytes that had to be made for them.
+//! What pieces become: whole lines, and the bytes that had to be made for them.
 
 use crate::model::record::{MessageForm, Place, Record, StdType};
 
@@ -11,12 +11,12 @@ pub struct Lines {
     pub made: Vec<u8>,
     /// Lines cut at `line_bytes_max`.
     pub truncated: u64,
-    /// Where lines are joined: channel and time (nanoseconds since 1970, 0 = none) of each line that the records hold.
+    /// Channel and time of each line in the records, where lines are joined (nanoseconds since 1970, 0 = none).
     pub joined: Vec<(StdType, i64)>,
 }
 
 impl Lines {
-    /// Adds a record whose bytes were put together.
+    /// Adds a record whose bytes are copied to `made`.
     pub(super) fn push_made(&mut self, std_type: StdType, line: &Whole<'_>) {
         let time_start = self.made.len() as u32;
         self.made.extend_from_slice(line.time);
@@ -53,7 +53,7 @@ pub(super) struct Marks {
 }
 
 impl Marks {
-    /// Those of lines that become one record.
+    /// Adds the marks of another line of the same record.
     pub(super) fn add(&mut self, other: Marks) {
         self.truncated |= other.truncated;
         self.partial |= other.partial;
@@ -61,10 +61,10 @@ impl Marks {
     }
 }
 
-/// A line that is ready to be delivered, wherever its bytes are.
+/// A line that is ready to be delivered, in whichever buffer its bytes are.
 #[derive(Debug)]
 pub(super) struct Whole<'a> {
-    /// Where it began, in the caller's own count.
+    /// Where it began, in the caller's count.
     pub(super) began_at: u64,
     pub(super) time: &'a [u8],
     pub(super) text: &'a [u8],
@@ -73,10 +73,10 @@ pub(super) struct Whole<'a> {
     pub(super) marks: Marks,
 }
 
-/// A line in bytes of its own.
+/// A line that owns its bytes.
 #[derive(Debug)]
 pub(super) struct Kept {
-    /// Where it began, in the caller's own count.
+    /// Where it began, in the caller's count.
     pub(super) began_at: u64,
     pub(super) time: Vec<u8>,
     pub(super) text: Vec<u8>,

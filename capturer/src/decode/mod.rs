@@ -1,5 +1,5 @@
-//! Decoders: bytes in, items out. They read nothing, know no clock, write no log, and allocate nothing by a length
-//! that somebody else declared. Each does one step:
+//! Decoders: bytes in, items out. They read nothing, know no clock, write no log, and allocate nothing by a length that
+//! somebody else declared. Each does one step:
 //!
 //! ```text
 //! file, docker  bytes ─▶ json_line ─▶ piece ┐
@@ -8,8 +8,8 @@
 //! api           bytes ─▶ stdcopy ─▶ stamped ─▶ piece ┘        (a TTY container has no frames: tty)
 //! ```
 //!
-//! All of them look at one contiguous buffer and answer with offsets into it ([`Step`]); what is incomplete stays
-//! with the caller, who reads on (from a socket) or reads again (from a file). So no decoder holds bytes.
+//! All of them look at one contiguous buffer and return offsets into it ([`Step`]). The caller keeps incomplete bytes
+//! and reads on (from a socket) or reads again (from a file). So no decoder holds bytes.
 
 pub(crate) mod assemble;
 pub(crate) mod binary;
@@ -33,33 +33,33 @@ use std::ops::Range;
 
 use crate::model::record::{MessageForm, StdType};
 
-/// What a decoder found at the start of the bytes it was given.
+/// What a decoder found at the start of the bytes.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Step<T> {
-    /// An item; it took this many bytes.
+    /// An item, and how many bytes it took.
     Item(T, usize),
-    /// Not yet whole. Not an error.
+    /// The item is not complete yet. Not an error.
     NeedMore,
-    /// Not what it should be: skip this many bytes (at least one) and go on.
+    /// These bytes are not valid: skip this many (at least one) and go on.
     Reject(DecodeError, usize),
 }
 
 /// Why bytes were rejected.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum DecodeError {
-    /// A line of a file of records that is not one whole record: torn, or two glued together.
+    /// A line in a file of records that is not exactly one record: torn, or two glued together.
     #[error("not a whole record")]
     TornRecord,
-    /// NUL bytes where a record should be: the hole that an outside truncate leaves.
+    /// NUL bytes where a record should be: the hole that a truncate from outside leaves.
     #[error("a hole of NUL bytes")]
     NulHole,
     /// Longer than [`crate::limits::RECORD_BYTES_MAX`].
     #[error("a record longer than the limit")]
     RecordTooLong,
-    /// A frame header of an unknown type, or of a size nobody sends.
+    /// A frame header with an unknown type, or a size that no Engine sends.
     #[error("not a stdcopy frame")]
     FrameInvalid,
-    /// A message without a readable time in front.
+    /// A message that does not begin with a readable time.
     #[error("no time before the message")]
     NoTime,
 }
@@ -77,6 +77,6 @@ pub struct Piece {
     pub decoded_len: usize,
     /// Whether it was written to stdout or stderr.
     pub std_type: StdType,
-    /// A newline, or its tag, ended it. If not, more of the line may follow.
+    /// The line ends with this piece, by a newline or a tag. Otherwise more of the line may follow.
     pub complete: bool,
 }

@@ -1,12 +1,12 @@
-//! Lines that belong together become one record: a stack trace with the message it came with. A line goes on with the
-//! group open on its channel, or begins the next one; a group ends when the next begins, at its bounds, when its
-//! container has exited, or when nothing came for a while.
+//! Lines that belong together become one record: a stack trace with its message. A line continues the open group of its
+//! channel or begins the next one. A group ends when the next begins, at its bounds, when its container has exited, or
+//! when no line came for a while.
 //!
-//! To the rest of the program an open group is an open line ([`super::assemble`]): a position never lies behind its
-//! beginning, so what was not delivered of it is read again after a restart, and nothing else is.
+//! To the rest of the program an open group is an open line ([`super::assemble`]): a saved position is never behind the
+//! group's beginning, so its undelivered lines are read again after a restart, and nothing else is.
 //!
-//! A line of which only a later one can say whether it belongs to the group waits with it, and begins the next group if
-//! none does.
+//! If only a later line can show whether a line belongs to the group, the line waits with the group. If no later line
+//! shows it, it begins the next group.
 //!
 //! Not here: which lines belong together ([`Multiline`]), and when time is up (stream/).
 
@@ -19,19 +19,19 @@ use crate::model::record::{MessageForm, StdType};
 use crate::settings::Pipeline;
 use crate::settings::pipeline::{self, Multiline, Next};
 
-/// This many lines wait for the one that says whose they are: messages of exceptions have that many at most.
+/// This many lines wait for the one that decides where they belong: messages of exceptions have at most that many.
 const WAITING_LINES_MAX: usize = 64;
 
 /// The lines of a group so far.
 #[derive(Debug)]
 pub(super) struct Group {
-    /// Its lines in one; the time is that of the first.
+    /// The group's lines joined; the time is that of the first.
     joined: Kept,
-    /// Of every line: where it began, and its time in nanoseconds since 1970; 0 = it has none.
+    /// For every line, where it began and its time in nanoseconds since 1970; 0 = it has none.
     lines: Vec<(u64, i64)>,
-    /// What its lines were.
+    /// What the pattern of `multiline` has recognized in the lines so far.
     state: pipeline::Group,
-    /// Lines behind it that may belong to it.
+    /// Lines behind the group that may belong to it.
     waiting: Vec<Waiting>,
 }
 
@@ -39,7 +39,7 @@ pub(super) struct Group {
 #[derive(Debug)]
 struct Waiting {
     line: Kept,
-    /// An empty line: if it ends the group, it belongs to it all the same, unseen.
+    /// An empty line: if it ends the group, it belongs to the group but is not shown.
     blank: bool,
 }
 
@@ -59,12 +59,12 @@ impl Group {
         }
     }
 
-    /// Of its first line.
+    /// Time of its first line.
     pub(super) fn time(&self) -> &[u8] {
         &self.joined.time
     }
 
-    /// Where its lines began, in order, and those that may be its own.
+    /// Where its lines began, in order, including those that wait.
     pub(super) fn starts(&self) -> impl Iterator<Item = u64> {
         let waiting = self.waiting.iter().map(|waiting| waiting.line.began_at);
         self.lines.iter().map(|(began_at, _)| *began_at).chain(waiting)
@@ -77,9 +77,9 @@ impl Group {
             && self.joined.form == line.form
     }
 
-    /// Whether the line is its own, or may be.
+    /// Whether the line belongs to the group, or may.
     fn takes(&mut self, line: &Whole<'_>, look: &[u8], multiline: &Multiline) -> bool {
-        // The rest of a line that was delivered begins with whatever its writer had left to say.
+        // The rest of a line that was delivered before says nothing by its beginning.
         if line.marks.continued || !self.has_room(line, multiline) {
             return false;
         }
@@ -113,7 +113,7 @@ impl Group {
         self.lines.push((line.began_at, timestamp::parse(line.time).unwrap_or(0)));
     }
 
-    /// Returns the lines that were not its own.
+    /// Adds the group's record, and returns the lines that were not part of it.
     fn emit(mut self, std_type: StdType, out: &mut Lines) -> Vec<Waiting> {
         let blanks = self.waiting.iter().take_while(|waiting| waiting.blank).count();
         let others = self.waiting.split_off(blanks);
@@ -125,17 +125,17 @@ impl Group {
     }
 }
 
-/// The open groups of a source, at most one a channel.
+/// The open groups of a source, at most one per channel.
 #[derive(Debug)]
 pub(super) struct Groups {
-    /// The pipeline that has it.
+    /// The pipeline whose `multiline` they follow.
     pipeline: Arc<Pipeline>,
     open: [Option<Group>; 2],
     unescaped: Vec<u8>,
 }
 
 impl Groups {
-    /// Nothing to do if the pipeline joins no lines.
+    /// `None` if the pipeline joins no lines.
     pub(super) fn new(pipeline: &Arc<Pipeline>) -> Option<Groups> {
         pipeline.multiline.as_ref()?;
         Some(Groups { pipeline: Arc::clone(pipeline), open: [None, None], unescaped: Vec::new() })
@@ -149,7 +149,7 @@ impl Groups {
         self.open[std_type.index()].as_ref()
     }
 
-    /// Lines in the open group of a channel.
+    /// How many lines the open group of a channel has.
     pub(super) fn lines(&self, std_type: StdType) -> usize {
         self.on(std_type).map_or(0, |group| group.lines.len() + group.waiting.len())
     }
@@ -179,14 +179,14 @@ impl Groups {
             self.open[std_type.index()] = Some(next);
             return;
         }
-        // They begin a group of their own, to which the line may belong.
+        // The waiting lines begin a group of their own, to which the line may belong.
         waiting.iter().for_each(|waiting| self.take(std_type, &waiting.line.whole(), out));
         self.take(std_type, line, out);
     }
 
     /// Ends the open group of a channel.
     pub(super) fn end(&mut self, std_type: StdType, out: &mut Lines) {
-        // Each time at least one line goes.
+        // This ends, because each round takes at least one line.
         while let Some(group) = self.open[std_type.index()].take() {
             for waiting in group.emit(std_type, out) {
                 self.take(std_type, &waiting.line.whole(), out);
@@ -199,7 +199,7 @@ impl Groups {
     }
 }
 
-/// What is looked at of a line, unescaped, and without its colours if they don't count. The line itself stays as it is.
+/// The part of a line that decides, unescaped, and without colours if they don't count. The line itself is not changed.
 fn look<'a>(line: &Whole<'a>, ignores_colours: bool, unescaped: &'a mut Vec<u8>) -> &'a [u8] {
     match line.form {
         MessageForm::Raw => {
@@ -224,7 +224,7 @@ fn look<'a>(line: &Whole<'a>, ignores_colours: bool, unescaped: &'a mut Vec<u8>)
 
 const ESCAPE: u8 = 0x1b;
 
-/// Commands of the form that colours have: an escape, a bracket, numbers, a letter.
+/// Removes commands with the form of colours: an escape, a bracket, numbers, a letter.
 fn take_colours_out(text: &mut Vec<u8>) {
     work::add(text.len());
     let (mut kept, mut at) = (0, 0);

@@ -1,8 +1,8 @@
 //! Docker's stdcopy frames: an 8-byte header (type, three zeros, big-endian length) before each message of a container
 //! without a TTY. Source of the format: moby, api/pkg/stdcopy/stdcopy.go.
 //!
-//! The daemon promises no bound on a frame; 49,183 bytes were seen. More than [`FRAME_BYTES_MAX`] is refused: then the
-//! bytes are not frames at all, and the caller gives the connection up.
+//! The daemon promises no bound on a frame; 49,183 bytes were seen. More than [`FRAME_BYTES_MAX`] is refused: such
+//! bytes are not frames at all, and the caller closes the connection.
 
 use std::ops::Range;
 
@@ -18,7 +18,7 @@ pub const HEADER_BYTES: usize = 8;
 pub enum FrameKind {
     /// Output of the container.
     Output(StdType),
-    /// Type 3: the daemon's own error after it had answered 200. Never a log line.
+    /// Type 3: the daemon's own error after it answered 200. Never a log line.
     DaemonError,
 }
 
@@ -53,8 +53,8 @@ pub fn next_frame(bytes: &[u8]) -> Step<Frame> {
     Step::Item(Frame { kind, payload: HEADER_BYTES..end }, end)
 }
 
-/// Splits a payload asked for with `timestamps=1` into time and message: `<RFC 3339> <message>\n`.
-/// `None` if there is no time in front.
+/// Splits a payload requested with `timestamps=1` into time and message: `<RFC 3339> <message>\n`. `None` if it does
+/// not begin with a time.
 pub fn split_time(payload: &[u8]) -> Option<(Range<usize>, Range<usize>, bool)> {
     let space = memchr::memchr(b' ', &payload[..payload.len().min(super::timestamp::TIME_BYTES_MAX + 1)])?;
     let complete = payload.last() == Some(&b'\n');

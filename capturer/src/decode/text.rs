@@ -1,8 +1,8 @@
-//! Text files as other systems write them: byte order marks, and encodings other than UTF-8. Lines are found in the bytes
-//! as they are in the file, so that positions stay offsets into it, and each line is decoded by itself.
+//! Text files as other systems write them: byte order marks, and encodings other than UTF-8. Lines are found in the
+//! file's own bytes, so that positions stay offsets into the file, and each line is decoded by itself.
 //!
-//! Which encoding a file has is said by its byte order mark, else by the config. Not here: the state of a file, which is
-//! that of its first bytes (stream/).
+//! A file's byte order mark says which encoding it has, or else the config. Not here: the first bytes of each file and
+//! what they said (stream/).
 
 use encoding_rs::{DecoderResult, UTF_8, UTF_16BE, UTF_16LE};
 
@@ -10,14 +10,14 @@ use super::{DecodeError, Piece, Step, damage, line, utf8, work};
 use crate::limits::LINE_PIECE_BYTES;
 use crate::text::encoding::Encoding;
 
-/// What the first bytes of a file say.
+/// What the first bytes of a file show.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mark {
     /// No byte order mark.
     None,
-    /// One of this many bytes.
+    /// An encoding, and the length of its mark in bytes.
     Of(Encoding, usize),
-    /// It is too early to say.
+    /// Too few bytes to tell.
     NeedMore,
     /// UTF-32, which is not decoded.
     Utf32,
@@ -32,7 +32,7 @@ pub fn mark(head: &[u8], at_end: bool) -> Mark {
         (b"\xff\xfe", Mark::Of(Encoding(UTF_16LE), 2)),
         (b"\xfe\xff", Mark::Of(Encoding(UTF_16BE), 2)),
     ];
-    // A file that begins with NULs has a hole there, not half a mark.
+    // A file that begins with NULs has a hole there, not part of a mark.
     let may_become =
         |mark: &[u8]| !at_end && mark[0] != 0 && head.len() < mark.len() && mark.starts_with(head);
     if head.is_empty() {
@@ -50,14 +50,14 @@ impl Encoding {
         if self.0 == UTF_16LE || self.0 == UTF_16BE { 2 } else { 1 }
     }
 
-    /// The first line of `bytes` as it stands there, newline included in what it takes. `within`: they go on within a line.
+    /// The first line of `bytes`, undecoded; what it takes includes its newline. `within`: the bytes continue a line.
     pub fn next_line(self, bytes: &[u8], within: bool) -> Step<Piece> {
         let unit = self.unit();
         let nuls = damage::leading_nuls(bytes) / unit * unit;
         if nuls > 0 && (!within || nuls >= damage::HOLE_BYTES_MIN) {
             return Step::Reject(DecodeError::NulHole, nuls);
         }
-        // A piece is as long whatever stands behind it.
+        // A piece has the same length whatever is behind it.
         let line = self.newline(&bytes[..bytes.len().min(LINE_PIECE_BYTES + unit)]);
         if let Some(end) = line.filter(|end| *end <= LINE_PIECE_BYTES) {
             return Step::Item(line::piece(end, true), end + unit);
@@ -70,7 +70,7 @@ impl Encoding {
         Step::Item(line::piece(end, false), end)
     }
 
-    /// Appends the text as UTF-8. True: something in it was not of this encoding, and became U+FFFD.
+    /// Appends the text as UTF-8. Returns true if part of it was not in this encoding and became U+FFFD.
     pub fn decode(self, text: &[u8], out: &mut Vec<u8>) -> bool {
         work::add(text.len());
         let (decoded, invalid) = self.0.decode_without_bom_handling(text);
@@ -80,7 +80,7 @@ impl Encoding {
 
     fn newline(self, bytes: &[u8]) -> Option<usize> {
         if self.unit() == 1 {
-            // In none of them is a newline a part of another character.
+            // In none of these encodings is a newline byte part of another character.
             return damage::newline(bytes);
         }
         let low = usize::from(self.0 == UTF_16BE);
@@ -98,8 +98,8 @@ impl Encoding {
         None
     }
 
-    /// Text that can be delivered though its line has no end yet, in bytes; what may be half of a line's end, of
-    /// a hole or of a character stays.
+    /// How many bytes can be delivered of a line that has not ended. Bytes that may be half of a line's end, of a hole
+    /// or of a character are left.
     pub fn unfinished(self, bytes: &[u8], keeps_cr: bool) -> usize {
         let whole = &bytes[..bytes.len() - self.torn_tail(bytes)];
         let is_open = |unit: &&[u8]| {
@@ -109,13 +109,13 @@ impl Encoding {
         whole.len() - open * self.unit()
     }
 
-    /// Whether a line ends with these bytes, or a hole does. Of too few bytes nothing is known: then one does.
+    /// Whether these bytes are the end of a line or of a hole. With too few bytes to tell, true.
     pub fn ends_line(self, bytes: &[u8]) -> bool {
         let last = bytes.rchunks_exact(self.unit()).next();
         last.is_none_or(|unit| matches!(self.ascii(unit), Some(0 | b'\n')))
     }
 
-    /// The ASCII character that a unit is.
+    /// The ASCII character of one unit, if it is one.
     fn ascii(self, unit: &[u8]) -> Option<u8> {
         match *unit {
             [byte] => Some(byte),
@@ -126,7 +126,7 @@ impl Encoding {
         .filter(u8::is_ascii)
     }
 
-    /// How many bytes at the end are the beginning of a character whose rest is missing. The first byte begins one.
+    /// How many bytes at the end begin a character whose rest is missing. The text begins at a character's first byte.
     fn torn_tail(self, bytes: &[u8]) -> usize {
         if self.is_utf8() {
             return utf8::torn_tail(bytes);
@@ -150,7 +150,7 @@ impl Encoding {
                 break;
             }
         }
-        // What the decoder holds is torn.
+        // A character that the decoder still holds is torn.
         match decoder.decode_to_utf8_without_replacement(&[], &mut out, true).0 {
             DecoderResult::Malformed(held, behind) => usize::from(held + behind).min(bytes.len()),
             DecoderResult::InputEmpty | DecoderResult::OutputFull => 0,

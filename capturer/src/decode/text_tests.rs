@@ -70,7 +70,7 @@ fn marks() {
     }
 }
 
-/// A line past the bound is cut between characters, and is one line again behind it.
+/// A line longer than the bound is cut between characters, and the line after it is whole again.
 #[test]
 fn long_lines_are_cut_between_pairs() {
     let encoding = Encoding::named("utf-16le").expect("known");

@@ -5,10 +5,10 @@
 
 use std::io::Write as _;
 
-/// Longest time that is believed: `YYYY-MM-DDThh:mm:ss.nnnnnnnnn+hh:mm`.
+/// Longest time that is accepted: `YYYY-MM-DDThh:mm:ss.nnnnnnnnn+hh:mm`.
 pub const TIME_BYTES_MAX: usize = 35;
 
-/// Nanoseconds since 1970, or `None` if it is not such a time. Years 1970 to 2261.
+/// Nanoseconds since 1970, or `None` if `text` is no RFC 3339 time. Years 1970 to 2261.
 pub fn parse(text: &[u8]) -> Option<i64> {
     if text.len() < 20 || text.len() > TIME_BYTES_MAX {
         return None;
@@ -64,8 +64,8 @@ pub fn format(unix_ns: i64) -> String {
     humantime::format_rfc3339_nanos(time).to_string()
 }
 
-/// Gives `then` the same time in UTC, with nanoseconds if it was not: podman writes the host's local time. What is no time
-/// stays as it is. Nothing is allocated.
+/// Passes `then` the same time in UTC with nanoseconds: podman writes the host's local time. Text that is no time is
+/// passed as it is. Allocates nothing.
 #[inline]
 pub fn in_utc<R>(time: &[u8], then: impl FnOnce(&[u8]) -> R) -> R {
     if time.last() == Some(&b'Z') { then(time) } else { moved_to_utc(time, then) }
@@ -158,7 +158,7 @@ mod tests {
         }
     }
 
-    /// The slow obvious way: humantime. One time a day over two centuries, at odd nanoseconds.
+    /// The slow and obvious way: humantime. One time a day over two centuries, at odd nanoseconds.
     #[test]
     fn agrees_with_humantime() {
         for day in 0..100_000_i64 {

@@ -1,39 +1,41 @@
 //! What the API sends for a container with a TTY: no frames, both outputs merged, and with `timestamps=1` a time before
-//! every piece, so that a long line has a second one in its middle, after 16,384 bytes of what was printed. They may be more by
-//! now: of a character that is cut there, and of each other byte that is not UTF-8, the Engine's json-file keeps U+FFFD.
+//! every piece. So a long line has a second time in its middle, after 16,384 bytes of what was printed. These may have
+//! become more bytes: for a character that is cut there, and for each other byte that is not UTF-8, the Engine's
+//! json-file has U+FFFD.
 
 use super::timestamp::{self, TIME_BYTES_MAX};
 use super::{DecodeError, Piece, Step, stdcopy, work};
 use crate::limits::PIECE_BYTES;
 use crate::model::record::{MessageForm, StdType};
 
-/// With more than this and no time in front, a line is skipped without waiting for its newline.
+/// A line longer than this without a time in front is skipped without waiting for its newline.
 pub const WITHOUT_TIME_BYTES_MAX: usize = 2 * PIECE_BYTES;
 
-/// U+FFFD: a byte that was not UTF-8.
+/// U+FFFD: the replacement for a byte that was not UTF-8.
 const REPLACED: &[u8] = "\u{fffd}".as_bytes();
-/// A full piece is looked for up to this length, so that less than [`WITHOUT_TIME_BYTES_MAX`] waits for what follows.
+/// The end of a full piece is searched for up to this length, so that less than [`WITHOUT_TIME_BYTES_MAX`] waits for
+/// more bytes.
 pub const FULL_BYTES_MAX: usize = WITHOUT_TIME_BYTES_MAX - 3 * (TIME_BYTES_MAX + 1);
 
-/// The first piece of `bytes`. `at_end`: nothing follows, what is there is whole.
+/// The first piece of `bytes`. `at_end`: nothing follows, so the bytes are complete.
 pub fn next_piece(bytes: &[u8], at_end: bool) -> Step<Piece> {
     if bytes.is_empty() {
         return Step::NeedMore;
     }
-    // What stands behind a piece is not looked at for it.
+    // Bytes behind a piece are not searched for it.
     let newline = memchr::memchr(b'\n', &bytes[..bytes.len().min(WITHOUT_TIME_BYTES_MAX)]);
     work::add(newline.unwrap_or(WITHOUT_TIME_BYTES_MAX.min(bytes.len())));
     let line = &bytes[..newline.map_or(bytes.len(), |at| at + 1)];
     let Some((time, text, complete)) = stdcopy::split_time(line) else {
         return match newline {
-            // The Engine puts a time before every piece, so what is longer than one and has none has none to come.
+            // The Engine puts a time before every piece: more bytes than a piece has, without a time, will not get one.
             None if !at_end && bytes.len() < WITHOUT_TIME_BYTES_MAX => Step::NeedMore,
-            // No more at once, even if more is there: what is skipped must not depend on how the bytes come.
+            // No more at once, even if more is there: what is skipped must not depend on how the bytes arrive.
             _ => Step::Reject(DecodeError::NoTime, line.len().min(WITHOUT_TIME_BYTES_MAX)),
         };
     };
-    // A full piece: more of the line follows, with a time of its own, and may contain the newline that was found. One that
-    // is exactly full is judged by the byte behind it, however the bytes come.
+    // A full piece: more of the line follows, with its own time, and the newline that was found may belong to it. For a
+    // piece that is exactly full the byte behind it decides, however the bytes arrive.
     let full = text.len() > PIECE_BYTES;
     if full {
         let is_all = at_end || newline.is_some();
@@ -48,7 +50,8 @@ pub fn next_piece(bytes: &[u8], at_end: bool) -> Step<Piece> {
     }
 }
 
-/// How long the first piece of a text is that is longer than one. `None` = what follows tells. `is_all`: nothing follows.
+/// Length of the first piece of a text that is longer than one piece. `None` = the bytes that follow decide. `is_all`:
+/// nothing follows.
 fn full_piece(text: &[u8], is_all: bool) -> Option<usize> {
     let text = &text[..text.len().min(FULL_BYTES_MAX + TIME_BYTES_MAX + 1)];
     let has = |len: usize| is_all || text.len() >= len;
@@ -66,7 +69,7 @@ fn full_piece(text: &[u8], is_all: bool) -> Option<usize> {
         while ends.next_if(|end| *end <= len).is_some() {
             replaced += 1;
         }
-        // Each byte that was replaced made the piece two longer.
+        // Each replaced byte made the piece two bytes longer.
         if len > FULL_BYTES_MAX || len - PIECE_BYTES > 2 * replaced {
             return Some(PIECE_BYTES);
         }
@@ -126,7 +129,7 @@ mod tests {
             (format!("{TIME} {full}{TIME} rest\r\n{TIME} c\r\n"), false, vec!["P", "rest\r$", "c\r$"]),
             (format!("{TIME} {full}{TIME} \n"), false, vec!["P", "$"]),
             (format!("{TIME} {full}"), false, vec![]),
-            // A character of three bytes whose first or second is the last of a piece.
+            // A three-byte character whose first or second byte is the last of a piece.
             (
                 format!("{TIME} {cut}\u{fffd}{TIME} \u{fffd}\u{fffd}rest\n"),
                 false,
@@ -138,14 +141,15 @@ mod tests {
                 false,
                 vec!["T\u{fffd}\u{fffd}", "\u{fffd}rest$"],
             ),
-            // U+FFFD was printed, and nothing was replaced.
+            // U+FFFD was printed; nothing was replaced.
             (
                 format!("{TIME} \u{fffd}{}{TIME} rest\n", "x".repeat(PIECE_BYTES - 3)),
                 false,
                 vec!["\u{fffd}T", "rest$"],
             ),
             (format!("{TIME} {full}"), true, vec!["P"]),
-            // No Engine sends that; a newline that comes a read later must not become a line without a time.
+            // No Engine sends this, but a newline that arrives with the next read must not become a line without a
+            // time.
             (format!("{TIME} {full}\n{TIME} c\n"), false, vec!["P$", "c$"]),
             (format!("{TIME} prompt: "), false, vec![]),
             (format!("{TIME} prompt: "), true, vec!["prompt: "]),

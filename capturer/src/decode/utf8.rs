@@ -1,6 +1,6 @@
 //! Invalid UTF-8 becomes U+FFFD, as Docker itself does it when it writes a json-file.
 
-/// Appends `bytes` to `out` with each invalid sequence replaced; tells whether there was one.
+/// Appends `bytes` to `out` with each invalid sequence replaced. Returns whether there was one.
 pub fn push_lossy(out: &mut Vec<u8>, bytes: &[u8]) -> bool {
     let mut replaced = false;
     for chunk in bytes.utf8_chunks() {
@@ -13,8 +13,8 @@ pub fn push_lossy(out: &mut Vec<u8>, bytes: &[u8]) -> bool {
     replaced
 }
 
-/// The longest start of `bytes`, at most `max` long, that does not end within a UTF-8 character. Bytes that are not
-/// UTF-8 are cut at `max`.
+/// Length of the longest start of `bytes`, at most `max`, that does not end within a UTF-8 character. Bytes that are
+/// not UTF-8 are cut at `max`.
 pub fn cut(bytes: &[u8], max: usize) -> usize {
     if bytes.len() <= max {
         return bytes.len();
@@ -27,7 +27,7 @@ pub fn cut(bytes: &[u8], max: usize) -> usize {
     if (bytes[at] & 0xC0) == 0x80 { max } else { at }
 }
 
-/// How many bytes at the end are the beginning of a character whose rest is missing.
+/// How many bytes at the end begin a character whose rest is missing.
 pub fn torn_tail(bytes: &[u8]) -> usize {
     let is_torn = |len: &usize| {
         let tail = &bytes[bytes.len() - len..];

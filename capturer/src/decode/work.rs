@@ -1,12 +1,12 @@
-//! How many bytes were looked at, for the tests that hold it against the length of the input. No part of the agent: without
-//! tests and feature `fuzz`, counting is nothing.
+//! Counts how many bytes were looked at, for tests that compare that with the length of the input. Not part of the
+//! agent: without tests and feature `fuzz`, counting does nothing.
 
 #[cfg(any(test, feature = "fuzz"))]
 thread_local! {
     static BYTES: std::cell::Cell<u64> = const { std::cell::Cell::new(0) };
 }
 
-/// This many bytes are looked at.
+/// Counts this many bytes as looked at.
 #[inline(always)]
 pub fn add(bytes: usize) {
     #[cfg(any(test, feature = "fuzz"))]
@@ -15,7 +15,7 @@ pub fn add(bytes: usize) {
     let _ = bytes;
 }
 
-/// Bytes that this thread looked at while it did `what`.
+/// How many bytes this thread looked at while it ran `what`.
 #[cfg(any(test, feature = "fuzz"))]
 pub fn of(what: impl FnOnce()) -> u64 {
     let before = BYTES.with(std::cell::Cell::get);

@@ -1,9 +1,9 @@
-//! Fuzz entry of the joining of pieces: the input is read as a list of pieces and exits, and a model that keeps whole
-//! lines says what must come out.
+//! Fuzz entry for joining pieces: the input is read as a list of pieces and exits, and a model that keeps whole lines
+//! says what must come out.
 //!
-//! The first byte chooses how messages are written, where lines are cut, whether lines are joined, and whether pieces say
-//! by a tag that more follows. Then each two bytes are a piece: its channel, its time, its newline, its length, its
-//! characters, and whether its line is delivered; or an exit.
+//! The first byte chooses how messages are written, where lines are cut, whether lines are joined, and whether a tag on
+//! a piece says that more follows. Then every two bytes are a piece: its channel, time, newline, length, characters,
+//! and whether its line is delivered; or an exit.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,15 +15,15 @@ use crate::model::record::{MessageForm, Place, StdType};
 use crate::settings::Pipeline;
 use crate::settings::pipeline::{Multiline, MultilineRule, Pattern};
 
-/// Pieces of one source; the last is no time, as a plain file has none.
+/// Times of the pieces. The last one is empty, as in a plain file.
 const TIMES: [&str; 4] = ["2026-11-22T00:52:48.1Z", "2026-11-22T00:52:48.2Z", "2026-11-22T00:52:49Z", ""];
 const LENGTHS: [usize; 8] = [0, 1, 2, 5, 100, PIECE_BYTES - 1, PIECE_BYTES, PIECE_BYTES + 1];
 const LIMITS: [usize; 8] =
     [1, 3, 64, PIECE_BYTES - 1, PIECE_BYTES, PIECE_BYTES + 1, 2 * PIECE_BYTES, 3 * PIECE_BYTES];
-/// What a text is made of, and how long that is when unescaped.
+/// Characters of a text, with their unescaped lengths.
 const RAW: [(&str, usize); 4] = [("x", 1), ("é", 2), ("€", 3), ("𝄞", 4)];
 const ESCAPED: [(&str, usize); 4] = [("x", 1), ("\\n", 1), ("\\u20ac", 3), ("\\ud834\\udd1e", 4)];
-/// A run of the agent sees more; here they cost time and find nothing new.
+/// A run of the agent has more pieces; here more would take time and find nothing new.
 const OPS_MAX: usize = 64;
 
 #[derive(Debug, PartialEq)]

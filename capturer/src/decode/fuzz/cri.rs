@@ -1,4 +1,4 @@
-//! Fuzz entry of the decoder of container runtimes' logs. Splitting at blanks is the slow and obvious one.
+//! Fuzz entry for the decoder of container runtimes' logs. The slow and obvious decoder splits at blanks.
 
 use crate::decode::cri::{looks_like_record, next_record};
 use crate::decode::damage::HOLE_BYTES_MIN;
@@ -7,7 +7,7 @@ use crate::fuzz::{Found, decode_in_any_parts};
 use crate::limits::RECORD_BYTES_MAX;
 use crate::model::record::StdType;
 
-/// A runtime's log, whole or hurt.
+/// A runtime's log, whole or damaged.
 pub fn check(bytes: &[u8]) {
     let (found, held) = decode_in_any_parts(bytes, RECORD_BYTES_MAX - 1, |part, _| next_record(part, true));
     let mut found_at = Vec::new();
@@ -18,13 +18,13 @@ pub fn check(bytes: &[u8]) {
         assert_eq!(item.decoded_len, item.text.len());
         found_at.push(*at);
     }
-    // Whatever hurt its neighbours, a whole record is found.
+    // A whole record is found, whatever damaged its neighbours.
     let mut at = 0;
     for line in bytes[..bytes.len() - held].split_inclusive(|byte| *byte == b'\n') {
         let whole = line.strip_suffix(b"\n").unwrap_or(line);
         let is_record = record_slowly(whole).is_some();
         assert_eq!(looks_like_record(line), is_record, "{}", line.escape_ascii());
-        // One with a hole in it is torn.
+        // A record with a hole in it is torn.
         let is_torn = whole.windows(HOLE_BYTES_MIN).any(|window| window.iter().all(|byte| *byte == 0));
         assert_eq!(is_record && !is_torn, found_at.contains(&at), "{}", whole.escape_ascii());
         at += line.len();

@@ -1,4 +1,4 @@
-//! Fuzz entry of the json-file decoder. serde_json is the slow and obvious one.
+//! Fuzz entry for the json-file decoder. The slow and obvious decoder is serde_json.
 
 use serde::Deserialize;
 use serde::de::IgnoredAny;
@@ -14,11 +14,11 @@ use crate::model::record::StdType;
 
 const TIME: &str = "2026-11-22T00:52:48.162820305Z";
 
-/// A json-file, whole or hurt.
+/// A json-file, whole or damaged.
 pub fn check(bytes: &[u8]) {
     let next = |bytes: &[u8], _| next_record(bytes, is_clean(bytes));
     let (found, held) = decode_in_any_parts(bytes, RECORD_BYTES_MAX - 1, next);
-    // Asked once for all of it, as the stream does, it must be the same.
+    // Called once for all bytes, as the stream does, the result must be the same.
     let clean = is_clean(bytes);
     let again =
         decode_in_parts(bytes, &[bytes.len()], RECORD_BYTES_MAX - 1, |bytes, _| next_record(bytes, clean));
@@ -32,7 +32,7 @@ pub fn check(bytes: &[u8]) {
         message(&line[item.text.clone()], item.decoded_len);
         found_at.push(*at);
     }
-    // Whatever hurt its neighbours, a whole record is found.
+    // A whole record is found, whatever damaged its neighbours.
     let mut at = 0;
     for line in bytes[..bytes.len() - held].split_inclusive(|byte| *byte == b'\n') {
         let whole = line.strip_suffix(b"\n").unwrap_or(line);
@@ -67,7 +67,7 @@ struct SlowRecord<'a> {
     time: &'a str,
 }
 
-/// Only for a record.
+/// `line` must be a record.
 fn has_no_other_keys(line: &[u8]) -> bool {
     let keys: Result<Keys, _> = serde_json::from_slice(line);
     keys.is_ok()
@@ -123,7 +123,7 @@ fn round_trip(text: &str) {
     let plain = serde_json::to_string(text).expect("text is JSON");
     let escaped: String = text.encode_utf16().map(|unit| format!("\\u{unit:04x}")).collect();
     for log in [plain, format!("\"{escaped}\"")] {
-        // A real record is no longer than that; here escapes may make one.
+        // A real record is no longer than that; here escapes may make it longer.
         let record = format!("{{\"log\":{log},\"stream\":\"{stream}\",\"time\":\"{TIME}\"}}\n");
         let record = record.as_bytes();
         let Step::Item(piece, took) = next_record(record, is_clean(record)) else {

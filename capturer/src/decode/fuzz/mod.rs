@@ -1,4 +1,4 @@
-//! Fuzz entries of the decoders: see [`crate::fuzz`] for the properties, by whose numbers comments here call them.
+//! Fuzz entries of the decoders. Numbers in comments are those of the properties in [`crate::fuzz`].
 
 pub(crate) mod assemble;
 pub(crate) mod cri;
@@ -40,7 +40,7 @@ pub fn line(bytes: &[u8]) {
     }
 }
 
-/// NULs at a line's beginning are skipped, and many of them end a line.
+/// NULs at a line's beginning are skipped, and many NULs within a line end it.
 fn lines_slowly(mut bytes: &[u8]) -> Vec<&[u8]> {
     let mut lines = Vec::new();
     loop {
@@ -200,7 +200,7 @@ fn tty_slowly(bytes: &[u8]) -> Vec<Found<Piece>> {
     found
 }
 
-/// A piece is cut after so many bytes of what was printed; of those that are no UTF-8 there are three each by now.
+/// A piece is cut after so many bytes of what was printed. Each of these that is not UTF-8 is three bytes now.
 fn full_piece_slowly(text: &[u8]) -> usize {
     let replaced_in = |text: &[u8]| text.windows(3).filter(|three| *three == "\u{fffd}".as_bytes()).count();
     let has_time_at = |at: usize| {
@@ -245,8 +245,8 @@ pub fn timestamp(bytes: &[u8]) {
     assert_eq!(seconds.parse::<i64>().unwrap() * 1_000_000_000 + nanos.parse::<i64>().unwrap(), ns);
 }
 
-/// humantime knows no offsets from UTC, takes any year, of a fraction any number of digits, and behind a `Z` or within
-/// what looks like an offset anything at all.
+/// humantime accepts no offsets from UTC, any year, any number of digits of a fraction, and anything behind a `Z` or
+/// within what looks like an offset.
 fn time_slowly(text: &str) -> Option<i64> {
     if text.len() > decode::timestamp::TIME_BYTES_MAX || !text.is_ascii() {
         return None;
@@ -282,12 +282,12 @@ fn time_slowly(text: &str) -> Option<i64> {
     let time = humantime::parse_rfc3339(&format!("{utc}Z")).ok()?;
     let since_1970 = time.duration_since(std::time::UNIX_EPOCH).ok()?;
     let ns = i64::try_from(since_1970.as_nanos()).ok()?;
-    // A leap second is the first of the next minute here, and the last of its own in humantime.
+    // Here a leap second is the first of the next minute; humantime makes it the last of its own.
     let leap = i64::from(utc.get(17..19) == Some("60"));
     ns.checked_sub((offset_s - leap) * 1_000_000_000)
 }
 
-/// Cutting and mending of UTF-8.
+/// Cutting and repairing UTF-8.
 pub fn utf8(bytes: &[u8]) {
     let mut mended = Vec::new();
     let was_invalid = decode::utf8::push_lossy(&mut mended, bytes);
@@ -327,7 +327,7 @@ pub fn inotify(bytes: &[u8]) {
         rest = behind;
     }
     assert_eq!(whole, slow);
-    // The kernel returns whole events only; of a part, none but whole ones are believed.
+    // The kernel returns only whole events; of a truncated read the decoder returns whole events only.
     for end in (0..bytes.len()).take(64) {
         assert!(whole.starts_with(&shown(&bytes[..end])), "cut at {end}");
     }

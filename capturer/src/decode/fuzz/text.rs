@@ -1,5 +1,5 @@
-//! Fuzz entry of encodings and line ends: a table of encodings, line ends and chunk borders, each against a slow and
-//! obvious decoder that has the whole text at once.
+//! Fuzz entry for encodings and line ends: a table of encodings, line ends and chunk borders, each compared with a slow
+//! and obvious decoder that has the whole text at once.
 
 use crate::decode::assemble::{Assembler, Lines};
 use crate::decode::text::{Mark, mark};
@@ -27,7 +27,7 @@ pub fn check(bytes: &[u8]) {
     }
 }
 
-/// What the first bytes say does not change as more come, once it is said.
+/// Once the first bytes show an encoding, more bytes do not change that.
 fn marks(bytes: &[u8]) {
     let whole = mark(bytes, true);
     for end in 0..bytes.len().min(8) {
@@ -61,7 +61,7 @@ fn decoded(encoding: Encoding, text: &[u8]) -> String {
     String::from_utf8(out).expect("UTF-8")
 }
 
-/// Unit by unit.
+/// Decodes unit by unit.
 fn lines_slowly(encoding: Encoding, bytes: &[u8]) -> Vec<String> {
     let unit = if encoding.name().starts_with("UTF-16") { 2 } else { 1 };
     let newline: &[u8] = match encoding.name() {
@@ -96,7 +96,7 @@ fn round_trip(written: &str, text: &str, big: bool) {
     while at < bytes.len() {
         let (line, took) = match encoding.next_line(&bytes[at..], false) {
             Step::Item(line, took) => (line, took),
-            // There is none in the text.
+            // The text has no NULs to reject.
             Step::Reject(error, _) => panic!("{error}"),
             Step::NeedMore => (line::last_line(&bytes[at..]).expect("a rest"), bytes.len() - at),
         };

@@ -1,4 +1,5 @@
-//! What each decoder does for a whole file of bytes at once, to be held against the file's length ([`crate::fuzz::WORK`]).
+//! What each decoder does with a whole file of bytes, so that tests can compare its work with the file's length
+//! ([`crate::fuzz::WORK`]).
 
 use crate::decode::assemble::{Assembler, Lines};
 use crate::decode::line::Known;
@@ -6,8 +7,8 @@ use crate::decode::{self, Piece, Step};
 use crate::limits::LINE_BYTES_CEILING;
 use crate::text::encoding::Encoding;
 
-/// Takes everything that `next` finds, as a source does. What it gives up at is skipped by one byte, so that it does not
-/// end with the first thing that is none.
+/// Takes everything that `next` finds, as a source does. If `next` gives up, one byte is skipped, so that the decoder
+/// does not end at the first invalid item.
 fn all<T>(bytes: &[u8], next: impl Fn(&[u8]) -> Step<T>, mut take: impl FnMut(usize, T)) {
     let mut at = 0;
     while at < bytes.len() {
@@ -23,7 +24,7 @@ fn all<T>(bytes: &[u8], next: impl Fn(&[u8]) -> Step<T>, mut take: impl FnMut(us
     }
 }
 
-/// Pieces become lines, and are unescaped.
+/// Joins pieces to lines, and unescapes them.
 fn assembled(bytes: &[u8], next: impl Fn(&[u8]) -> Step<Piece>) {
     let mut assembler = Assembler::new(LINE_BYTES_CEILING as usize).strip_cr(true);
     let mut lines = Lines::default();
@@ -56,7 +57,7 @@ pub fn line(bytes: &[u8]) {
     assembled(bytes, |rest| decode::line::next_line(rest, Known { nuls: true, within: false }));
 }
 
-/// Lines in two bytes a character.
+/// Lines in two bytes per character.
 pub fn text(bytes: &[u8]) {
     let encoding = Encoding::named("utf-16be").expect("a name");
     let mut out = Vec::new();
@@ -84,7 +85,7 @@ pub fn inotify(bytes: &[u8]) {
     decode::inotify::events(bytes).for_each(drop);
 }
 
-/// Mending and cutting.
+/// Repairing and cutting.
 pub fn utf8(bytes: &[u8]) {
     let mut out = Vec::new();
     decode::utf8::push_lossy(&mut out, bytes);
