@@ -1,5 +1,6 @@
-//! Faults made on purpose, to see that the leak detector names them and that a panic of any thread ends the process. Only with the cargo feature `test-faults`, which no
-//! build for users has; tests/witness.rs runs `capturer-with-faults`.
+//! Faults made on purpose, to see that the leak detector names them and that a panic of any thread ends the process.
+//! Only with the cargo feature `test-faults`, which no build for users has; tests/witness.rs runs
+//! `capturer-with-faults`.
 //!
 //! The file named by `CAPTURER_FAULTS` says in words which faults are on; it is read once a second. A fault that is
 //! no longer on lets go of what it holds.
@@ -17,11 +18,11 @@ struct Faults {
     words: String,
     forgotten: Vec<Rc<dyn Any>>,
     task: Option<tokio::task::JoinHandle<()>>,
-    /// A connection's closing is held up.
+    /// A connection's closing is being held up.
     holds: bool,
 }
 
-/// Once a second: what is on now.
+/// Once a second: reads which faults are on.
 pub fn turn() {
     here();
     let words = words();
@@ -38,7 +39,8 @@ pub fn turn() {
     });
 }
 
-/// A turn of a long-lived thread: `panic:NAME` makes the thread of that name panic, `panic:NAME*` any whose name begins so.
+/// Called in each turn of a long-lived thread: `panic:NAME` makes the thread of that name panic, `panic:NAME*` any
+/// whose name begins so.
 pub fn here() {
     let thread = std::thread::current();
     let name = thread.name().unwrap_or_default();

@@ -13,7 +13,7 @@
 //! 5. nothing panics, overflows or runs for ever,
 //! 6. a slow and obvious decoder finds the same.
 //!
-//! A property that means nothing for a decoder (a time has no parts that arrive one by one) is left out there.
+//! A property that means nothing for a decoder is left out there: the bytes of a time, say, do not arrive in parts.
 
 use std::fmt::Debug;
 
@@ -25,7 +25,7 @@ use crate::{decode, pipeline, settings, sink};
 /// A decoder's name, and the entry that checks it under any bytes.
 pub type Target = (&'static str, fn(&[u8]));
 
-/// All of them. Each has a folder of this name in tests/fuzz/corpus and a file in tests/fuzz/fuzz_targets.
+/// Every target. Each has a folder of its name in tests/fuzz/corpus and a file in tests/fuzz/fuzz_targets.
 pub const TARGETS: [Target; 15] = [
     ("assemble", decode::fuzz::assemble::check),
     ("checkpoint", checkpoint::fuzz::check),
@@ -51,8 +51,8 @@ pub fn check(name: &str, bytes: &[u8]) {
     check(bytes);
 }
 
-/// What reads bytes that others choose, once over all of them, for tests that hold its work against their number: a line as
-/// long as may be, or a file of them. A pipeline's steps are given each line whole.
+/// Everything that reads bytes chosen by others, run once over all of them, for tests that compare its work with their
+/// number: a line of the greatest length, or a file of lines. A pipeline's steps get each line whole.
 pub const WORK: [Target; 17] = [
     ("assemble and json_line", decode::fuzz::work::json_line),
     ("assemble and cri", decode::fuzz::work::cri),
@@ -82,8 +82,8 @@ pub(crate) enum Found<T> {
     Rejected { at: usize, took: usize, error: DecodeError },
 }
 
-/// All that a decoder finds in `bytes`, in whatever parts they come, and how many bytes it leaves at the end. Checks
-/// properties 1, 3, 4 and 5. `next` is given what is there, and whether nothing more will come.
+/// Everything a decoder finds in `bytes`, however they are split, and how many bytes it leaves at the end. Checks
+/// properties 1, 3, 4 and 5. `next` gets the bytes so far, and whether they are all.
 pub(crate) fn decode_in_any_parts<T: Debug + PartialEq>(
     bytes: &[u8],
     held_max: usize,
@@ -97,7 +97,7 @@ pub(crate) fn decode_in_any_parts<T: Debug + PartialEq>(
     whole
 }
 
-/// All that a decoder finds in `bytes` if it comes in parts that end at `ends`.
+/// Everything a decoder finds in `bytes` when they come in parts that end at `ends`.
 pub(crate) fn decode_in_parts<T>(
     bytes: &[u8],
     ends: &[usize],
@@ -113,7 +113,7 @@ pub(crate) fn decode_in_parts<T>(
                     found.push(Found::Item { at, took, item });
                     took
                 }
-                // The connection is given up; what comes behind is nobody's.
+                // The stream gives up the connection, so what follows is not decoded.
                 Step::Reject(DecodeError::FrameInvalid, _) => {
                     let took = bytes.len() - at;
                     found.push(Found::Rejected { at, took, error: DecodeError::FrameInvalid });
@@ -132,7 +132,7 @@ pub(crate) fn decode_in_parts<T>(
     (found, bytes.len() - at)
 }
 
-/// Holes are skipped as they come, in as many steps as there are parts: together they are one.
+/// Holes are skipped as they come, in as many steps as there are parts. Adjacent steps count as one.
 fn reject<T>(found: &mut Vec<Found<T>>, at: usize, took: usize, error: DecodeError) {
     match found.last_mut() {
         Some(Found::Rejected { took: before, error: DecodeError::NulHole, .. })
@@ -144,8 +144,8 @@ fn reject<T>(found: &mut Vec<Found<T>>, at: usize, took: usize, error: DecodeErr
     }
 }
 
-/// Where parts end: before and behind newlines, byte by byte if that is not too much work, and some by chance, drawn from
-/// the bytes themselves.
+/// Where parts end: before and behind newlines, at every byte if that is not too much work, and at some places drawn
+/// from the bytes themselves.
 pub(crate) fn splits(bytes: &[u8]) -> Vec<Vec<usize>> {
     const BYTE_BY_BYTE_MAX: usize = 256;
     let newlines = memchr::memchr_iter(b'\n', bytes).take(100);
@@ -162,7 +162,7 @@ pub(crate) fn splits(bytes: &[u8]) -> Vec<Vec<usize>> {
             end = (end + 1 + (state >> 33) as usize % part_max).min(bytes.len());
             ends.push(end);
         }
-        // What is held is looked at again with each part: more parts of a long line cost much and show nothing more.
+        // Held bytes are looked at again with each part: more parts of a long line cost much and find nothing new.
         if ends.len() <= 1_000 {
             splits.push(ends);
         }

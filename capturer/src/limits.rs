@@ -1,17 +1,17 @@
-//! Every fixed bound of the program in one place, unit last in each name, with the relations between them
-//! asserted at compile time. What an operator may change is in the config; these are its ceilings.
+//! Every fixed bound of the program in one place, unit last in each name, with the relations between them asserted at
+//! compile time. Operators change bounds in the config; these are the ceilings of those.
 
 /// Bytes one read asks for. Large enough that the cost per read vanishes in the cost per line.
 pub const READ_BYTES: usize = 256 * 1024;
-/// Places that a position names beside its own, for a line that goes through that many files.
+/// Places that a position names beside its own, for a line that spans as many files.
 pub const PLACES_MAX: usize = 8;
-/// Bytes at the beginning of a line by which it is decided whether it goes on with the lines before it (multiline).
+/// Bytes at the beginning of a line that decide whether it continues the lines before it (multiline).
 pub const MULTILINE_LOOK_BYTES: usize = 4 * 1024;
 /// Longest raw record of a source: a json-file line with its escapes (six bytes for one) and its attributes, which
-/// Docker repeats on every record. What is longer is passed over and counted.
+/// Docker repeats on every record. A longer one is skipped and counted.
 pub const RECORD_BYTES_MAX: usize = 8 * 1024 * 1024;
-/// A plain line is read in pieces of this size, however long it is. So a line that grows without end is read once, and not
-/// again at each growth; a line that is shorter is delivered from where it was read to, without a copy.
+/// A plain line is read in pieces of this size. So a line that grows without end is read once, and not again at each
+/// growth, and a shorter line is delivered from the read buffer without a copy.
 pub const LINE_PIECE_BYTES: usize = 64 * 1024;
 /// Ceiling of `line_bytes_max`.
 pub const LINE_BYTES_CEILING: u64 = 16 * 1024 * 1024;
@@ -20,7 +20,7 @@ pub const LINE_BYTES_DEFAULT: u64 = 1024 * 1024;
 /// Bytes at the head of a file that its fingerprint covers.
 pub const HEAD_BYTES: usize = 1024;
 
-/// First bytes enough to know a compressed file by: a json-file record is at least so long and carries its time to
+/// First bytes enough to recognize a compressed file: a json-file record has at least as many and includes its time to
 /// the nanosecond.
 pub const HEAD_BYTES_PROOF: u32 = 50;
 /// Bytes before a position that its print covers.
@@ -29,18 +29,19 @@ pub const TAIL_BYTES: usize = 1024;
 pub const PIECE_BYTES: usize = 16 * 1024;
 /// Largest stdcopy frame that is believed. Docker promises none; 49,183 bytes were seen.
 pub const FRAME_BYTES_MAX: usize = 1024 * 1024;
-/// Largest body accepted for a container list or inspect answer (an owner can give 200,000 labels: 3 MB).
+/// Largest body accepted for a container list or inspect answer (an owner can set 200,000 labels: 3 MB).
 pub const ANSWER_BYTES_MAX: usize = 32 * 1024 * 1024;
-/// An answer that grows beyond this waits until it is one of few: some hundred requests may be under way.
+/// An answer that grows beyond this waits for its turn ([`ANSWERS_LARGE_MAX`]): some hundred requests may be under way.
 pub const ANSWER_BYTES_USUAL: usize = 256 * 1024;
-/// Answers beyond [`ANSWER_BYTES_USUAL`] at once.
+/// How many answers beyond [`ANSWER_BYTES_USUAL`] may be read at once.
 pub const ANSWERS_LARGE_MAX: usize = 2;
-/// A whole answer may take this many times `read_timeout`: a daemon that sends a byte now and then is as good as silent.
+/// A whole answer may take this many times `read_timeout`: a daemon that sends a byte now and then is no better than a
+/// silent one.
 pub const ANSWER_TIMEOUTS_MAX: u32 = 4;
-/// File reads under way at once. They can't be cancelled, hence few; each holds one buffer.
+/// File reads under way at once. They can't be cancelled, so there are few; each holds one buffer.
 pub const FILE_READS_MAX: usize = 32;
-/// File systems that may hang and are read at once; each has a thread, and of its files one is read at a time. Fewer than
-/// [`FILE_READS_MAX`], so that all of them hanging leave room for the others.
+/// File systems that may hang and are read at once. Each has a thread that reads one file at a time. Fewer than
+/// [`FILE_READS_MAX`], so that all of them can hang and leave room for other files.
 pub const LANES_MAX: usize = 16;
 /// Ceiling of `file_monitor.max_open`.
 pub const FILES_OPEN_CEILING: usize = 1_000_000;
@@ -66,10 +67,10 @@ pub const CHECKPOINT_BYTES_MAX: usize = 64 * 1024 * 1024;
 pub const CHECKPOINTS_DAMAGED_MAX: u32 = 8;
 /// Output files a local_file sink holds open; past it the one unused longest is closed until it is needed again.
 pub const OUTPUT_FILES_OPEN_MAX: usize = 72;
-/// Bytes at either end of an output by which it is known again.
+/// Bytes at either end of an output by which it is recognized.
 pub const OUTPUT_PRINT_BYTES: usize = 256;
-/// Bytes behind the marks of all outputs that a start looks through for records that need not be written again. Usually
-/// they are what was written in the last second; each takes some 60 bytes of memory until its source was read.
+/// Bytes behind the marks of all outputs that a start searches for records that need not be written again. Usually
+/// these are what was written in the last second; each record takes some 60 bytes of memory until its source was read.
 pub const OUTPUT_OVERHANG_BYTES_MAX: u64 = 512 * 1024 * 1024;
 /// Encoded bytes a sink gathers before it writes. A batch is read in [`READ_BYTES`], so one write takes nearly every
 /// batch; the bound is for long names repeated on thousands of short lines.
@@ -94,41 +95,40 @@ pub const LOKI_LABEL_VALUE_BYTES: usize = 2048;
 pub const LOKI_IN_FLIGHT_CEILING: usize = 64;
 /// Bytes of an answer that are read; Loki's reasons are a few hundred bytes a line.
 pub const LOKI_ANSWER_BYTES_MAX: usize = 64 * 1024;
-/// Ceiling of the pause that a `Retry-After` can ask for, seconds: a slip of a proxy must not stop delivery for a day.
+/// Longest pause that a `Retry-After` can ask for, seconds: a proxy's mistake must not stop delivery for a day.
 pub const LOKI_RETRY_AFTER_SECS_MAX: u64 = 600;
-/// Pipelines in a config, and steps in one of them: each has series of its own.
+/// Pipelines in a config. Like steps, they are bounded because each has series of its own.
 pub const PIPELINES_MAX: usize = 32;
-/// See [`PIPELINES_MAX`].
+/// Steps of one pipeline; see [`PIPELINES_MAX`].
 pub const PIPELINE_STEPS_MAX: usize = 32;
 /// Bytes of a pipeline's name, which stands in metrics.
 pub const PIPELINE_NAME_BYTES_MAX: usize = 64;
 /// Bytes of a regular expression as it is written.
 pub const PATTERN_BYTES_MAX: usize = 4 * 1024;
-/// Bytes of one that is compiled, and of what it keeps while it searches (twice that at most, for each thread that
-/// searches at once). The library's own default for the first is ten times as much.
+/// Bytes of a compiled regular expression. The library's own default is ten times as much.
 pub const PATTERN_PROGRAM_BYTES_MAX: usize = 1024 * 1024;
-/// See [`PATTERN_PROGRAM_BYTES_MAX`].
+/// Bytes that a regular expression caches while it searches, at most twice this for each thread that searches.
 pub const PATTERN_DFA_BYTES_MAX: usize = 1024 * 1024;
 /// Bytes of a message that keep, drop and the search for a level look at; a longer message is not parsed. Redaction
-/// always looks at all of it.
+/// always looks at the whole message.
 pub const MATCHED_BYTES_MAX: usize = 64 * 1024;
 /// Fields of a record. Loki takes 128 names of metadata with a line.
 pub const FIELDS_MAX: usize = 64;
 /// Bytes of names and values of a record's fields. Loki takes 64 KiB of metadata with a line.
 pub const FIELDS_BYTES_MAX: usize = 32 * 1024;
-/// Bytes of a field's name, with the names it is nested in.
+/// Bytes of a field's name, including the names of the objects around it.
 pub const FIELD_NAME_BYTES_MAX: usize = 128;
 /// Bytes of a field's value; what is longer is cut.
 pub const FIELD_VALUE_BYTES_MAX: usize = 4 * 1024;
-/// Objects within objects that become names with dots; what is deeper is left out.
+/// Depth of nested objects that become names with dots; deeper ones are left out.
 pub const FIELDS_DEPTH_MAX: usize = 8;
-/// Bytes of a label's value that comes from a field; a longer one counts as one value too many.
+/// Bytes of a label's value taken from a field; a longer one counts as one value too many.
 pub const FIELD_LABEL_BYTES_MAX: usize = 256;
-/// Bytes of what takes the place of a redacted text, as the config writes it.
+/// Bytes of the replacement for redacted text, as written in the config.
 pub const REPLACEMENT_BYTES_MAX: usize = 64;
 /// Live views of records (`/api/v1/tap`) at once.
 pub const TAPS_MAX: usize = 4;
-/// Pieces that wait for the reader of one; what finds no room is skipped and told.
+/// Pieces that wait for one reader; a piece that finds no room is skipped, and the reader is told.
 pub const TAP_PIECES_MAX: usize = 8;
 /// Bytes of one such piece: with the two bounds above, at most 8 MiB wait for all readers together.
 pub const TAP_PIECE_BYTES_MAX: usize = 256 * 1024;

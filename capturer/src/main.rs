@@ -1,4 +1,4 @@
-//! capturer. What it does is in the library, from `commands/program.rs` on.
+//! capturer. The program's code is in the library, from `commands/program.rs` on.
 
 fn main() -> std::process::ExitCode {
     capturer::main()

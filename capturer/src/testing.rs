@@ -1,4 +1,5 @@
-//! What the tests' package may use of the agent's inside. The rest is private, so the compiler names what nobody uses.
+//! The items inside the agent that the tests' package may use. All others are private, so the compiler names unused
+//! ones.
 
 pub use crate::capture::core::Capture;
 pub use crate::capture::core::outlets::SinkFacts;
@@ -69,7 +70,7 @@ pub mod work {
     pub use crate::decode::work::of;
 }
 
-/// The steps that a line passes on its way, for `cargo xtask count`: bytes to pieces, lines, records, and what sinks make of them.
+/// The steps that a line passes, for `cargo xtask count`: bytes to pieces, lines, records, and what sinks make of them.
 #[cfg(feature = "fuzz")]
 pub mod data_path {
     pub use crate::decode::assemble::{Assembler, Join, Lines};

@@ -1,6 +1,6 @@
 //! How long ago something was, for people: `40 s`, `3 h`, `400 d`.
 
-/// In the largest unit of which there are two.
+/// The age in the largest unit of which it has at least two.
 pub fn age_text(seconds: u64) -> String {
     let (unit, seconds_of_unit) = match seconds {
         0..120 => ("s", 1),

@@ -2,7 +2,7 @@
 
 use bytesize::ByteSize;
 
-/// A count of things that take an s.
+/// A count of things whose plural ends in s.
 pub fn counted(count: u64, one: &str) -> String {
     if count == 1 { format!("1 {one}") } else { format!("{count} {one}s") }
 }
@@ -28,7 +28,7 @@ pub fn amount(bytes: u64) -> String {
 /// A list names at most this many.
 const NAMED_MAX: usize = 5;
 
-/// The first of them, and how many more there are.
+/// The first names, and how many more there are.
 pub fn named(all: impl ExactSizeIterator<Item = String>) -> String {
     let more = all.len().saturating_sub(NAMED_MAX);
     let first: Vec<String> = all.take(NAMED_MAX).collect();
@@ -36,7 +36,7 @@ pub fn named(all: impl ExactSizeIterator<Item = String>) -> String {
     format!("{}{more}", first.join("; "))
 }
 
-/// The first for one, the second for more or none: verbs, and words that take no s.
+/// `one` for a count of one, otherwise `more`: for verbs and words with an irregular plural.
 pub fn which<'a>(count: u64, one: &'a str, more: &'a str) -> &'a str {
     if count == 1 { one } else { more }
 }

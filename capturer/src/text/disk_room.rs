@@ -1,4 +1,5 @@
-//! What a full disk's sentence says of the place: how much is free there, and what to do. Tells people, decides nothing.
+//! How a message about a full disk describes its directory: how much is free, and what to do. Only text; decides
+//! nothing.
 
 use std::path::Path;
 
@@ -16,7 +17,7 @@ pub fn cure(directory: &Path, key: &str) -> String {
     let shown = directory.display();
     let move_it = match key {
         "" => String::new(),
-        // An empty one has no positions: everything would be delivered again.
+        // An empty data_dir has no positions, so everything would be delivered again.
         "data_dir" => {
             ", or stop the agent, copy it to another disk (cp -a) and name that with data_dir".to_owned()
         }

@@ -20,10 +20,10 @@ impl std::fmt::Debug for Encoding {
 }
 
 impl Encoding {
-    /// By one of its names in the WHATWG standard: `utf-16le`, `windows-1252`, `latin1`, `shift_jis`, `gbk`.
+    /// The encoding with one of the WHATWG standard's names: `utf-16le`, `windows-1252`, `latin1`, `shift_jis`, `gbk`.
     pub fn named(name: &str) -> Option<Encoding> {
         let found = encoding_rs::Encoding::for_label_no_replacement(name.as_bytes())?;
-        // Its shifts may span lines, and nothing says where.
+        // ISO-2022-JP can change its character set on one line for the next ones, and nothing in a line shows that.
         (found != encoding_rs::ISO_2022_JP).then_some(Encoding(found))
     }
 
@@ -32,7 +32,7 @@ impl Encoding {
         self.0.name()
     }
 
-    /// Nothing has to be decoded.
+    /// Lines in it need no decoding.
     pub fn is_utf8(self) -> bool {
         self.0 == UTF_8
     }

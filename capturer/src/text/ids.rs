@@ -3,7 +3,7 @@
 /// Length of an ID in hexadecimal digits.
 const DIGITS: usize = 64;
 
-/// The text with each ID written as `shown` has it.
+/// The text with each ID replaced by what `shown` returns for it.
 pub(crate) fn with_ids(text: &str, shown: impl Fn(&str) -> &str) -> String {
     let mut rest = text;
     let mut written = String::with_capacity(text.len());
@@ -20,8 +20,8 @@ pub(crate) fn with_ids(text: &str, shown: impl Fn(&str) -> &str) -> String {
 /// Digits of an ID that `docker ps` shows.
 const DIGITS_SHOWN: usize = 12;
 
-/// A sentence of the agent in few words: IDs in twelve digits, as `docker ps` shows them, and paths of the Engine's API
-/// without what was asked for.
+/// A sentence of the agent, shortened: IDs in twelve digits, as `docker ps` shows them, and paths of the Engine's API
+/// without their queries.
 pub(crate) fn briefly(text: &str) -> String {
     let words = text.split(' ').map(|word| match word.split_once('?') {
         Some((path, _)) if path.starts_with('/') => path,
@@ -34,7 +34,7 @@ pub(crate) fn briefly(text: &str) -> String {
 mod tests {
     use super::*;
 
-    /// A row was filled by the ID alone, and what came behind it was never seen.
+    /// A row once had room only for the ID, and the text behind it was never seen.
     #[test]
     fn ids_and_queries_are_brief() {
         let id = format!("fa00{}", "0".repeat(60));

@@ -8,10 +8,10 @@ macro_rules! label_values {
         pub enum $name { $($(#[$value_doc])* $value,)* }
 
         impl $name {
-            /// All values that there are.
+            /// All values of the label.
             pub const ALL: &[$name] = &[$($name::$value),*];
 
-            /// As it stands in the label.
+            /// The value as the label has it.
             pub fn as_str(self) -> &'static str {
                 match self { $($name::$value => $text,)* }
             }

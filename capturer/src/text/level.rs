@@ -1,14 +1,15 @@
 //! The level of a line of free text: `ERROR shop.Order - …`, `[warn] …`, `level=info …`, `E1122 10:00:00.1 …`, `<3>…`.
 //!
-//! A word of prose is none ("no error was found"): it must stand in capitals, in brackets, before a colon, behind a key
-//! that is called level, or be the letter of klog or tornado. A part of a path or an address is none either. The first one
-//! counts; but in a line of JSON, the value of a key that is called level comes before all words, and a priority that has a
-//! facility, which is mostly the default, behind them. Not here: fields that hold a level already.
+//! A word in prose is not a level ("no error was found"). A level is in capitals, in brackets, before a colon, or the
+//! value of a key called level; klog and tornado write one letter. A part of a path or an address is not a level
+//! either. The first level in a line counts, with two exceptions: in a line of JSON the value of a key called level
+//! goes before any word, and a priority with a facility, which is mostly the default one, is used only if no word is a
+//! level. Not here: fields that hold a level already.
 
-/// So far into a line it is looked for: behind it stands what somebody said.
+/// A level is looked for in this many bytes at the beginning of a line: further on is text that somebody wrote.
 const LOOKED_AT_BYTES: usize = 512;
 
-/// Names in use, and the six that come out.
+/// Names of levels in use, and the six names that [`detect`] returns.
 const NAMES: [(&str, &str); 30] = [
     ("trace", "trace"),
     ("trc", "trace"),
@@ -42,7 +43,7 @@ const NAMES: [(&str, &str); 30] = [
     ("emergency", "fatal"),
 ];
 
-/// By syslog's severity, 0 to 7.
+/// Levels by syslog's severity, 0 to 7.
 pub const BY_SEVERITY: [&str; 8] = ["fatal", "fatal", "fatal", "error", "warn", "info", "info", "debug"];
 
 /// One of trace, debug, info, warn, error, fatal; `None` = the line names none.
@@ -57,7 +58,8 @@ pub fn detect(line: &[u8]) -> Option<&'static str> {
         .or_else(|| priority.map(of_priority))
 }
 
-/// The level of the first word that names one and is meant as one, by what stands before and behind it.
+/// The level of the first word that names one and that `is_meant` accepts, given the bytes before the word, the word
+/// and the bytes behind it.
 fn find(line: &[u8], is_meant: impl Fn(&[u8], &[u8], &[u8]) -> bool) -> Option<&'static str> {
     let is_word = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_';
     let mut at = 0;
@@ -83,14 +85,14 @@ fn names_a_level(word: &[u8], before: &[u8], behind: &[u8]) -> bool {
         before.last().is_some_and(|byte| open.contains(byte))
             && behind.first().is_some_and(|byte| close.contains(byte))
     };
-    // Blanks that make all levels as long as the longest: `[info     ]`.
+    // Blanks pad a level to the longest one's length: `[info     ]`.
     let enclosed = stands_between(before, behind, b"[(<|", b"])>|")
         || stands_between(before.trim_ascii_end(), behind.trim_ascii_start(), b"[|", b"]|");
     let capitals = word.iter().all(u8::is_ascii_uppercase);
     if enclosed || is_value_of_level(before) || (capitals && is_behind_a_thread(before, behind)) {
         return true;
     }
-    // `no-error: x` is a name with a colon.
+    // In `no-error: x` the word is part of a name.
     let colon = behind.starts_with(b":") && !behind.starts_with(b"::") && !before.ends_with(b"-");
     (capitals || colon) && !is_in_a_path(before)
 }
@@ -103,7 +105,7 @@ fn is_behind_a_thread(before: &[u8], behind: &[u8]) -> bool {
     thread.last().is_some_and(|byte| !byte.is_ascii_whitespace()) && !thread.contains(&b'/')
 }
 
-/// `/api/error: 404`, `http://warn:80/`, `C:\log\error: …`; but dates have such signs too.
+/// `/api/error: 404`, `http://warn:80/`, `C:\log\error: …`. Dates have slashes and colons, too.
 fn is_in_a_path(before: &[u8]) -> bool {
     let ends = |byte: &u8| byte.is_ascii_whitespace() || b"|[]()<>\"',".contains(byte);
     let start = before.iter().rposition(ends).map_or(0, |at| at + 1);
@@ -144,7 +146,7 @@ pub fn lettered(text: &[u8]) -> Option<&'static str> {
     })
 }
 
-/// `level=`, `lvl: "` and the like stand right before.
+/// `level=`, `lvl: "` or the like is right before the word.
 fn is_value_of_level(before: &[u8]) -> bool {
     let unquoted = |text| {
         let text = <[u8]>::trim_ascii_end(text);
@@ -157,7 +159,7 @@ fn is_value_of_level(before: &[u8]) -> bool {
         .any(|key| text.len() >= key.len() && text[text.len() - key.len()..].eq_ignore_ascii_case(key))
 }
 
-/// `<3>`, as systemd and syslog have it in front of a message.
+/// `<3>`, as systemd and syslog write it in front of a message.
 fn priority(line: &[u8]) -> Option<u8> {
     let inside = line.strip_prefix(b"<")?;
     let len = inside.iter().take(4).position(|byte| *byte == b'>').filter(|len| *len > 0)?;
@@ -250,7 +252,7 @@ mod tests {
             ("2026/11/22-10:00:00-ERROR x", Some("error")),
             ("[2026-11-22 10:00:00,123: ERROR/Worker-1] x", Some("error")),
             ("a/b|ERROR|x", Some("error")),
-            // A key of JSON comes first.
+            // In JSON the value of the key goes before a word.
             (r#"{"msg":"ERROR of old","level":"info"}"#, Some("info")),
             (r#"{"msg":"ERROR of old","log.level" : "warn"}"#, Some("warn")),
             (r#"{"msg":"a \"level\":\"error\" b","level":"info"}"#, Some("info")),

@@ -1,4 +1,5 @@
-//! Text, whatever it says: what may go to a terminal, names that are no UTF-8, encodings, levels, percent-encoding, counts, IDs.
+//! Text of any kind: what may go to a terminal, file names that are not UTF-8, encodings, levels, percent-encoding,
+//! counts, IDs.
 
 pub(crate) mod age;
 pub mod counted;

@@ -3,7 +3,7 @@
 
 use crate::text::age::age_text;
 
-/// `what` was wrong, for so long.
+/// `what` was wrong for `seconds`.
 pub fn over(seconds: u64, what: &str) -> String {
     format!("over after {}: {what}", age_text(seconds))
 }
@@ -12,7 +12,7 @@ pub fn over(seconds: u64, what: &str) -> String {
 mod tests {
     use std::path::Path;
 
-    /// Words by which an end could be told in another form.
+    /// Words that would mean an end in another form.
     const OTHER_FORMS: &[&str] = &[
         " again\"",
         " again;",

@@ -1,6 +1,6 @@
-//! File names as text. Linux takes any bytes but `/` and NUL for a name; the agent keeps paths as text, in which a byte
-//! that is not UTF-8 is written `\xE9`. A name that holds such four characters itself has its backslash written so,
-//! `\x5CxE9`: so each text stands for one name.
+//! File names as text. A Linux name may have any bytes but `/` and NUL. The agent keeps paths as text, in which a byte
+//! that is not UTF-8 is written `\xE9`. In a name that contains these four characters, the backslash is written that
+//! way itself, `\x5CxE9`. So each text stands for exactly one name.
 
 use std::borrow::Cow;
 use std::ffi::{OsStr, OsString};
@@ -21,7 +21,7 @@ pub fn text_of_bytes(name: &[u8]) -> Cow<'_, str> {
     text_of(OsStr::from_bytes(name))
 }
 
-/// As [`text_of`], of a path.
+/// As [`text_of`], for a path.
 pub fn text_of_path(path: &Path) -> Cow<'_, str> {
     text_of(path.as_os_str())
 }
@@ -53,7 +53,8 @@ pub fn as_chars(text: &str) -> Cow<'_, str> {
     chars_of(name_of(text).as_bytes(), |valid| valid.to_owned()).into()
 }
 
-/// A pattern whose `\xE9` stand for these very bytes, as [`as_chars`] has them. `quote` gives the pattern for a text.
+/// A pattern in which `\xE9` stands for that byte, as [`as_chars`] writes it. `quote` makes a pattern that matches a
+/// text literally.
 pub fn pattern_as_chars(pattern: &str, quote: impl Fn(&str) -> String) -> String {
     let (mut chars, mut rest) = (String::new(), pattern);
     while let Some(at) = rest.find("\\x") {
@@ -75,7 +76,7 @@ pub fn pattern_as_chars(pattern: &str, quote: impl Fn(&str) -> String) -> String
     chars + rest
 }
 
-/// Bytes that are not UTF-8 become characters that no name has: the last ones of the last private plane.
+/// Turns bytes that are not UTF-8 into characters that no name has: the last ones of the last private plane.
 fn chars_of(bytes: &[u8], text: impl Fn(&str) -> String) -> String {
     let char_of =
         |byte: &u8| char::from_u32(0x0010_FE00 + u32::from(*byte)).unwrap_or(char::REPLACEMENT_CHARACTER);
@@ -85,7 +86,7 @@ fn chars_of(bytes: &[u8], text: impl Fn(&str) -> String) -> String {
         .collect()
 }
 
-/// What `\xE9` at the beginning stands for.
+/// The byte that `\xE9` at the beginning stands for.
 fn escaped(text: &[u8]) -> Option<u8> {
     let digits = text.strip_prefix(b"\\x")?.get(..2)?;
     if !digits.iter().all(u8::is_ascii_hexdigit) {

@@ -1,6 +1,6 @@
 //! Percent-encoding of values in a URL's query.
 
-/// Percent-encoding of whatever is not plain.
+/// Encodes every character that is not plain.
 pub fn quote(text: &str) -> String {
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.~".contains(&byte);
     text.bytes()
@@ -8,7 +8,7 @@ pub fn quote(text: &str) -> String {
         .collect()
 }
 
-/// Takes it back; `None` = it is not that.
+/// Decodes what [`quote`] made; `None` = it is not percent-encoded text.
 pub fn unquote(text: &str) -> Option<String> {
     let mut bytes = Vec::with_capacity(text.len());
     let mut rest = text.as_bytes();

@@ -1,5 +1,5 @@
-//! What goes to a terminal: text that steers nothing, names that fit (`quickstart`, `top`), and a table that is drawn anew in
-//! its own place.
+//! Output to a terminal: text without control characters, names that fit (`quickstart`, `top`), and a table that is
+//! redrawn in place.
 
 use std::fmt::Write as _;
 use std::io::{self, Write};
@@ -7,14 +7,14 @@ use std::io::{self, Write};
 /// Columns of a name.
 pub const NAME_COLUMNS: usize = 32;
 
-/// Characters that do something to a terminal instead of being shown: control characters, and those that turn the direction
-/// of what follows, so that a line shows what it does not say.
+/// Characters that a terminal obeys instead of showing them: control characters, and those that change the direction of
+/// text, so that a line would show something other than what it says.
 pub fn steers(c: char) -> bool {
     c.is_control() || matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
-/// Passes text on with such characters as `\u001b`, which is also how JSON has them. Names of files and containers are
-/// chosen by whoever makes them.
+/// Writes text with such characters as `\u001b`, which is valid in JSON. Whoever makes a file or a container chooses
+/// its name.
 #[derive(Debug)]
 pub struct Printable<W>(pub W);
 
@@ -43,7 +43,7 @@ impl<W: Write> Write for Printable<W> {
     }
 }
 
-/// A name's end, printable, in [`NAME_COLUMNS`].
+/// The end of a name, printable, in [`NAME_COLUMNS`].
 pub fn short(name: &str) -> String {
     let name: Vec<char> = name.chars().map(|c| if steers(c) { '?' } else { c }).collect();
     if name.len() <= NAME_COLUMNS {
@@ -53,8 +53,8 @@ pub fn short(name: &str) -> String {
     }
 }
 
-/// A text for people: what steers a terminal is written out (`\n`, `\u{1b}`), and nothing else is. (`str::escape_debug`
-/// puts backslashes before quotes too, which is for source code.)
+/// A text for people: only characters that a terminal obeys are escaped (`\n`, `\u{1b}`). (`str::escape_debug` escapes
+/// quotes too, which is meant for source code.)
 pub fn shown(text: &str) -> String {
     let mut shown = String::with_capacity(text.len());
     for c in text.chars() {
@@ -67,12 +67,12 @@ pub fn shown(text: &str) -> String {
     shown
 }
 
-/// A text with nothing in it that steers the terminal.
+/// A text without characters that a terminal obeys.
 pub fn printable(text: &str) -> String {
     text.chars().map(|c| if steers(c) { '?' } else { c }).collect()
 }
 
-/// A name in this many columns, printable: what differs stands at its ends.
+/// A name in this many columns, printable. Names mostly differ at their beginnings and ends, so these are kept.
 pub fn shorten(name: &str, columns: usize) -> String {
     let name: Vec<char> = printable(name).chars().collect();
     if name.len() <= columns {
@@ -83,17 +83,17 @@ pub fn shorten(name: &str, columns: usize) -> String {
     format!("{}…{}", String::from_iter(&name[..begin]), String::from_iter(&name[name.len() - end..]))
 }
 
-/// Draws texts one over the other.
+/// Draws each text over the one before.
 #[derive(Debug, Default)]
 pub struct Screen {
     lines_drawn: usize,
 }
 
 impl Screen {
-    /// Puts a text in the place of the one before, on a terminal; else behind it.
+    /// Replaces the previous text on a terminal; anywhere else appends.
     ///
     /// # Errors
-    /// Nobody reads any more.
+    /// When the output is closed.
     pub fn draw(&mut self, text: &str, terminal: bool) -> io::Result<()> {
         let mut out = io::stdout();
         if terminal && self.lines_drawn > 0 {
@@ -121,7 +121,7 @@ mod tests {
         assert_eq!(shorten("01234", 5), "01234");
     }
 
-    /// The escapes are those of JSON, so that what is read back is the name.
+    /// The escapes are JSON's, so a reader gets the name back.
     #[test]
     fn json_stays_json() {
         let (mut out, name) = (Vec::new(), "a\u{1b}\u{9b}\u{202e}é");
