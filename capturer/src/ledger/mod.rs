@@ -1,7 +1,7 @@
 //! The ledger: which part of the program claims which descriptor, compared with the descriptors that are open. Pure.
 //!
 //! ```text
-//! parts ── Claims::hold(fd, owner) … dropped ─▶ claims.rs ─▶ Ledger ◀── View ── witness.rs ◀── kernel
+//! parts ── Claims::hold(fd, owner) … dropped ─▶ claims.rs ─▶ Ledger ◀── View ── witness/ ◀── kernel
 //!                                                              └─▶ LedgerReport ─▶ leaks.rs, metrics, /api/v1/fds
 //!
 //!              claimed                 not claimed

@@ -1,8 +1,8 @@
-//! dockerd's own descriptors, with `resource_monitoring.watch_dockerd`: each stream over its API costs it some, and it
-//! must not lose any by us.
+//! dockerd's own descriptors, with `resource_monitoring.watch_dockerd`: each stream over its API costs it some, and the
+//! agent must not make it leak any.
 //!
-//! Its process is found by asking its socket who listens there (SO_PEERCRED). Where systemd listens for it, by the
-//! file in which it notes its process id. When it has ended, it is looked for again at the next look.
+//! Its process is found by asking its socket who listens (SO_PEERCRED). If systemd listens for it, the file in which it
+//! notes its process id names it. If it has ended, the next look searches again.
 
 use std::collections::BTreeMap;
 use std::os::fd::AsFd as _;
@@ -22,15 +22,15 @@ use crate::witness::probe::{Probe, Watch};
 /// Where a dockerd that systemd starts notes its process id.
 const PID_FILE: &str = "/var/run/docker.pid";
 const NAME: &str = "dockerd";
-/// Descriptors that a stream over the API costs dockerd: its connection, the log file, an inotify instance; twice for
-/// one that is being closed while the next is opened.
+/// Descriptors that a stream over the API costs dockerd: its connection, the log file, an inotify instance; doubled,
+/// because one stream may be closing while the next is opened.
 const PER_STREAM: u64 = 6;
 /// Descriptors that a running container costs dockerd, whoever reads its log.
 const PER_CONTAINER: u64 = 16;
-/// For other clients of dockerd, which come and go.
+/// Descriptors of dockerd's other clients, which come and go.
 const SLACK: u64 = 64;
 
-/// See the module's head.
+/// The watch on dockerd; see the head of this file.
 pub(super) struct Dockerd {
     socket: PathBuf,
     found: Option<Found>,
@@ -38,10 +38,10 @@ pub(super) struct Dockerd {
 
 struct Found {
     process: i32,
-    /// With the process id it names this process and no other.
+    /// Start time of the process: together with the process id it identifies the process.
     started: u64,
     watch: Option<Watch>,
-    /// What it held beside what was explained, when it was found.
+    /// What it held when it was found, beyond what was explained.
     base: u64,
 }
 
@@ -50,7 +50,7 @@ impl Dockerd {
         Dockerd { socket: socket.to_owned(), found: None }
     }
 
-    /// What it holds now.
+    /// How many descriptors it holds now.
     pub(super) fn look(&mut self, probe: &mut Probe, doing: &Doing) -> DockerdRow {
         self.try_look(probe, doing).unwrap_or_else(|error| {
             self.leave(probe);
@@ -66,7 +66,7 @@ impl Dockerd {
         if self.found.is_none() {
             let process = find(&self.socket)?;
             let open: u64 = by_kind(process)?.values().sum();
-            // Tier procfs can't watch others; then what is open is all there is to see.
+            // Tier procfs can't watch other processes; then only what is open now is known.
             let watch = probe.watch(process).ok();
             let base = open.saturating_sub(costs);
             self.found = Some(Found { process, started: started(process)?, watch, base });
@@ -96,7 +96,7 @@ impl Dockerd {
 }
 
 impl DockerdRow {
-    /// For the leak detector; nothing if nothing is known.
+    /// The amount for the leak detector; `None` if nothing is known.
     pub(super) fn amount(&self) -> Option<Amount> {
         let value: u64 = self.open.values().sum();
         let of = format!("dockerd (process {})", self.pid);
@@ -109,10 +109,10 @@ impl DockerdRow {
     }
 }
 
-/// Its process id.
+/// dockerd's process id.
 fn find(socket: &Path) -> Result<i32> {
     let what = || format!("asking {} who listens there", socket.display());
-    // Non-blocking: a full queue is an answer too, to be had at the next look.
+    // Non-blocking: if the queue is full, the next look tries again.
     let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
     let connection =
         rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None).with_context(what)?;
@@ -155,7 +155,7 @@ mod tests {
     use super::*;
     use crate::witness::probe::{Options, Tier};
 
-    /// A daemon that is not there is a sentence, not a failure; one that comes later is found.
+    /// Without a daemon the look says so and does not fail; a daemon that starts later is found.
     #[test]
     fn who_listens_is_asked_again_until_it_is_dockerd() {
         let dir = tempfile::tempdir().unwrap();
@@ -164,7 +164,7 @@ mod tests {
         let mut dockerd = Dockerd::new(&socket);
         let row = dockerd.look(&mut probe, &Doing::default());
         assert!(row.problem.contains("docker.sock") && row.amount().is_none(), "{}", row.problem);
-        // This test listens, and is not dockerd.
+        // This test's process listens, and is not dockerd.
         let _listener = std::os::unix::net::UnixListener::bind(&socket).unwrap();
         let row = dockerd.look(&mut probe, &Doing::default());
         assert!(!row.problem.is_empty() && row.pid == 0, "{row:?}");

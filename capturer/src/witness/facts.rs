@@ -1,8 +1,8 @@
-//! How much of each resource what there is to do explains.
+//! How much of each resource is explained by what the program has to do.
 //!
-//! The bounds come from how the program is built: the loop has no task per stream, a stream's descriptors are checked
-//! one by one (so none is explained here), each other part has a number of descriptors that is known. A slack on top
-//! covers what a single look may catch in between.
+//! The bounds come from how the program is built: the loop has no task per stream; a stream's descriptors are checked
+//! one by one, so no bound covers them; every other part has a known number of descriptors. A slack on top covers what
+//! one look may catch in passing.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::os::fd::RawFd;
@@ -15,15 +15,15 @@ use crate::witness::probe::Reading;
 
 /// Operations of one connection or future: a receive and a send, each with its timer.
 const OPERATIONS_EACH: u64 = 4;
-/// What one look may catch of things that come and go.
+/// Things that come and go and that one look may catch.
 const SLACK: u64 = 16;
-/// Threads beyond those at the first look: the kernel's workers for file reads, and replacements for hung ones.
+/// Threads beyond those at the first look: the kernel's workers for file reads, and replacements for hung threads.
 const THREADS_SLACK: u64 = 32;
-/// Beside the configured buffers: per stream (open lines, what was seen lately), and in all.
+/// Memory beyond the configured buffers: per stream (open lines, what was seen lately), and in all.
 const STREAM_BYTES: u64 = 512 * 1024;
 const MEMORY_SLACK_BYTES: u64 = 128 * 1024 * 1024;
 
-/// What the loop has, by its own tables, at the moment of a look.
+/// What the loop's tables say at the moment of a look.
 #[derive(Clone, Debug, Default)]
 pub struct Doing {
     /// Streams that are not closed.
@@ -32,11 +32,11 @@ pub struct Doing {
     pub connections: u64,
     /// Running containers that are captured.
     pub containers: u64,
-    /// Descriptors of streams that the loop's tables lead to.
+    /// Descriptors of streams that are in the loop's tables.
     pub reachable: BTreeSet<RawFd>,
-    /// Descriptors of an earlier run, which a file system that hangs keeps open.
+    /// Descriptors of an earlier run that a hung file system keeps open.
     pub left_behind: BTreeSet<RawFd>,
-    /// Futures under way and connections at rest: each may have operations in the kernel.
+    /// Futures under way and idle connections: each may have operations in the kernel.
     pub operations_base: u64,
     /// Operations in the kernel.
     pub operations: u64,
@@ -44,11 +44,11 @@ pub struct Doing {
     pub tasks: u64,
     /// Number of sinks.
     pub sinks: u64,
-    /// Names of containers by their streams' keys: people know them by these.
+    /// Names of containers by their streams' keys, because people know them by name.
     pub names: BTreeMap<StreamKey, String>,
 }
 
-/// The numbers at the first look, when everything was begun and nothing had leaked.
+/// Numbers at the first look, when every part had started and nothing had leaked.
 #[derive(Debug)]
 pub(super) struct Start {
     tasks: u64,
@@ -90,17 +90,17 @@ impl Start {
                 Resource::Memory,
                 "process",
                 reading.look.rss_bytes,
-                // Buffers are in both directions: what was read, and what is made of it.
+                // Buffers count twice: what was read, and what is made of it.
                 self.rss_bytes + 2 * buffer_bytes_max + STREAM_BYTES * doing.streams + MEMORY_SLACK_BYTES,
             ),
         ];
         for (class, value) in by_class(report) {
             let explained = match class {
-                // One by one: see the witness.
+                // The witness checks these one by one.
                 "stream" => continue,
-                // One file per stream, and per sink what it works with.
+                // One file per stream for each sink, and what the sink itself works with.
                 "sink" => doing.sinks * (doing.streams + SLACK) + self.began_with(class),
-                // Requests to the Engine are among the futures; admin bounds its connections itself.
+                // Requests to the Engine are among the futures. The admin server bounds its connections itself.
                 "discovery" => doing.operations_base + 2 * SLACK,
                 "admin" => self.began_with(class) + 3 * SLACK,
                 _ => self.began_with(class) + SLACK,

@@ -1,12 +1,12 @@
-//! The witness at work: asks the kernel at an interval, sets the ledger against what it says, and tells what is wrong.
+//! The witness at work: asks the kernel at an interval, compares the ledger with the answer, and reports what is wrong.
 //!
 //! ```text
 //! Probe ─▶ Reading ─┐
 //! Claims ───────────┼▶ Ledger ─▶ suspects ─┐
 //! what the loop has ┴──────────▶ amounts  ─┴▶ Detector ─▶ log line, leak_detection, /health, /api/v1/fds
 //! ```
-//! It runs on the loop's thread, once per check interval; a look takes a millisecond. `/api/v1/fds` looks by itself on
-//! the admin server's thread, so that it tells the truth of a loop that is stuck.
+//! It runs on the loop's thread, once per check interval; a look takes a millisecond. `/api/v1/fds` takes a look of its
+//! own on the admin server's thread, so that its answer is true even if the loop is stuck.
 //!
 //! To bring programs into the kernel takes a third of a second, most of it in its verifier. A thread of its own does that
 //! while the agent begins to read. Until then nothing is judged; what was claimed before is told to the programs afterwards,
@@ -41,35 +41,35 @@ use facts::Start;
 
 pub use facts::Doing;
 
-/// How long an operation may keep a file whose descriptor is closed. Ours are ended before the closing, so it should be
-/// no time at all.
+/// How long an operation may keep a file whose descriptor is closed. The agent ends its operations before it closes, so
+/// this should not happen at all.
 const GRACE_MS: u64 = 1_000;
-/// Name of the component that speaks for leaks, and of that for the way of looking.
+/// The component of health that reports leaks, and the one that reports the tier.
 const LEAK_DETECTOR: &str = "leak_detector";
 const PROBE: &str = "probe";
 /// The kernel's verifier takes well under a second, on slow machines some seconds. What takes longer is said.
 const ATTACHING_PATIENCE: Duration = Duration::from_secs(60);
 
-/// See the module's head.
+/// The witness; see the head of this file.
 pub struct Witness {
     shared: Arc<Shared>,
     detector: Detector,
     dockerd: Option<Dockerd>,
     metrics: Arc<Metrics>,
     status: Arc<Status>,
-    /// A mismatch that stands so long is no accident of one look.
+    /// How long a mismatch must stand to be more than an accident of one look.
     settle_ms: u64,
     start: Option<Start>,
     buffer_bytes_max: u64,
-    /// What the counters already say, by class.
+    /// What the counters of metrics have so far, by class.
     counted: BTreeMap<&'static str, Totals>,
     /// Names of containers, by the keys of their streams.
     names: BTreeMap<StreamKey, String>,
-    /// What files point to, by their address, as long as somebody holds them.
+    /// What closed files pointed to, by the kernel's address of each, for as long as somebody holds them.
     targets: BTreeMap<u64, String>,
 }
 
-/// What both threads need.
+/// What the loop's and the admin server's thread share.
 struct Shared {
     claims: Claims,
     probe: Mutex<Probe>,
@@ -98,7 +98,7 @@ struct Last {
 
 impl NoteOwner for Owners {
     fn note(&mut self, fd: i32, owner: u64) {
-        // A full map, of descriptors past its bound: the ledger has the claim all the same.
+        // The map may be full, or the descriptor beyond its bound; the ledger has the claim anyway.
         if let Err(error) = self.claim(fd, owner) {
             tracing::debug!("descriptor {fd} has no owner in the kernel's account: {error:#}");
         }
@@ -150,14 +150,14 @@ impl Witness {
         }
     }
 
-    /// A new run has other settings. What was there at the first look stays what all looks are compared with.
+    /// Takes the settings of a new run. All looks are still compared with the first one.
     pub fn renew(&mut self, settings: &Settings) {
         self.settle_ms = settle_ms(settings);
-        // Memory that was used once may not be given back.
+        // Memory that was used once may never go back to the kernel.
         self.buffer_bytes_max = self.buffer_bytes_max.max(settings.buffer_bytes_max);
     }
 
-    /// Where parts of the program claim their descriptors.
+    /// Through these the parts of the program claim their descriptors.
     pub fn claims(&self) -> Claims {
         self.shared.claims.clone()
     }
@@ -170,7 +170,7 @@ impl Witness {
         lock(&self.shared.probe).tier()
     }
 
-    /// Everything is built and a run begins: what nobody has claimed so far belongs to the runtime.
+    /// Everything is built and a run begins: descriptors that nobody has claimed belong to the runtime.
     pub fn begin(&mut self) {
         let mut attaching = lock(&self.shared.attaching);
         let reading = match &*attaching {
@@ -188,7 +188,7 @@ impl Witness {
         }
     }
 
-    /// One look; what is wrong is said. Answers what was found.
+    /// Takes one look, reports what is wrong, and returns it.
     pub fn check(&mut self, now: Now, doing: &Doing) -> LeakReport {
         if let Attaching::UnderWay { since, .. } = &*lock(&self.shared.attaching) {
             self.shared.tell_attaching(since.elapsed());
@@ -256,7 +256,7 @@ impl Witness {
         verdict
     }
 
-    /// Descriptors that streams hold by their claims: none when the agent has stopped.
+    /// How many descriptors streams hold by their claims; 0 once the agent has stopped.
     pub fn held_by_streams(&self) -> u64 {
         self.shared.claims.with(|ledger| ledger.held_by_streams())
     }
@@ -274,7 +274,7 @@ impl Witness {
         targets.extend(live);
         self.targets = targets;
         let claims = &self.shared.claims;
-        // One that nobody claimed may be a library's mapping, which lasts as long as it likes.
+        // A file that nobody claimed may be a library's mapping, which may last.
         let owned = reading.unreleased.iter().filter(|file| file.owner != 0);
         owned
             .map(|file| Suspect {
@@ -288,7 +288,7 @@ impl Witness {
             .collect()
     }
 
-    /// The kernel need not count for streams that the ledger has forgotten.
+    /// The kernel stops counting for streams that the ledger has forgotten.
     fn forget_owners(&self, reading: &Reading) {
         let done = |number: &&u64| !self.shared.claims.with(|ledger| ledger.knows(**number));
         let done: Vec<u64> = reading.closed_by.keys().filter(done).copied().collect();
@@ -307,7 +307,7 @@ impl Witness {
         metrics.threads.set(reading.look.threads as i64);
         metrics.resident_memory_bytes.set(reading.look.rss_bytes as i64);
         if let Some(counts) = reading.counts {
-            // What was opened and closed without a claim: steps of work, and strays.
+            // Opened and closed without a claim: within steps of work, and strays.
             let sum = |of: fn(&Totals) -> u64| classes.values().map(of).sum::<u64>();
             let unknown = Totals {
                 opened: counts.opened.saturating_sub(sum(|totals| totals.opened)),
@@ -328,7 +328,7 @@ impl Witness {
         }
     }
 
-    /// A stream that ended may have left something open, and is to be named all the same.
+    /// Keeps names of streams that ended and may have left something open, so that a leak can name them.
     fn know(&mut self, names: &BTreeMap<StreamKey, String>, suspected: &BTreeSet<StreamKey>) {
         self.names.retain(|key, _| suspected.contains(key));
         self.names.extend(names.iter().map(|(key, name)| (key.clone(), name.clone())));
@@ -484,11 +484,11 @@ fn settle_ms(settings: &Settings) -> u64 {
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    // A look that panicked left whole values behind; the next look begins anew.
+    // A look that panicked leaves whole values behind; the next look starts over.
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// What a reading shows of this process.
+/// The open descriptors of this process in a reading.
 fn open_fds(reading: &Reading) -> Vec<OpenFd> {
     let known: BTreeMap<RawFd, KernelFd> = reading
         .live

@@ -1,24 +1,24 @@
-//! The few facts about the running kernel that the programs need, from its own description (BTF): where some members
-//! of its structures lie, and what the arguments of some functions are called.
+//! The few facts about the running kernel that the programs need, from its own description (BTF): offsets of members in
+//! some of its structures, and names of some functions' arguments.
 //!
-//! aya reads BTF as well, for attaching, but answers no such question. Not here: anything but finding names; types are
-//! not followed.
+//! aya reads BTF as well, for attaching, but does not return these facts. Not here: anything but names; types are not
+//! followed.
 
 use std::collections::BTreeMap;
 use std::path::Path;
 
 use anyhow::{Context as _, Result, ensure};
 
-/// Where kernels built with it describe themselves.
+/// Kernels built with BTF describe themselves here.
 pub const KERNEL_BTF: &str = "/sys/kernel/btf/vmlinux";
 
-/// Structures whose members are asked for. Others are skipped while reading.
+/// Structures whose members are looked up. Others are skipped.
 const STRUCTURES: [&str; 3] = ["task_struct", "files_struct", "fdtable"];
 
-/// What was found.
+/// The facts that were found.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct KernelTypes {
-    /// By structure and member, offset in bytes.
+    /// Offset in bytes, by structure and member.
     members: BTreeMap<(String, String), u32>,
     /// By function, the names of its arguments.
     functions: BTreeMap<String, Vec<String>>,
@@ -31,15 +31,15 @@ impl KernelTypes {
         Self::parse(&bytes, functions).with_context(|| format!("{} is not BTF as known here", path.display()))
     }
 
-    /// Where a member lies.
+    /// Offset of a member in bytes.
     pub fn member(&self, structure: &str, member: &str) -> Result<u32> {
         let key = (structure.to_owned(), member.to_owned());
         let offset = self.members.get(&key).copied();
         offset.with_context(|| format!("this kernel's BTF has no {structure}.{member}"))
     }
 
-    /// The names of a function's arguments; nothing for a function that the kernel does not have, or not as one that
-    /// can be attached to.
+    /// The names of a function's arguments; `None` if the kernel does not have the function, or not as one to attach
+    /// to.
     pub fn arguments(&self, function: &str) -> Option<&[String]> {
         self.functions.get(function).map(Vec::as_slice)
     }
@@ -110,8 +110,8 @@ const STRUCT: u32 = 4;
 const FUNCTION: u32 = 12;
 const PROTOTYPE: u32 = 13;
 
-/// What follows a type's three words, by its kind (include/uapi/linux/btf.h). Kinds go by as unknown lengths do not:
-/// a new one ends the reading, and with it the tiers that need this.
+/// Length of what follows a type's three words, by its kind (include/uapi/linux/btf.h). An unknown kind has an unknown
+/// length, so a new one ends the reading and the tiers that need it.
 fn list_bytes(kind: u32, count: usize) -> Result<usize> {
     Ok(match kind {
         // void, pointer, forward, typedef, volatile, const, restrict, function, float, type tag
@@ -132,7 +132,7 @@ fn list_bytes(kind: u32, count: usize) -> Result<usize> {
 mod tests {
     use super::*;
 
-    /// A description with one structure and one function, put together by hand.
+    /// A description with one structure and one function, written by hand.
     fn small() -> Vec<u8> {
         let strings = b"\0fdtable\0fd\0filp_close\0id\0";
         let types: [u32; 15] = [

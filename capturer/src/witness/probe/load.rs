@@ -1,13 +1,12 @@
-//! Loads the kernel programs, attaches those of one tier, and reads and fills their maps. Knows aya; nothing else does.
+//! Loads the kernel programs, attaches those of one tier, and reads and fills their maps. The only file that uses aya.
 //!
 //! ```text
 //! BTF ─▶ offsets ─▶ OFFSETS ──────┐
 //! first object the kernel takes ──┴▶ kernel: maps, programs ─▶ attached ─▶ compare(own table) ─▶ maps are right from here
 //! ```
 //! Not here: whether attached programs see what they should (self_test.rs).
-//!
-//! All of it is behind aya's safe calls; what they need (types that may be copied from maps) is vouched for in
-//! capturer-ebpf/src/lib.rs.
+//! Everything goes through aya's safe calls. capturer-ebpf/src/lib.rs vouches for what these need: types that may be
+//! copied from maps.
 
 mod layout;
 
@@ -32,7 +31,7 @@ use super::{Counts, Object, Options, Tier, syscalls};
 pub(super) use layout::{Types, kernel_types};
 use layout::{offsets, present};
 
-/// Built by `cargo xtask build-ebpf`, which CI does again and compares. Best first; the last is for every kernel.
+/// Built by `cargo xtask build-ebpf`; CI builds them again and compares. Best first; the last one is for every kernel.
 pub(super) static OBJECTS: [Object<'static>; 2] = [
     Object {
         name: "for Linux 5.15 and later",
@@ -46,15 +45,16 @@ pub(super) static OBJECTS: [Object<'static>; 2] = [
 
 struct OwnersMap {
     hashed: HashMap<MapData, SlotKey, u64>,
-    /// For descriptors below [`LOW_FDS`], if the object has it.
+    /// For descriptors below [`LOW_FDS`], if the object has this map.
     low: Option<Array<MapData, u64>>,
 }
 
-/// Notes in the kernel who holds which descriptor of this process. Every thread may use it, beside the `Kernel`.
+/// Notes in the kernel who holds which descriptor of this process. Every thread may use it, while another uses the
+/// `Kernel`.
 pub struct Owners(Arc<Mutex<OwnersMap>>);
 
 impl Owners {
-    /// Notes who holds a descriptor. The note goes with the descriptor.
+    /// Notes who holds a descriptor. The note ends with the descriptor.
     pub fn claim(&self, fd: i32, owner: u64) -> Result<()> {
         let Ok(fd) = u32::try_from(fd) else { bail!("{fd} is no descriptor") };
         let owners = &mut *locked(&self.0);
@@ -74,7 +74,7 @@ fn locked(owners: &Mutex<OwnersMap>) -> std::sync::MutexGuard<'_, OwnersMap> {
 pub(super) struct Kernel {
     programs: Ebpf,
     slots: HashMap<MapData, SlotKey, Slot>,
-    /// Of descriptors below [`LOW_FDS`], in an object that has it.
+    /// Of descriptors below [`LOW_FDS`], if the object has this map.
     low: Option<Array<MapData, Slot>>,
     files: HashMap<MapData, u64, Held>,
     references: HashMap<MapData, ReferenceKey, u32>,
@@ -91,8 +91,8 @@ pub(super) struct Kernel {
 }
 
 impl Kernel {
-    /// Attaches one tier's programs of the first object that the kernel takes, with this process as watch 0. Fails with what
-    /// the kernel says of the last object, which asks the least of it.
+    /// Attaches one tier's programs from the first object that the kernel accepts, with this process as watch 0. An
+    /// error is the kernel's answer to the last object, which demands the least.
     pub(super) fn attach(tier: Tier, types: &Types, options: &Options) -> Result<Kernel> {
         let mut last = anyhow::anyhow!("there are no programs to load");
         for object in &options.objects {
@@ -112,7 +112,8 @@ impl Kernel {
         let before = bpf_fds()?;
         let offsets = offsets(tier, &types.facts)?;
         let mut programs = EbpfLoader::new()
-            // The object needs no relocation; reading the kernel's types for one would take longer than all the rest.
+            // The object needs no relocation; reading the kernel's types for one would take longer than everything
+            // else.
             .btf(None)
             .verifier_log_level(VerifierLogLevel::DEBUG)
             .override_global("OFFSETS", &offsets, true)
@@ -120,7 +121,7 @@ impl Kernel {
             .map_err(|error| refusal("making the maps", &error))?;
 
         if tier == Tier::Tracepoint {
-            // Borrowed: a program that is loaded later names it by its descriptor.
+            // Borrowed, because a program that is loaded later refers to the map by its descriptor.
             let map = programs.map_mut("SYSCALLS").context("the object lacks map SYSCALLS")?;
             let mut kinds: Array<_, u32> = map.try_into().context("map SYSCALLS is of another kind")?;
             for (number, kind) in syscalls::kinds() {
@@ -153,7 +154,7 @@ impl Kernel {
             Tier::Kprobe => kernel.attach_kprobes(&types.facts, left_out)?,
             _ => kernel.attach_tracepoints(left_out)?,
         }
-        // Last, because it costs the verifier most, and a tier that is refused is refused before.
+        // Last, because it costs the verifier most; a tier that is refused is refused before this.
         let compare = kernel.raw("compare")?;
         compare.load().map_err(|error| refusal("loading compare", &error))?;
         kernel.compare(0, highest(&procfs_tier::look()?))?;
@@ -232,8 +233,8 @@ impl Kernel {
         &self.own_fds
     }
 
-    /// Makes a program compare the maps with a watched process's own table, for descriptors up to `fd_max`: at start, and
-    /// again whenever they differ. A table that no program has seen yet stays unknown, but for our own.
+    /// Lets a program compare the maps with a watched process's own table, for descriptors up to `fd_max`: at start,
+    /// and again whenever they differ. A table that no program has seen yet stays unknown, except our own.
     pub(super) fn compare(&mut self, watch: u32, fd_max: u32) -> Result<()> {
         let known = self.slots(watch).last().map_or(0, |(fd, _)| *fd);
         let compare = self.raw("compare")?;
@@ -247,7 +248,7 @@ impl Kernel {
 
     /// The descriptors of a watched process, in order.
     pub(super) fn slots(&self, watch: u32) -> Vec<(u32, Slot)> {
-        // An entry that goes while we read ends one step with an error, and the next goes on.
+        // An entry removed during the iteration ends one step with an error, and the iteration goes on.
         let entries = self.slots.iter().filter_map(Result::ok);
         let mut slots: Vec<(u32, Slot)> =
             entries.filter(|(key, _)| key.watch == watch).map(|(key, slot)| (key.fd, slot)).collect();
@@ -257,7 +258,7 @@ impl Kernel {
         slots
     }
 
-    /// Those in the array. Each look costs a call, so only where the bits say that there is one.
+    /// The descriptors in the array. Each lookup costs a call, so only those whose bits are set.
     fn low_slots(&self, watch: u32) -> Vec<(u32, Slot)> {
         let mut slots = Vec::new();
         for word in (0..COMPARED_WORDS).filter(|_| self.low.is_some()) {
@@ -281,19 +282,19 @@ impl Kernel {
         self.slots.get(&SlotKey { watch: 0, fd }, 0).ok()
     }
 
-    /// A file, as long as the kernel has not let it go.
+    /// A file that the kernel has not released.
     pub(super) fn file(&self, file: u64) -> Option<Held> {
         self.files.get(&file, 0).ok()
     }
 
-    /// Files of a watched process.
+    /// Files of a watched process that the kernel has not released.
     pub(super) fn files(&self, watch: u32) -> Vec<(u64, Held)> {
         let entries = self.files.iter().filter_map(Result::ok);
         entries.filter(|(_, held)| held.watch == watch).collect()
     }
 
-    /// Forgets files that are closed and not let go by now. They come from attaching itself: an attachment keeps the perf
-    /// event whose descriptor is closed.
+    /// Forgets files that are closed and not released by now. Attaching makes them: an attachment keeps the perf event
+    /// whose descriptor is closed.
     pub(super) fn forget_unreleased(&mut self) {
         for (file, _) in self.files(0).into_iter().filter(|(_, held)| held.slots <= 0) {
             let _ = self.files.remove(&file);
@@ -305,7 +306,7 @@ impl Kernel {
         Owners(Arc::clone(&self.owners))
     }
 
-    /// Who holds each of these descriptors of our own, as it was noted; 0 = nobody.
+    /// Who holds each of these descriptors of our own, as noted in the kernel; 0 = nobody.
     pub(super) fn owners_of(&self, fds: impl Iterator<Item = u32>) -> Vec<u64> {
         let owners = locked(&self.owners);
         let owner = |fd| match &owners.low {
@@ -320,9 +321,9 @@ impl Kernel {
         self.closed_by.iter().filter_map(Result::ok).collect()
     }
 
-    /// Stops counting for an owner that is done with.
+    /// Stops counting for an owner that is no longer needed.
     pub(super) fn forget_owner(&mut self, owner: u64) {
-        // Not there if nothing of its was ever closed.
+        // There is no count if none of its descriptors was ever closed.
         let _ = self.closed_by.remove(&owner);
     }
 
@@ -340,7 +341,7 @@ impl Kernel {
         })
     }
 
-    /// Follows another process from now on. Returns its watch.
+    /// Follows another process from now on. Returns the watch's number.
     pub(super) fn watch(&mut self, process: u32) -> Result<u32> {
         let watched = self.watched.get(&0, 0).context("reading who is watched")?;
         let free = watched.iter().skip(1).position(|entry| *entry == 0);
@@ -351,7 +352,7 @@ impl Kernel {
         Ok(watch)
     }
 
-    /// Ends what [`Kernel::watch`] began.
+    /// Ends a watch begun by [`Kernel::watch`].
     pub(super) fn unwatch(&mut self, watch: u32) -> Result<()> {
         self.set_watched(watch, 0)?;
         self.forget(watch)
@@ -364,19 +365,18 @@ impl Kernel {
         self.watched.set(0, watched, 0).context("setting who is watched")
     }
 
-    /// Clears what is known of a watch whose process is not watched any more. Its table goes first, so that nothing new is
-    /// noted meanwhile.
+    /// Clears what is known of a watch that has ended. Its table goes first, so that nothing new is noted meanwhile.
     fn forget(&mut self, watch: u32) -> Result<()> {
         let table = self.table_of.get(&watch, 0).context("reading a table's address")?;
         if table != 0 {
             let _ = self.tables.remove(&table);
         }
         self.table_of.set(watch, 0, 0).context("forgetting a table")?;
-        // Each may have been removed by a program that was just running.
+        // A program that was still running may have removed the entry.
         for (fd, _) in self.slots(watch) {
             let _ = self.slots.remove(&SlotKey { watch, fd });
         }
-        // All of them: a bit may have been flipped before or after its entry came.
+        // All of them: a bit may have changed before or after its entry came.
         if let Some(low) = &mut self.low {
             let nothing = Slot { holds: Holds::NOTHING, opened_ns: 0 };
             for fd in 0..LOW_FDS {
@@ -417,8 +417,8 @@ fn is_left_out(left_out: &[String], program: &str) -> bool {
     left_out.iter().any(|name| name == program)
 }
 
-/// Makes one sentence of aya's error, whose causes repeat each other. The kernel's verifier says what it objects to at the
-/// end of its log, before a line of statistics.
+/// Makes one sentence of aya's error, whose causes repeat each other. The kernel's verifier gives its reason at the end
+/// of its log, before a line of statistics.
 fn refusal(what: &str, error: &(dyn std::error::Error + 'static)) -> anyhow::Error {
     if let Some(ProgramError::LoadError { io_error, verifier_log }) = error.downcast_ref() {
         let log = verifier_log.to_string();
@@ -433,7 +433,7 @@ fn refusal(what: &str, error: &(dyn std::error::Error + 'static)) -> anyhow::Err
     anyhow::anyhow!("{what}: {last}")
 }
 
-/// Descriptors that can be ours: a part that opens something else meanwhile is not claimed.
+/// Descriptors that may be the probe's: if another part opens something meanwhile, it is not claimed.
 fn bpf_fds() -> Result<BTreeSet<i32>> {
     let ours = |target: &str| {
         ["bpf", "perf_event", "btf"].iter().any(|word| target.contains(word))

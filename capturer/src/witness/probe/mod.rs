@@ -1,17 +1,17 @@
-//! The witness: what the kernel says this process holds, set against what the program believes it holds.
+//! The probe: what the kernel says this process holds, to be compared with what the program believes.
 //!
 //! ```text
-//! witness.rs ◀── Reading ── Probe ◀── /proc/self (procfs_tier.rs)
+//! witness/ ◀── Reading ── Probe ◀── /proc/self (procfs_tier.rs)
 //!                             ▲
 //!                             └── maps (load.rs) ◀── programs in the kernel
 //! claims of all threads ── Owners ─▶ the map by which the kernel knows who holds what
 //! ```
-//! Tiers differ in how they see the kernel, not in what is done with it. Tier `procfs` reads /proc at an interval, which
-//! needs no rights and sees what is open at that moment. The others are told by the kernel of every opening and closing
-//! as it happens; which is used is decided at start by attaching (load.rs) and by a self-test ([`self_test`]), never by
-//! a version number. docs/probe.md says what each can see.
+//! Tiers differ in how they see the kernel, not in what is done with it. Tier `procfs` reads /proc at an interval,
+//! which needs no rights and sees what is open at that moment. For the others the kernel reports every opening and
+//! closing as it happens. Which tier is used is decided at start by attaching (load.rs) and by a self-test
+//! ([`self_test`]), never by a version number. docs/probe.md says what each tier can see.
 //!
-//! Not here: when to look (witness.rs), who holds what and what is a leak (ledger/).
+//! Not here: when to look (witness/mod.rs), who holds what and what is a leak (ledger/).
 
 mod btf;
 pub(crate) mod heap;
@@ -34,19 +34,19 @@ pub use load::Owners;
 use procfs_tier::ProcessLook;
 use self_test::WayResult;
 
-/// Descriptors of all watched processes together that can be followed; openings past that are counted as missed.
+/// How many descriptors of all watched processes together can be followed; further openings count as missed.
 pub const FOLLOWED_MAX: u32 = capturer_ebpf::SLOTS_MAX;
 
-/// How the kernel is seen, best first. Its text is the label `tier` of the metrics.
+/// How the kernel is observed, best first. Its text is the label `tier` of metrics.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Tier {
     /// Programs at the functions themselves (fentry, fexit).
     Tracing,
-    /// The same by kprobes.
+    /// The same functions by kprobes.
     Kprobe,
-    /// Raw tracepoints of system calls and io_uring: for kernels that allow no more. Blind to files.
+    /// Raw tracepoints of system calls and io_uring, for kernels that allow no more. Does not see files being released.
     Tracepoint,
-    /// A look at /proc now and then.
+    /// A look at /proc at an interval.
     Procfs,
 }
 
@@ -54,7 +54,7 @@ impl Tier {
     /// Every tier, best first.
     pub const ALL: [Tier; 4] = [Tier::Tracing, Tier::Kprobe, Tier::Tracepoint, Tier::Procfs];
 
-    /// Whether it is told when the kernel lets a file go, which may be later than its last descriptor.
+    /// Whether the kernel reports when it releases a file, which may be later than its last descriptor.
     pub fn sees_releases(self) -> bool {
         self <= Tier::Kprobe
     }
@@ -71,14 +71,14 @@ impl fmt::Display for Tier {
     }
 }
 
-/// How to start. The defaults are right but for tests.
+/// How to start. Only tests change the defaults.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// Tiers to try, best first; `procfs` is what is left when none will do.
+    /// Tiers to try, best first; `procfs` is used if none of them works.
     pub tiers: Vec<Tier>,
     /// Where the kernel describes itself.
     pub btf: PathBuf,
-    /// The programs, best first: the first object that the kernel takes is used.
+    /// The programs, best first: the first object that the kernel accepts is used.
     pub objects: Vec<Object<'static>>,
     /// Programs not to attach, so that the self-test has something to find: `filp_close`, `sys_exit`.
     pub left_out: Vec<String>,
@@ -95,7 +95,7 @@ impl Default for Options {
     }
 }
 
-/// Programs for the kernel, as they are loaded.
+/// Kernel programs in the form in which they are loaded.
 #[derive(Clone, Debug)]
 pub struct Object<'a> {
     /// Which kernels they are for, in words.
@@ -104,7 +104,7 @@ pub struct Object<'a> {
     pub bytes: Cow<'a, [u8]>,
 }
 
-/// The witness at work. Dropping it takes the programs out of the kernel.
+/// The probe at work. Dropping it removes the programs from the kernel.
 pub struct Probe {
     kernel: Option<Kernel>,
     refused: Vec<(Tier, String)>,
@@ -117,15 +117,15 @@ pub struct Probe {
 pub struct LiveFd {
     /// Number of the descriptor.
     pub fd: i32,
-    /// The address of its file in the kernel: equal for duplicates. Only to be compared.
+    /// The address of its file in the kernel: equal for duplicates. Only for comparison.
     pub file: u64,
-    /// CLOCK_MONOTONIC. With the number it names this opening and no other.
+    /// CLOCK_MONOTONIC. Together with the number it identifies this opening.
     pub opened_ns: u64,
-    /// Who claimed it ([`Owners::claim`]); 0 = nobody. Of watched processes always 0.
+    /// Who claimed it ([`Owners::claim`]); 0 = nobody. Always 0 for other processes.
     pub owner: u64,
 }
 
-/// A file whose last descriptor is closed and that the kernel still holds: an operation under way, a mapping, a
+/// A file whose last descriptor is closed but that the kernel still holds for an operation under way, a mapping, or a
 /// duplicate in another process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct UnreleasedFile {
@@ -133,55 +133,55 @@ pub struct UnreleasedFile {
     pub file: u64,
     /// The descriptor that was closed last.
     pub last_fd: i32,
-    /// Since that closing.
+    /// Milliseconds since that closing.
     pub age_ms: u64,
     /// Who had claimed it ([`Owners::claim`]); 0 = nobody.
     pub owner: u64,
 }
 
-/// What the programs counted of one process since it is watched.
+/// What the programs counted for one process since its watch began.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counts {
-    /// Descriptors that came, those found open at start included. `opened - closed` is what is open, exactly.
+    /// Descriptors opened, including those found open at start. `opened - closed` is exactly what is open.
     pub opened: u64,
-    /// Descriptors that went.
+    /// Descriptors closed.
     pub closed: u64,
-    /// Files let go; 0 on tiers that can't see it.
+    /// Files released; 0 on tiers that can't see it.
     pub released: u64,
     /// Openings that are not followed because a map was full. Not in `opened`.
     pub missed: u64,
 }
 
-/// What a read of the witness shows of this process.
+/// One reading of this process.
 #[derive(Clone, Debug, Default)]
 pub struct Reading {
-    /// /proc/self, taken in between: what the ledger observes.
+    /// /proc/self, read between the two reads of the maps: what the ledger compares with.
     pub look: ProcessLook,
     /// What the programs know. Empty on tier `procfs`.
     pub live: Vec<LiveFd>,
-    /// What they counted; nothing on tier `procfs`.
+    /// What they counted; `None` on tier `procfs`.
     pub counts: Option<Counts>,
-    /// Closings by the number of the owner who had claimed the descriptor. Read before `live`.
+    /// Closings by the owner who had claimed the descriptor. Read before `live`.
     pub closed_by: BTreeMap<u64, u64>,
-    /// Closed and not let go. Empty on tiers that can't see it.
+    /// Closed and not released. Empty on tiers that can't see it.
     pub unreleased: Vec<UnreleasedFile>,
-    /// Descriptors that the programs know and /proc does not, before and after the look, less those only /proc knows.
-    /// The programs are told to compare with the kernel's table at once, so the next reading should say 0.
+    /// Descriptors that the programs know and /proc does not, both before and after the look, less those only /proc
+    /// knows. If it is not 0, the programs compare with the kernel's table at once, so the next reading should say 0.
     pub drift: i64,
-    /// How often that was needed since the start.
+    /// How often that comparison was needed since the start.
     pub repairs: u64,
 }
 
 /// Another process's descriptors.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct WatchReading {
-    /// What the programs know; after the first activity of the process, all of it.
+    /// What the programs know: everything, once the process was active.
     pub live: Vec<LiveFd>,
     /// What they counted.
     pub counts: Counts,
 }
 
-/// A process watched beside our own.
+/// A process that is watched besides our own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Watch {
     index: u32,
@@ -232,17 +232,17 @@ impl Probe {
         self.kernel.as_ref().map_or(Tier::Procfs, Kernel::tier)
     }
 
-    /// Which kernels the programs at work are for, in words; none on tier `procfs`.
+    /// Which kernels the programs at work are for, in words; `None` on tier `procfs`.
     pub fn programs(&self) -> Option<&'static str> {
         self.kernel.as_ref().map(Kernel::object)
     }
 
-    /// Better tiers, each with why it is not used.
+    /// Better tiers, each with the reason why it is not used.
     pub fn refused(&self) -> &[(Tier, String)] {
         &self.refused
     }
 
-    /// What the self-test of the tier at work found, way by way. Empty on tier `procfs`.
+    /// What the self-test of the tier at work found for each way. Empty on tier `procfs`.
     pub fn self_test(&self) -> &[WayResult] {
         &self.self_test
     }
@@ -252,13 +252,13 @@ impl Probe {
         self.kernel.as_ref().map_or(&[], Kernel::own_fds)
     }
 
-    /// To tell the kernel's side who holds a descriptor, so that closings are counted by owner and a file that outlives
-    /// its descriptor has a name. None on tier `procfs`.
+    /// Tells the kernel's side who holds a descriptor, so that closings are counted by owner and a file that outlives
+    /// its descriptor has a name. `None` on tier `procfs`.
     pub fn owners(&self) -> Option<Owners> {
         self.kernel.as_ref().map(Kernel::owners)
     }
 
-    /// An owner of that number is done with: its count need not be kept.
+    /// The owner with this number is no longer needed: its count is dropped.
     pub fn forget_owner(&mut self, owner: u64) {
         if let Some(kernel) = &mut self.kernel {
             kernel.forget_owner(owner);
@@ -308,7 +308,7 @@ impl Probe {
         Ok(WatchReading { live: live(kernel, watch.index), counts: kernel.counts(watch.index)? })
     }
 
-    /// Ends a watch, as must be done when its process ended: the kernel may give another the same table's address.
+    /// Ends a watch. Required once its process has ended, because the kernel may reuse the address of its table.
     pub fn unwatch(&mut self, watch: Watch) -> Result<()> {
         self.kernel.as_mut().map_or(Ok(()), |kernel| kernel.unwatch(watch.index))
     }
@@ -383,7 +383,7 @@ fn differing(before: &[LiveFd], look: &ProcessLook, after: &[LiveFd]) -> (Vec<i3
 mod tests {
     use super::*;
 
-    /// Without this each descriptor that comes or goes during a look would raise an alarm.
+    /// Otherwise each descriptor that comes or goes during a look would raise an alarm.
     #[test]
     fn what_changes_during_a_look_is_no_drift() {
         let fd = |fd, opened_ns| LiveFd { fd, file: 1, opened_ns, owner: 0 };
@@ -405,7 +405,7 @@ mod tests {
         }
     }
 
-    /// The agent starts whatever the kernel refuses.
+    /// The agent starts, whatever the kernel refuses.
     #[test]
     fn without_btf_each_tier_says_so_and_procfs_is_left() {
         let options = Options { btf: "/nowhere/btf".into(), ..Options::default() };

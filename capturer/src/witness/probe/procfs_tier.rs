@@ -1,7 +1,7 @@
-//! The first tier of the witness: /proc/self. Needs no right and no kernel feature, sees what is open at the moment
-//! of the look, and nothing of what was opened and closed between two.
+//! The lowest tier: /proc/self. It needs no right and no kernel feature. It sees what is open at the moment of the
+//! look, and nothing of what was opened and closed between two looks.
 //!
-//! One look costs a readlink per descriptor: some 3 µs each, so it is taken at an interval and not per event.
+//! One look costs a readlink per descriptor, some 3 µs each, so it is taken at an interval and not per event.
 
 use anyhow::Context as _;
 use procfs::process::{FDTarget, Process};
@@ -11,7 +11,7 @@ use procfs::process::{FDTarget, Process};
 pub struct ProcessLook {
     /// Open descriptors in numeric order, with what they are: `/path`, `socket:[123]`, `anon_inode:[io_uring]`.
     pub fds: Vec<(i32, String)>,
-    /// Threads, the kernel's io_uring workers for this process not counted.
+    /// Threads, without the kernel's io_uring workers for this process.
     pub threads: u64,
     /// Resident memory of this process.
     pub rss_bytes: u64,
@@ -27,7 +27,7 @@ pub fn look_at(process: &Process) -> anyhow::Result<ProcessLook> {
     let list = format!("/proc/{}/fd", process.pid);
     let mut fds = Vec::new();
     for entry in process.fd().with_context(|| format!("listing {list}"))? {
-        // One that was closed between listing and readlink is simply not open.
+        // A descriptor closed between listing and readlink is simply not open.
         let Ok(info) = entry else { continue };
         let target = text(&info.target);
         // The look's own descriptors: /proc/<pid> and the listing in it.

@@ -1,13 +1,13 @@
-//! Looks at where this process's threads are, many times a second of processor time: for profiles (witness/profile/).
+//! Notes where this process's threads are, many times per second of processor time: for profiles (witness/profile/).
 //!
-//! The kernel's timer sends SIGPROF to the thread whose time it is. The handler notes its registers and copies the top of
-//! its stack into a free slot, and that is all: what is on the stack is found out later, by another thread. So it takes no
-//! lock, allocates nothing and unwinds nothing, whatever it interrupted. The copy is made by the kernel
-//! (process_vm_readv), which ends it where the stack ends.
+//! The kernel's timer sends SIGPROF to the thread that used the time. The handler notes the thread's registers and
+//! copies the top of its stack into a free slot, nothing else; another thread later finds out what is on the stack. So
+//! the handler takes no lock, allocates nothing and unwinds nothing, whatever it interrupted. The kernel makes the copy
+//! (process_vm_readv) and stops where the stack ends.
 //!
-//! The handler stays for good once it was set: a last signal may be under way when the timer stops, and without a
-//! handler it would end the process. System calls that it interrupts go on by themselves (SA_RESTART); those that never
-//! do (poll, epoll, io_uring_enter) are repeated by their callers anyway.
+//! The handler stays installed for good: a last signal may be under way when the timer stops, and without a handler it
+//! would end the process. System calls that it interrupts are resumed (SA_RESTART); those that never are (poll, epoll,
+//! io_uring_enter) are repeated by their callers anyway.
 
 #![allow(unsafe_code)] // sigaction, setitimer, the handler, and a mapped file: no crate has safe calls for them.
 
@@ -19,23 +19,23 @@ use std::ops::Deref;
 use std::ptr::{self, NonNull};
 use std::sync::atomic::{AtomicPtr, AtomicU8, AtomicUsize, Ordering};
 
-/// Of a stack. Deeper ones are cut off.
+/// Bytes of a stack that are copied. Deeper stacks are cut off.
 const STACK_BYTES: usize = 64 * 1024;
-/// Samples that wait to be looked at: at 99 for each of 32 processors, those of 20 ms.
+/// Samples that wait for [`Sampling::look`]: 20 ms of samples at 99 Hz on each of 32 processors.
 const SLOTS: usize = 64;
 
 const FREE: u8 = 0;
 const TAKEN: u8 = 1;
 const FULL: u8 = 2;
 
-/// Where the handler puts what it sees; null = nobody looks.
+/// Where the handler puts its samples; null = none are wanted.
 static CURRENT: AtomicPtr<Slots> = AtomicPtr::new(ptr::null_mut());
-/// Handlers that may hold what [`CURRENT`] pointed to.
+/// Handlers running that may hold what [`CURRENT`] pointed to.
 static INSIDE: AtomicUsize = AtomicUsize::new(0);
 
 /// A thread at one moment.
 pub struct Sample {
-    /// Its number.
+    /// Thread id.
     pub thread: i32,
     /// Instruction, stack and frame pointer, and the link register where there is one.
     pub registers: [u64; 4],
@@ -44,7 +44,7 @@ pub struct Sample {
 }
 
 impl Sample {
-    /// Eight bytes of its stack, by their address.
+    /// The eight bytes of its stack at an address.
     pub fn word(&self, address: u64) -> Option<u64> {
         let from = usize::try_from(address.checked_sub(self.registers[1])?).ok()?;
         let bytes = self.stack[..self.stack_len].get(from..from.checked_add(8)?)?;
@@ -53,7 +53,7 @@ impl Sample {
 }
 
 struct Slot {
-    /// Who may touch the sample: nobody, the handler that took it, or [`Sampling::look`].
+    /// Who may touch the sample: nobody, the handler that is taking it, or [`Sampling::look`].
     state: AtomicU8,
     sample: UnsafeCell<Sample>,
 }
@@ -64,7 +64,7 @@ struct Slots {
     missed: AtomicUsize,
 }
 
-/// Samples are taken until it is dropped. One at a time: [`crate::telemetry::profile::Turn`] sees to that.
+/// Takes samples until it is dropped. Only one exists at a time: [`crate::telemetry::profile::Turn`] sees to that.
 pub struct Sampling {
     slots: NonNull<Slots>,
 }
@@ -73,12 +73,12 @@ pub struct Sampling {
 unsafe impl Send for Sampling {}
 
 impl Sampling {
-    /// Begins.
+    /// Begins to take samples.
     ///
     /// # Errors
     /// What the kernel refused.
     pub fn start(hertz: u32) -> io::Result<Sampling> {
-        // Asked here, since the handler can tell nobody.
+        // Tried here, because the handler could not report a failure.
         let here = 0_u64;
         if copy_own(ptr::from_ref(&here) as u64, &mut [0; 8]) != 8 {
             return Err(io::Error::last_os_error());
@@ -109,7 +109,7 @@ impl Sampling {
         Ok(sampling)
     }
 
-    /// Hands on what was seen since the last look.
+    /// Passes on the samples taken since the last look.
     pub fn look(&mut self, mut see: impl FnMut(&Sample)) {
         // SAFETY: freed by `drop` only.
         let slots = unsafe { self.slots.as_ref() };
@@ -120,11 +120,11 @@ impl Sampling {
         }
     }
 
-    /// No more samples from now on; returns for how many there was no room. What is there can still be looked at.
+    /// Stops sampling; returns how many samples found no free slot. Samples that are left can still be looked at.
     pub fn end(&mut self) -> u64 {
         let _ = set_timer(0);
         CURRENT.store(ptr::null_mut(), Ordering::SeqCst);
-        // A handler is a few microseconds long.
+        // A handler takes a few microseconds.
         while INSIDE.load(Ordering::SeqCst) != 0 {
             std::thread::yield_now();
         }
@@ -141,7 +141,7 @@ impl Drop for Sampling {
     }
 }
 
-/// 0 = none.
+/// 0 = stop the timer.
 fn set_timer(microseconds: libc::suseconds_t) -> io::Result<()> {
     let time = libc::timeval { tv_sec: 0, tv_usec: microseconds };
     let timer = libc::itimerval { it_interval: time, it_value: time };
@@ -196,7 +196,7 @@ fn registers(context: &libc::ucontext_t) -> [u64; 4] {
     [machine.pc, machine.sp, machine.regs[29], machine.regs[30]]
 }
 
-/// Copies this process's own memory as far as it is there; 0 = nothing of it is.
+/// Copies this process's own memory as far as it is mapped; 0 = nothing at `address` is.
 pub(in crate::witness) fn copy_own(address: u64, to: &mut [u8]) -> usize {
     let local = libc::iovec { iov_base: to.as_mut_ptr().cast(), iov_len: to.len() };
     let remote = libc::iovec { iov_base: address as usize as *mut libc::c_void, iov_len: to.len() };
@@ -205,7 +205,7 @@ pub(in crate::witness) fn copy_own(address: u64, to: &mut [u8]) -> usize {
     usize::try_from(copied).unwrap_or(0)
 }
 
-/// A file in memory, of which only what is read takes any.
+/// A mapped file: only the pages that are read take memory.
 pub struct Mapped {
     start: NonNull<u8>,
     len: usize,

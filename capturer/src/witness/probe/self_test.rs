@@ -1,12 +1,13 @@
-//! Does a tier that attached also see? A function may have been renamed, inlined or bypassed by the kernel at hand; the
-//! probe on it then attaches and counts nothing. So every way of ways.rs is gone once, and the kernel's maps must show it.
+//! Does an attached tier see everything? In the running kernel a function may have been renamed, inlined or bypassed;
+//! then the probe attaches to it and counts nothing. So every way of ways.rs is tried once, and the kernel's maps must
+//! show it.
 //!
 //! ```text
 //! for each way in:   make ─▶ each descriptor is in the table, as a new opening ─▶ close ─▶ not there, file let go
 //! for each way out:  open ─▶ release ─▶ not there, file let go
 //! at last:           the maps hold what /proc/self/fd shows, and nothing else
 //! ```
-//! Two ways differ by tier on purpose: `tracepoint` is not asked about files, which it can't see.
+//! Two checks depend on the tier: `tracepoint` is not tested on files, which it can't see.
 
 use std::collections::BTreeSet;
 use std::os::fd::{AsRawFd as _, OwnedFd};
@@ -19,7 +20,7 @@ use super::load::Kernel;
 use super::procfs_tier;
 use super::ways::{MAKING, Make, RELEASING, Release, Way, Workbench};
 
-/// What became of one way.
+/// The result of one way.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct WayResult {
     /// Its name in the table.
@@ -31,20 +32,20 @@ pub struct WayResult {
 /// Whether a way was seen.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum WayOutcome {
-    /// Opened, released and, where the tier can see that, its file let go.
+    /// Opened, released and, where the tier can see that, its file released too.
     Seen,
-    /// The kernel does not offer it (to us).
+    /// The kernel does not offer it, or not to this process.
     NotHere(String),
     /// The tier is blind to it.
     Blind(String),
 }
 
-/// A file is let go when its last user has run; a worker of io_uring may need a moment for that.
+/// The kernel releases a file when its last user has run; a worker of io_uring may need a moment for that.
 const RELEASE_DEADLINE: Duration = Duration::from_millis(500);
 /// A number that another thread opens and closes all the time may differ in some looks, not in that many.
 const LOOKS_MAX: usize = 10;
 
-/// Goes every way. Fails only if it can't be tried at all.
+/// Tries every way. Fails only if none can be tried.
 pub(super) fn run(kernel: &mut Kernel) -> Result<Vec<WayResult>> {
     let mut bench = Workbench::new()?;
     let mut results = Vec::new();
@@ -64,12 +65,12 @@ pub(super) fn run(kernel: &mut Kernel) -> Result<Vec<WayResult>> {
     Ok(results)
 }
 
-/// A few ways are enough to refuse a tier and to say why; each may have waited for its deadline.
+/// A few unseen ways are enough to refuse a tier and to say why; each may have waited for its deadline.
 fn is_blind_enough(results: &[WayResult]) -> bool {
     results.iter().filter(|result| matches!(result.verdict, WayOutcome::Blind(_))).count() >= 3
 }
 
-/// Why the tier can't be trusted, if so.
+/// Why the tier can't be trusted; `None` = it can.
 pub(super) fn blindness(results: &[WayResult]) -> Option<String> {
     let blind = results.iter().filter_map(|result| match &result.verdict {
         WayOutcome::Blind(why) => Some(format!("{}: {why}", result.way)),
@@ -126,8 +127,8 @@ fn gone(kernel: &Kernel, (number, slot): (u32, Slot)) -> std::result::Result<(),
     if kernel.slot(number) == Some(slot) {
         return Err(format!("descriptor {number} is in the table still"));
     }
-    // Not asked by when it was opened: on a tier blind to releases, the entry may be that of a file that had the
-    // address before.
+    // Not decided by the time of opening: on a tier that does not see releases, the entry may be that of an earlier
+    // file with the same address.
     let unreleased = || kernel.file(slot.holds.file()).is_some_and(|held| held.slots <= 0);
     let deadline = Instant::now() + RELEASE_DEADLINE;
     while unreleased() {
@@ -161,7 +162,7 @@ fn equal(kernel: &Kernel) -> Result<WayOutcome> {
     Ok(WayOutcome::Blind(format!("descriptors {wrong:?} are in one and not in the other")))
 }
 
-/// The clock by which the programs note openings.
+/// Now, by the clock with which the programs note openings.
 pub fn now_ns() -> u64 {
     let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
     now.tv_sec as u64 * 1_000_000_000 + now.tv_nsec as u64

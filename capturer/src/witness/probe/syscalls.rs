@@ -1,7 +1,7 @@
 //! Tier `tracepoint`: what each system call does to a descriptor table, by its number on this machine.
 //!
-//! The programs know kinds, not numbers, so that one object serves every machine. Calls not listed here change a table
-//! only through what they start (an io_uring operation, which is seen when it completes).
+//! The programs know kinds, not numbers, so that one object works on every machine. Calls not listed here change a
+//! table only through what they start (an io_uring operation, which is seen when it completes).
 
 use capturer_ebpf::syscall::{
     ANY, CLOSES, FCNTL, MAKES, MAY_MAKE, PAIR_FIRST, PAIR_FOURTH, RECEIVES, REPLACES,
@@ -57,7 +57,7 @@ pub fn kinds() -> Vec<(u32, u32)> {
         (libc::SYS_signalfd, MAY_MAKE),
         (libc::SYS_inotify_init, MAKES),
     ];
-    // Newer machines never had them.
+    // Newer architectures never had these calls.
     #[cfg(not(target_arch = "x86_64"))]
     let older = [];
     let all = everywhere.into_iter().chain(older);

@@ -1,7 +1,7 @@
-//! Every way by which this program's descriptors can come and go: what the self-test goes through at start, and
+//! Every way in which this program's descriptors can come and go: tried by the self-test at start, and by
 //! tests/probe.rs on each kernel.
 //!
-//! A way makes descriptors and gives them as values that close themselves; what it needs besides (a peer, a ring) is
+//! A way makes descriptors and returns them as values that close themselves. What else it needs (a peer, a ring) is
 //! made beforehand, in [`Workbench`], so that nothing but the way itself happens between two looks.
 
 #![allow(unsafe_code)] // io_uring's entries and close_range(2), for which rustix has no call: each with its reason.
@@ -25,32 +25,32 @@ use rustix::pipe::{PipeFlags, pipe, pipe_with};
 use rustix::process::{PidfdFlags, getpid, pidfd_open};
 use rustix::time::{TimerfdClockId, TimerfdFlags, timerfd_create};
 
-/// Open without side effects on every Linux.
+/// Can be opened without side effects on every Linux.
 const NULL: &CStr = c"/dev/null";
 
 /// Makes one or two descriptors.
 pub type Make = fn(&mut Workbench) -> Result<Vec<OwnedFd>>;
-/// Releases one, taking its number along.
+/// Releases a descriptor together with its number.
 pub type Release = fn(&mut Workbench, OwnedFd) -> Result<()>;
 
 /// A way to make descriptors, or to release one.
 #[derive(Clone, Copy)]
 pub struct Way<F> {
-    /// As the table of docs/probe.md has it.
+    /// Its name in the table of docs/probe.md.
     pub name: &'static str,
-    /// Goes this way once.
+    /// Tries it once.
     pub go: F,
-    /// Whether it goes through io_uring, which a kernel may forbid.
+    /// Whether it uses io_uring, which a kernel may forbid.
     pub by_ring: bool,
 }
 
-/// What ways need to be there.
+/// What the ways need.
 pub struct Workbench {
     ring: Option<IoUring>,
     /// An open file to be duplicated or replaced.
     file: OwnedFd,
     listener: OwnedFd,
-    /// A connected pair; descriptors are sent from the first to the second.
+    /// A connected pair: descriptors are sent from the first to the second.
     pair: (OwnedFd, OwnedFd),
 }
 
@@ -62,7 +62,7 @@ const fn ring_way<F>(name: &'static str, go: F) -> Way<F> {
     Way { name, go, by_ring: true }
 }
 
-/// Every way in.
+/// Every way to make descriptors.
 pub const MAKING: [Way<Make>; 24] = [
     way("openat", |bench| one(openat(&bench.file, NULL, OFlags::CLOEXEC, Mode::empty())?)),
     way("openat2", |bench| {
@@ -128,7 +128,7 @@ pub const MAKING: [Way<Make>; 24] = [
     }),
 ];
 
-/// Every way out.
+/// Every way to release one.
 pub const RELEASING: [Way<Release>; 7] = [
     way("close", |_, fd| {
         drop(fd);
@@ -141,7 +141,7 @@ pub const RELEASING: [Way<Release>; 7] = [
         ensure!(result == 0, "close_range: {}", std::io::Error::last_os_error());
         Ok(())
     }),
-    // What replaces it is closed at once, by its new owner's going: the number must be free afterwards.
+    // The replacement is closed at once when its new owner is dropped: the number must be free afterwards.
     way("dup2 over it", |bench, mut fd| Ok(dup2(&bench.file, &mut fd)?)),
     way("dup3 over it", |bench, mut fd| Ok(dup3(&bench.file, &mut fd, DupFlags::CLOEXEC)?)),
     way("dup2 of itself over it", |_, mut fd| {
@@ -162,7 +162,7 @@ impl Workbench {
     /// Makes what the ways need.
     pub fn new() -> Result<Workbench> {
         let listener = socket_with(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
-        // Linux finds a free name of its own, in no directory.
+        // The kernel chooses a free abstract name, which is in no directory.
         bind(&listener, &SocketAddrUnix::new_unnamed()).context("binding a socket without a name")?;
         listen(&listener, 8)?;
         Ok(Workbench {
@@ -179,8 +179,8 @@ impl Workbench {
         self.ring.is_some()
     }
 
-    /// Closes a socket while a ring's receive waits on it: the descriptor goes, the file stays. Calls `before` with
-    /// the number before the closing, `between` after it, and then ends the wait.
+    /// Closes a socket while a ring's receive waits on it: the descriptor goes, the file stays. Calls `before` with the
+    /// number before the closing and `between` after it, and then ends the wait.
     pub fn close_while_in_use(&mut self, before: impl FnOnce(i32), between: impl FnOnce(i32)) -> Result<()> {
         let [socket, peer] = stream_pair()?;
         let mut byte = [0_u8; 1];
@@ -216,13 +216,13 @@ impl Workbench {
         }
     }
 
-    /// Registers a file with the ring and closes its descriptor: a "fixed" descriptor is left, in no table.
+    /// Registers a file with the ring and closes its descriptor: a "fixed" descriptor remains, which is in no table.
     pub fn register(&mut self, fd: OwnedFd) -> Result<()> {
         let ring = self.ring.as_ref().context("io_uring is not allowed here")?;
         ring.submitter().register_files(&[fd.as_raw_fd()]).context("registering a file")
     }
 
-    /// Takes back what [`Workbench::register`] did.
+    /// Undoes [`Workbench::register`].
     pub fn unregister(&mut self) -> Result<()> {
         let ring = self.ring.as_ref().context("io_uring is not allowed here")?;
         ring.submitter().unregister_files().context("unregistering files")

@@ -1,7 +1,7 @@
-//! Which code this process has loaded: from a sample to the addresses on its stack, and from those to names.
+//! Which code this process has loaded: turns a sample into the addresses on its stack, and those into names.
 //!
-//! Both come from the files that the code was loaded from. To walk a stack takes `.eh_frame`, which every program has; the
-//! names take debug information or, without it, the table of symbols; a program without either is only named itself.
+//! Both need the files from which the code was loaded. Walking a stack needs `.eh_frame`, which every program has.
+//! Names need debug information or, without it, the symbol table; for a program with neither only the program is named.
 
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -22,9 +22,9 @@ use procfs::process::{MMPermissions, MMapPath, Process};
 use crate::telemetry::profile::Frame;
 use crate::witness::probe::sampling::{Mapped, Sample, copy_own};
 
-/// Functions of a stack; the rest of a deeper one is cut off.
+/// Functions of a stack; deeper stacks are cut off.
 const FRAMES_MAX: usize = 256;
-/// Stands for what is below, where a stack is cut off.
+/// Stands for the missing rest of a stack that is cut off.
 const CUT_OFF: &str = "(stack cut off here)";
 
 type Unwinder = UnwinderNative<Vec<u8>, MayAllocateDuringUnwind>;
@@ -36,19 +36,19 @@ pub struct Seen {
     is_whole: bool,
 }
 
-/// See the module's head.
+/// The code of this process; see the head of this file.
 pub struct Code {
     files: Vec<Loaded>,
     unwinder: Unwinder,
     cache: CacheNative<MayAllocateDuringUnwind>,
 }
 
-/// A file of which code is loaded.
+/// A file with loaded code.
 struct Loaded {
-    /// Its last part.
+    /// Last part of its path.
     name: Arc<str>,
     addresses: Range<u64>,
-    /// Between the addresses in the file and those in memory.
+    /// Memory addresses less addresses in the file.
     bias: u64,
     bytes: Bytes,
 }
@@ -68,8 +68,8 @@ impl Bytes {
 }
 
 impl Code {
-    /// As it is loaded now. A file that can't be read or understood is left out: its functions have no names then, and the
-    /// stacks beneath them may be cut off.
+    /// Reads the code as it is loaded now. A file that can't be read or parsed is skipped: its functions then have no
+    /// names, and stacks below them may be cut off.
     pub fn load() -> anyhow::Result<Code> {
         let mut code = Code { files: Vec::new(), unwinder: Unwinder::new(), cache: CacheNative::new() };
         let program = std::fs::read_link("/proc/self/exe").unwrap_or_default();
@@ -77,7 +77,7 @@ impl Code {
         {
             let addresses = map.address.0..map.address.1;
             let opened = match &map.pathname {
-                // By this way it can be read even when its name leads to a newer one.
+                // This path works even if the program's own path leads to a newer file.
                 MMapPath::Path(path) if *path == program => mapped("/proc/self/exe".as_ref()),
                 MMapPath::Path(path) => mapped(path),
                 MMapPath::Vdso => Ok(copied(&addresses)),
@@ -99,7 +99,7 @@ impl Code {
         let elf = object::File::parse(bytes.get())?;
         let is_here = |segment: &object::Segment<'_, '_>| {
             let (from, len) = segment.file_range();
-            // Its first page may hold the end of the segment before, which is loaded elsewhere.
+            // The segment's first page may hold the end of the previous one, which is loaded elsewhere.
             let SegmentFlags::Elf { p_flags } = segment.flags() else { return false };
             if p_flags & object::elf::PF_X == 0 {
                 return false;
@@ -108,7 +108,7 @@ impl Code {
             offset + (addresses.end - addresses.start) > from && offset < from + len
         };
         let segment = elf.segments().find(is_here).context("no segment of it is loaded there")?;
-        // Where the mapping begins, in the addresses of the file.
+        // Where the mapping begins, as an address in the file.
         let start = (segment.address() + offset).wrapping_sub(segment.file_range().0);
         let bias = addresses.start.wrapping_sub(start);
         let data = |name: &str| Some(elf.section_by_name(name)?.data().ok()?.to_vec());
@@ -132,7 +132,7 @@ impl Code {
         Ok(())
     }
 
-    /// What was on the stack of a sample.
+    /// The addresses on the stack of a sample.
     pub fn unwind(&mut self, sample: &Sample) -> Seen {
         let [instruction, stack, frame, link] = sample.registers;
         #[cfg(target_arch = "x86_64")]
@@ -155,7 +155,7 @@ impl Code {
         seen
     }
 
-    /// What gives names to addresses.
+    /// Resolves addresses to names.
     pub fn names(&self) -> Names<'_> {
         let files = self.files.iter().map(NamedFile::new).collect();
         Names { files, known: RefCell::default() }
@@ -166,7 +166,7 @@ fn mapped(path: &Path) -> anyhow::Result<Bytes> {
     Ok(Bytes::Mapped(Mapped::new(&File::open(path)?)?))
 }
 
-/// What stands in memory as it would in a file.
+/// Copies bytes from memory as if they were read from a file.
 fn copied(addresses: &Range<u64>) -> Bytes {
     let mut bytes = vec![0; (addresses.end - addresses.start) as usize];
     let len = copy_own(addresses.start, &mut bytes);
@@ -196,7 +196,7 @@ impl<'a> NamedFile<'a> {
         NamedFile { file, lines, symbols: elf.map(|elf| elf.symbol_map()) }
     }
 
-    /// The functions at an address, the innermost first: those that were inlined, then the one that is called.
+    /// The functions at an address, innermost first: inlined functions, then the function they are in.
     fn frames(&self, address: u64) -> Vec<Frame> {
         let probe = address.wrapping_sub(self.file.bias);
         let mut frames = Vec::new();
@@ -218,7 +218,7 @@ impl<'a> NamedFile<'a> {
         let symbol = self.symbols.as_ref().and_then(|symbols| symbols.containing(probe));
         let symbol = symbol.map(|symbol| addr2line::demangle_auto(symbol.name().into(), None));
         match (frames.last_mut(), symbol) {
-            // The function that is called has a symbol, with its whole path.
+            // The function that was called has a symbol with its whole path.
             (Some(called), Some(name)) => called.name = (*name).into(),
             (Some(_), None) => {}
             (None, Some(name)) => frames.push(Frame { name: (*name).into(), ..Frame::default() }),
@@ -228,8 +228,8 @@ impl<'a> NamedFile<'a> {
     }
 }
 
-/// Debug information of the kind that releases have names an inlined function without its path. In Rust that is mostly the
-/// path of the file: `/x/hyper-1.6.0/src/proto/h1/io.rs` is `hyper::proto::h1::io`.
+/// The debug information in releases names an inlined function without its path. In Rust the file's path mostly gives
+/// it: `/x/hyper-1.6.0/src/proto/h1/io.rs` is `hyper::proto::h1::io`.
 fn qualified(name: &str, file: &str) -> String {
     let plain = name.split(['<', '{']).next().unwrap_or_default();
     let module = || {
@@ -247,14 +247,14 @@ fn qualified(name: &str, file: &str) -> String {
     }
 }
 
-/// See [`Code::names`].
+/// Resolves addresses; see [`Code::names`].
 pub struct Names<'a> {
     files: Vec<NamedFile<'a>>,
     known: RefCell<HashMap<u64, Vec<Frame>>>,
 }
 
 impl Names<'_> {
-    /// The functions on a stack, the outermost first.
+    /// The functions on a stack, outermost first.
     pub fn of(&self, seen: &Seen) -> Vec<Frame> {
         let mut known = self.known.borrow_mut();
         let mut frames = Vec::new();
@@ -275,9 +275,9 @@ impl Names<'_> {
         }
     }
 
-    /// What is missing in the program that makes profiles worse; empty = nothing.
+    /// What the program lacks for better profiles; empty = nothing.
     pub fn note(&self) -> String {
-        // The first is the program itself.
+        // The first file is the program itself.
         let Some(program) = self.files.first() else { return "no file of code could be read".to_owned() };
         let has_symbols = program.symbols.as_ref().is_some_and(|symbols| !symbols.symbols().is_empty());
         match (&program.lines, has_symbols) {

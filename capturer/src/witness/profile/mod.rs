@@ -1,10 +1,10 @@
-//! Takes a profile of the agent while it works: samples of all threads (probe/sampling.rs), each turned into the names of
-//! the functions on its stack (code.rs), counted.
+//! Takes a profile of the running agent: samples of all threads (probe/sampling.rs), each resolved to the names of the
+//! functions on its stack (code.rs), and counted.
 //!
-//! It has a thread of its own, which ends with the profile. What it needs for the names is in memory only meanwhile: they
-//! stand in the program's own file, tens of megabytes of it.
+//! A thread of its own takes the profile and ends with it. Memory for names is held only meanwhile: they are in the
+//! program's own file, tens of megabytes of it.
 //!
-//! Not here: what a profile is and who may ask for one (telemetry/profile/).
+//! Not here: what a profile is and who may request one (telemetry/profile/).
 
 mod code;
 
@@ -19,21 +19,21 @@ use crate::witness::probe::heap;
 use crate::witness::probe::sampling::Sampling;
 use code::{Code, Seen};
 
-/// How often samples are looked at: so long there has to be room for them.
+/// How often samples are looked at: the slots must be enough for this long.
 const LOOK_EVERY: Duration = Duration::from_millis(20);
 
-/// Has a profile taken by a thread of its own.
+/// Starts a thread that takes a profile.
 pub fn start(order: Order) {
     let thread = std::thread::Builder::new().name("profile".to_owned());
     let taking = move || {
         let Order { time, answer, turn } = order;
         let profile = take(time, || answer.is_closed());
         heap::give_back();
-        // So that whoever has this profile can ask for the next one.
+        // From here on whoever has this profile may request the next one.
         drop(turn);
         let _ = answer.send(profile);
     };
-    // If there is no thread the order is dropped, and who waits for it is told.
+    // Without a thread the order is dropped, which tells whoever waits for it.
     if let Err(error) = thread.spawn(taking) {
         tracing::warn!(%error, "no profile can be taken: its thread could not be started");
     }
@@ -57,7 +57,7 @@ fn take(time: Duration, is_unwanted: impl Fn() -> bool) -> anyhow::Result<Profil
             missed = sampling.end();
         }
         sampling.look(|sample| {
-            // Asked while it lives.
+            // The name must be read while the thread lives.
             threads.entry(sample.thread).or_insert_with(|| thread_name(sample.thread));
             *seen.entry((sample.thread, code.unwind(sample))).or_default() += 1;
         });
@@ -95,7 +95,7 @@ mod tests {
         sum
     }
 
-    /// The whole way, in this very process: timer, handler, unwinding, names.
+    /// All of it, in this very process: timer, handler, unwinding, names.
     #[test]
     fn what_works_is_named() {
         let ended = AtomicBool::new(false);
@@ -103,7 +103,7 @@ mod tests {
             let thread = std::thread::Builder::new().name("worker".to_owned());
             let worker = thread.spawn_scoped(scope, || a_function_that_works(&ended)).expect("a thread");
             let begun = Instant::now();
-            // However little of the processor it gets.
+            // However little processor time it gets.
             let found = loop {
                 let profile = take(Duration::from_millis(300), || false).expect("a profile");
                 let is_it = |stack: &&Stack| {
@@ -120,7 +120,7 @@ mod tests {
             ended.store(true, Ordering::Relaxed);
             worker.join().expect("it ends");
             let stack = found.expect("the function is seen");
-            // The root is where threads begin, so the stack is whole.
+            // The root is where threads begin, so the stack is complete.
             let names: Vec<&str> = stack.frames.iter().map(|frame| &*frame.name).collect();
             assert!(names.iter().any(|name| name.contains("thread_start")), "{names:?}");
             assert!(stack.frames.iter().any(|frame| frame.file.ends_with("profile/mod.rs")), "{stack:?}");

@@ -1,5 +1,5 @@
-//! What the programs have to be told of the running kernel: which of their functions it has, and where its structures keep
-//! what they read.
+//! What the programs must know of the running kernel: which functions it has, and where its structures keep what the
+//! programs read.
 
 use std::cell::OnceCell;
 use std::path::Path;
@@ -11,7 +11,7 @@ use capturer_ebpf::offset;
 use super::super::Tier;
 use super::super::btf::KernelTypes;
 
-/// The functions of the kernel by which descriptors and files are born and go, and the programs for them.
+/// The kernel functions by which descriptors and files come and go, each with its program.
 const FUNCTIONS: [Function; 5] = [
     Function { name: "fd_install", arguments: &["fd", "file"], program: "fd_install", at_exit: true },
     Function {
@@ -25,21 +25,21 @@ const FUNCTIONS: [Function; 5] = [
     Function { name: "__fput", arguments: &["file"], program: "fput", at_exit: false },
 ];
 
-/// Since 6.6 close(2) goes through it; before, there is none.
+/// close(2) calls it since 6.6; older kernels don't have it.
 const FLUSH: &str = "filp_flush";
 
 pub(super) struct Function {
     pub(super) name: &'static str,
-    /// A function of that name with other arguments would be misread.
+    /// A function of the same name with other arguments would be misread.
     pub(super) arguments: &'static [&'static str],
     pub(super) program: &'static str,
     pub(super) at_exit: bool,
 }
 
-/// The tracepoint whose arguments changed in 5.20 and 6.15, as the function BTF knows it by.
+/// The function by which BTF knows the tracepoint, whose arguments changed in 5.20 and 6.15.
 const RING_COMPLETE: &str = "__traceiter_io_uring_complete";
 
-/// What every tier has to know of the running kernel.
+/// What every tier needs to know of the running kernel.
 pub(in crate::witness::probe) fn kernel_types(btf: &Path) -> Result<Types> {
     let mut functions: Vec<&str> = FUNCTIONS.iter().map(|function| function.name).collect();
     functions.push(RING_COMPLETE);
@@ -49,12 +49,12 @@ pub(in crate::witness::probe) fn kernel_types(btf: &Path) -> Result<Types> {
 /// What is known of the kernel's types while tiers are tried.
 pub(in crate::witness::probe) struct Types {
     pub(super) facts: KernelTypes,
-    /// As aya wants it for attaching: 13 MiB, so it is read when a tier needs it, and once.
+    /// In the form aya needs for attaching: 13 MiB, so read only when a tier needs it, and once.
     whole: OnceCell<Btf>,
 }
 
 impl Types {
-    /// Lets go of what another tier does not need.
+    /// Drops what another tier does not need.
     pub(in crate::witness::probe) fn trim(&mut self) {
         self.whole.take();
     }
@@ -68,7 +68,7 @@ impl Types {
     }
 }
 
-/// The functions of [`FUNCTIONS`] that this kernel has. One may be missing: before 6.6, filp_close does it all.
+/// The functions of [`FUNCTIONS`] that this kernel has. One may be missing: before 6.6, filp_close does everything.
 pub(super) fn present(types: &KernelTypes) -> Result<Vec<&'static Function>> {
     let mut present = Vec::new();
     for function in &FUNCTIONS {
@@ -101,7 +101,7 @@ pub(super) fn offsets(tier: Tier, types: &KernelTypes) -> Result<[u32; offset::C
     offsets[offset::RELEASES_SEEN] = u32::from(tier.sees_releases());
     if tier == Tier::Tracepoint {
         let arguments = types.arguments(RING_COMPLETE).context("this kernel traces no io_uring")?;
-        // The first is the tracepoint's own.
+        // The first argument is the tracepoint's own.
         let position = |name: &str| arguments.iter().skip(1).position(|argument| argument == name);
         let (index, in_entry) = match (position("res"), position("cqe")) {
             (Some(index), _) => (index, 0),
@@ -134,5 +134,5 @@ const SYSCALL_ARGUMENTS: [u32; 4] = [272, 8, 16, 24];
 /// The system call's number: `syscallno`.
 #[cfg(target_arch = "aarch64")]
 const SYSCALL: u32 = 280;
-// The two are read in one.
+// Both are read at once.
 const _: () = assert!(SYSCALL == SYSCALL_ARGUMENTS[0] + 8);
