@@ -1,4 +1,4 @@
-//! What is allowed and yet rarely meant: `capturer check` and the start say so. Errors are in `check.rs`.
+//! Settings that are allowed but rarely meant: `capturer check` and the start warn of them. Errors are in `check.rs`.
 
 use std::sync::Arc;
 
@@ -9,7 +9,7 @@ use super::{
     ContainerMonitor, FileFormat, FileSet, Loki, LokiAuth, LokiTls, PathPattern, Settings, never_match,
 };
 
-/// A sentence for each.
+/// One sentence per warning.
 pub fn warnings(settings: &Settings) -> Vec<String> {
     let mut warnings: Vec<String> = settings.admin.exposure().into_iter().collect();
     warnings.extend(settings.admin.exposed_profile());
@@ -28,11 +28,11 @@ pub fn warnings(settings: &Settings) -> Vec<String> {
     warnings
 }
 
-/// What to do about a dockerd that hangs. Whatever asks it hangs with it, unless something ends that.
+/// What to do about a dockerd that hangs. Commands that ask it hang with it unless they have a timeout.
 pub const SILENT_DOCKERD: &str = "check dockerd with timeout 5 docker info and journalctl -u docker, and restart it if it \
                                   still does not answer (that stops all containers unless live-restore is on)";
 
-/// What Docker does with these containers' logs, in `doctor` and while the agent runs.
+/// What Docker does to these containers' logs, for `doctor` and for health.
 pub fn skipped_by_docker(containers: &str, version: &str, names: &str) -> String {
     format!(
         "{containers} with the driver local: Docker {version} skips lines when such a log rotates within seconds, and \
@@ -40,11 +40,11 @@ pub fn skipped_by_docker(containers: &str, version: &str, names: &str) -> String
     )
 }
 
-/// What to do about it.
+/// What to do about containers whose lines Docker skips.
 pub const SKIPPED_BY_DOCKER: &str =
     "Update Docker to 23.0 or later, recreate them with --log-driver json-file, or raise their max-size.";
 
-/// Others put the time of a line into the name of its output.
+/// Other agents put the time of a line into its output's name.
 fn times_in_a_name(settings: &Settings) -> Option<String> {
     let name = settings.sinks.local_file.as_ref()?.file.as_str();
     let is_time = |pair: &[u8]| pair[0] == b'%' && pair[1].is_ascii_alphabetic();
@@ -56,7 +56,8 @@ fn times_in_a_name(settings: &Settings) -> Option<String> {
     })
 }
 
-/// The name of an output file and `tenant_id` are made of what is known of a container or file, not of what a pipeline sets.
+/// The names of output files and `tenant_id` are made of facts about a container or file, not of labels that a pipeline
+/// sets.
 fn labels_of_pipelines(settings: &Settings) -> Vec<String> {
     let tenant = settings.sinks.loki.as_ref().and_then(|loki| loki.tenant.as_ref());
     let of_tenant = tenant.into_iter().flat_map(|template| template.source_labels());
@@ -83,7 +84,7 @@ fn labels_of_pipelines(settings: &Settings) -> Vec<String> {
     warnings
 }
 
-/// A redaction changes the text that is parsed behind it: a replaced quote or brace, and nothing is parsed any more.
+/// A redaction changes the text that a later step parses: with a quote or brace replaced, nothing can be parsed.
 fn parse_behind_redact(pipeline: &Pipeline) -> Option<String> {
     let redact = pipeline.steps.iter().position(|step| matches!(step.inner(), Step::Redact(_)))?;
     let of_message = |step: &Step| matches!(step.inner(), Step::Parse(Parse { from: None, .. }));
@@ -95,7 +96,7 @@ fn parse_behind_redact(pipeline: &Pipeline) -> Option<String> {
     ))
 }
 
-/// A secret of which one half comes with a line's beginning and the other with its rest is found in neither.
+/// A secret that is split between a line's beginning and its rest is found in neither.
 fn redacted_in_parts(settings: &Settings) -> Option<String> {
     let redacts =
         |pipeline: &Pipeline| pipeline.steps.iter().any(|step| matches!(step.inner(), Step::Redact(_)));
@@ -113,8 +114,8 @@ fn redacted_in_parts(settings: &Settings) -> Option<String> {
     ))
 }
 
-/// Plain lines say not when they were printed. All that was written while the agent was down is read in a moment, and most of
-/// it would be dropped.
+/// Plain lines do not say when they were printed. Everything written while the agent was down is read in a moment, and
+/// most of it would be dropped.
 fn limited_by_reading(settings: &Settings) -> Vec<String> {
     let drops = |pipeline: &&Arc<Pipeline>| {
         let limit = pipeline.rate_limit.is_some_and(|limit| limit.over == Over::Drop);
@@ -134,7 +135,7 @@ fn limited_by_reading(settings: &Settings) -> Vec<String> {
     told.collect()
 }
 
-/// Entries of `file_monitor` from which a pipeline may take files. The first entry that takes a file has it.
+/// Entries of `file_monitor` from which a pipeline may take files. A file belongs to the first entry that matches it.
 fn files_of<'s>(settings: &'s Settings, pipeline: &Pipeline) -> Vec<&'s FileSet> {
     let sets = &settings.file_monitor.files;
     let Match { names, images, labels, paths } = &pipeline.matches;
@@ -152,7 +153,7 @@ fn files_of<'s>(settings: &'s Settings, pipeline: &Pipeline) -> Vec<&'s FileSet>
     paths.iter().flat_map(of).collect()
 }
 
-/// The first pipeline that matches a source is its pipeline: one behind another that takes all of the same never runs.
+/// A source gets the first pipeline that matches it. One behind another that matches all the same sources never runs.
 fn shadowed(pipelines: &[Arc<Pipeline>]) -> Vec<String> {
     let mut warnings = Vec::new();
     for (index, pipeline) in pipelines.iter().enumerate() {
@@ -174,16 +175,16 @@ fn shadowed(pipelines: &[Arc<Pipeline>]) -> Vec<String> {
     warnings
 }
 
-/// A pattern with signs that no name has, or that only a regular expression would use.
+/// A pattern with characters that no name has, or that only a regular expression would use.
 pub fn looks_like_regex(pattern: &str) -> bool {
     pattern.contains(['^', '$', '\\', '|', '+', '(']) || pattern.contains(".*")
 }
 
-/// What to write instead.
+/// What to write instead of a regular expression.
 pub const NO_REGEX: &str =
     "these are patterns in which * stands for any text, not regular expressions: write web-*, not ^web-.*$";
 
-/// A pattern that looks at records of several lines, and does not go past the first line break.
+/// A pattern that is applied to records of several lines but does not match past a line break.
 fn first_lines_only(pipeline: &Pipeline) -> Option<String> {
     pipeline.multiline.as_ref()?;
     let of_message = |condition: &Condition| match condition {
@@ -207,7 +208,7 @@ fn first_lines_only(pipeline: &Pipeline) -> Option<String> {
     ))
 }
 
-/// Patterns that match no name, for a regular expression was meant.
+/// Patterns that match no name, because they are regular expressions.
 fn regexes(settings: &Settings) -> Vec<String> {
     let mut warnings = Vec::new();
     for (key, globs) in never_match::lists(settings) {
@@ -220,7 +221,7 @@ fn regexes(settings: &Settings) -> Vec<String> {
     warnings
 }
 
-/// Certificates for an address that is not asked for any.
+/// Certificates for an address that does not use TLS.
 fn tls_without_tls(settings: &Settings) -> Option<String> {
     let loki = settings.sinks.loki.as_ref()?;
     let is_plain = loki.url.scheme_str() == Some("http");
@@ -233,7 +234,7 @@ fn tls_without_tls(settings: &Settings) -> Option<String> {
     })
 }
 
-/// A list or map in the config replaces the defaults, it does not add to them.
+/// A list or map in the config replaces the default one; it is not added to it.
 fn labels_that_went(settings: &Settings) -> Vec<String> {
     let mut warnings = Vec::new();
     let mut tell = |key: &str, gone: Vec<String>| {
@@ -294,7 +295,7 @@ mod tests {
         );
     }
 
-    /// A tenant is made of a container's labels; one that a pipeline sets would silently not count.
+    /// A tenant comes from a container's labels; a label that a pipeline sets would be ignored silently.
     #[test]
     fn a_tenant_of_a_pipeline_is_none() {
         let text = |set: &str| {
@@ -308,7 +309,7 @@ mod tests {
         check(&text("other"), &[]);
     }
 
-    /// The name of an output is made before the pipeline runs: all went into `no-label`, without a word.
+    /// An output's name is made before the pipeline runs: every line went into `no-label`, without a warning.
     #[test]
     fn nor_does_an_output_have_a_label_of_a_pipeline() {
         let text = |entry: &str| {
@@ -327,7 +328,7 @@ mod tests {
         check(&text(", labels: {team: t2}"), &["not the one that the pipeline p sets"]);
     }
 
-    /// What is said of a pipeline and files is said only where it takes them.
+    /// Advice about files is only given for pipelines that take files.
     #[test]
     fn advice_on_files_is_for_pipelines_that_take_them() {
         let text = |files: &str, pipeline: &str| {
@@ -355,7 +356,7 @@ mod tests {
         check(&format!("pipelines: [{{name: p, {}}}]", limit("drop", "{strip_ansi: {}}")), &[]);
     }
 
-    /// Of a trace that was joined, only the first line would become the message.
+    /// Of a joined trace, only the first line would become the message.
     #[test]
     fn patterns_over_several_lines_are_to_say_so() {
         let check_steps = |multiline: &str, step: &str, expected: &[&str]| {

@@ -1,11 +1,12 @@
-//! What must hold between settings. What concerns one key alone is checked where that key is read ([`super::file`]).
+//! Relations between settings. A rule about one key is checked where the key is read ([`super::file`]).
 
 use super::reader::Reader;
 use super::units::{show_duration, show_size};
 use super::{Settings, loki};
 use crate::limits::READ_BYTES;
 
-/// Streams that must be able to hold a read and a longest line at once, so that one stuck stream holds up no other.
+/// So many streams must be able to hold a read and a longest line at once, so that one stuck stream does not hold up
+/// the others.
 const STREAMS_UNDER_WAY: u64 = 4;
 
 /// Reports every contradiction.
@@ -21,7 +22,7 @@ pub(super) fn check(settings: &Settings, reader: &Reader) {
 }
 
 fn buffers(settings: &Settings, reader: &Reader) {
-    // Each network sink is read for apart from the others, out of a share of its own.
+    // Each network sink reads apart from the others, within a share of its own.
     let shared = settings.sinks.local_file.is_some() || settings.sinks.stdout;
     let outlets = u64::from(shared) + u64::from(settings.sinks.loki.is_some());
     let least = outlets.max(1) * STREAMS_UNDER_WAY * (READ_BYTES as u64 + settings.line_bytes_max);
@@ -36,7 +37,7 @@ fn buffers(settings: &Settings, reader: &Reader) {
     }
 }
 
-/// Buffers and sinks are made for messages of `line_bytes_max`, and joined lines are one.
+/// Buffers and sinks are made for messages of at most `line_bytes_max`, and joined lines are one message.
 fn groups(settings: &Settings, reader: &Reader) {
     for (index, pipeline) in settings.pipelines.iter().enumerate() {
         let Some(multiline) = &pipeline.multiline else { continue };
@@ -57,7 +58,7 @@ fn rotation(settings: &Settings, reader: &Reader) {
     }
 }
 
-/// What it prints would be captured, and printed again.
+/// Otherwise the agent would capture what it prints, and print it again.
 fn own_container(settings: &Settings, reader: &Reader) {
     let monitor = &settings.container_monitor;
     if monitor.enabled && monitor.include_self && settings.sinks.stdout {

@@ -1,4 +1,4 @@
-//! What holds where the config says nothing. `configs/config.yaml` shows the same values; a test compares them.
+//! The defaults. `configs/config.yaml` shows the same values; a test compares them.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
@@ -45,7 +45,7 @@ impl Default for Remember {
 
 impl Default for Admin {
     fn default() -> Self {
-        // Loopback only: what it shows names every container of the host.
+        // Loopback only: the status page names every container of the host.
         Admin {
             listen: Some(SocketAddr::from((Ipv4Addr::LOCALHOST, 8001))),
             hosts: Vec::new(),

@@ -24,17 +24,17 @@ use crate::limits;
 
 /// Longest config file.
 const CONFIG_BYTES_MAX: u64 = 1024 * 1024;
-/// Bounds of durations that are waited for: shorter ones spin, longer ones overflow nothing and help nobody.
+/// Bounds of durations that the agent waits: with shorter ones it would spin, and longer ones help nobody.
 pub(super) const DURATIONS: RangeInclusive<Duration> =
     Duration::from_millis(100)..=Duration::from_secs(30 * 24 * 3600);
-/// For pauses, which may be left out.
+/// Bounds of pauses, which 0 turns off.
 pub(super) const PAUSES: RangeInclusive<Duration> = Duration::ZERO..=Duration::from_secs(3600);
-/// For what may be left out by 0 and otherwise is minutes to years: ages, and the time between rotations.
+/// Bounds of what 0 turns off and is otherwise minutes to years: ages, and the time between rotations.
 const AGES: RangeInclusive<Duration> = Duration::ZERO..=Duration::from_secs(3660 * 24 * 3600);
-/// Largest bound on output files: 1 PiB, and as many files as a directory can be listed of.
+/// Ceiling of bounds on output files: 1 PiB, and as many files as can be listed in a directory.
 const OUTPUT_BYTES_CEILING: u64 = 1 << 50;
 const OUTPUT_FILES_CEILING: usize = 100_000;
-/// Least that `limits.line_bytes_max` may be: less would cut most lines.
+/// Least `limits.line_bytes_max`: less would cut most lines.
 const LINE_BYTES_FLOOR: u64 = 64;
 /// Largest `deleted_open_bytes_max`: 1 TiB.
 const DELETED_OPEN_BYTES_CEILING: u64 = 1 << 40;
@@ -44,7 +44,7 @@ const BUFFER_BYTES_CEILING: u64 = 64 << 30;
 const TOKEN_BYTES_MIN: usize = 16;
 /// Most files that can be remembered.
 const REMEMBERED_CEILING: usize = 10_000_000;
-/// Largest `metrics.max_containers`; each costs a scrape a line.
+/// Largest `metrics.max_containers`; each container adds lines to a scrape.
 const SERIES_CEILING: usize = 100_000;
 
 /// A `--set key=value` argument.
@@ -56,14 +56,14 @@ pub struct Override {
     pub value: String,
 }
 
-/// Reads, merges and checks. `path` = `None`: the built-in defaults, with the overrides.
+/// Reads, merges and checks the config. `path` = `None`: the built-in defaults with the overrides.
 pub fn load(path: Option<&Path>, overrides: &[Override], outside: &Outside) -> Result<Settings, ConfigError> {
     let (origin, text) = open(path)?;
     parse(&origin, &text, overrides, outside)
 }
 
-/// As [`load`], for an agent that runs with `running`: what can't change while it does is refused, and `object` is asked
-/// about settings that are good otherwise.
+/// As [`load`], for an agent that runs with `running`: refuses changes that need a restart, and asks `object` about
+/// settings that are otherwise good.
 pub fn load_against(
     path: Option<&Path>,
     overrides: &[Override],
@@ -75,7 +75,7 @@ pub fn load_against(
     parse_against(&origin, &text, overrides, outside, running, object)
 }
 
-/// The text and its name.
+/// The config's text and its name.
 fn open(path: Option<&Path>) -> Result<(String, String), ConfigError> {
     let Some(path) = path else { return Ok(("built-in defaults".to_owned(), String::new())) };
     let origin = path.display().to_string();
@@ -88,7 +88,7 @@ fn open(path: Option<&Path>) -> Result<(String, String), ConfigError> {
     }
 }
 
-/// Text → settings; `origin` names the text in errors.
+/// Turns the text into settings; errors call it `origin`.
 pub fn parse(
     origin: &str,
     text: &str,
@@ -154,12 +154,12 @@ fn read_config(path: &Path) -> Result<String, (String, bool)> {
     })
 }
 
-/// The file's tree with the overrides put in, and what is wrong but stops nothing.
+/// The file's tree with the overrides applied, and problems that do not stop the reading.
 fn tree(text: &str, overrides: &[Override]) -> Result<(Node, Vec<Problem>), Problem> {
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     let (mut root, mut problems) = yaml::parse(text, None)?;
     if !overrides.is_empty() && !matches!(root.value, Value::Null | Value::Map(_)) {
-        // The reader says what is wrong with the file; there is no section to put a value into.
+        // The reader reports what is wrong with the file; without a section, overrides have no place.
         return Ok((root, problems));
     }
     for Override { key, value } in overrides {
@@ -213,7 +213,7 @@ fn read_admin(s: &mut Section, into: &mut Admin) {
         (!cert_file.is_empty()).then(|| AdminTls { cert_file: cert_file.into(), key_file: key_file.into() });
 }
 
-/// One that can be guessed protects nothing, and a header takes only some characters.
+/// A token that can be guessed protects nothing, and a header allows only some characters.
 fn admin_token(text: &str) -> Result<String, units::Mismatch> {
     let plain = text.bytes().all(|byte| byte.is_ascii_graphic());
     if text.is_empty() || (plain && text.len() >= TOKEN_BYTES_MIN) {

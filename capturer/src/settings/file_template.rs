@@ -1,11 +1,12 @@
-//! Names of output files as the config writes them: fixed text with placeholders for what is known of a source, in a path
-//! that stays beneath its directory.
+//! Names of output files as the config writes them: fixed text with placeholders for facts about a source, in a path
+//! that stays below its directory.
 //!
-//! No placeholder for the date: an output keeps its name, because by that name the checkpoint holds how much of it
-//! counts, and holds it before the first line is written. A name that changed by itself at midnight would be of a file
-//! that no checkpoint knows yet; what a crash leaves in it would be there twice. `rotate_every` renames instead.
+//! There is no placeholder for the date. An output keeps its name, because the checkpoint holds by this name how much
+//! of it counts, and does so before the first line is written. A name that changed at midnight would be one that no
+//! checkpoint knows yet, so a crash could leave lines in it that are written again. `rotate_every` renames files
+//! instead.
 //!
-//! Not here: what a source's values become in a path, and that they can't leave the directory either
+//! Not here: how a source's values become part of a path, and that they can't leave the directory either
 //! (sink/file_name.rs).
 
 use super::units::Mismatch;
@@ -16,7 +17,7 @@ use crate::text::terminal::shown;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FileTemplate {
     text: String,
-    /// Neither it nor any of its components is empty, and none is `.` or `..`.
+    /// There is at least one component, and none is empty, `.` or `..`.
     components: Vec<Vec<NamePart>>,
 }
 
@@ -25,15 +26,15 @@ pub struct FileTemplate {
 pub enum NamePart {
     /// At most [`FILE_NAME_BYTES_MAX`] bytes, without slashes and NULs.
     Literal(String),
-    /// `{container_name}`: the name, or what the source has instead.
+    /// `{container_name}`: the name, or what a source without one has instead.
     ContainerName,
-    /// `{container_id}`: all 64 digits, or what the source has instead.
+    /// `{container_id}`: all 64 digits, or what a source without one has instead.
     ContainerId,
     /// `{image}`: the image, or `no-image`.
     Image,
-    /// `{path}`: the last part of a followed file's path and a hash of it all.
+    /// `{path}`: the last part of a followed file's path, and a hash of the whole path.
     Path,
-    /// `{label:KEY}`: the value of this label of the record, or `no-label`.
+    /// `{label:KEY}`: the value of the record's label, or `no-label`.
     Label(String),
 }
 
@@ -45,7 +46,7 @@ const PLACEHOLDERS: [(&str, NamePart); 4] = [
 ];
 
 impl FileTemplate {
-    /// Each source has an output of its own.
+    /// Whether each source gets an output of its own.
     pub fn names_source(&self) -> bool {
         let parts = self.components.iter().flatten();
         parts
@@ -53,7 +54,7 @@ impl FileTemplate {
             .any(|part| matches!(part, NamePart::ContainerName | NamePart::ContainerId | NamePart::Path))
     }
 
-    /// Takes a template apart.
+    /// Parses a template.
     pub(crate) fn parse(text: &str) -> Result<FileTemplate, Mismatch> {
         let expected = || Mismatch::new("a file name such as {container_name}.ndjson");
         if text.is_empty() || text.ends_with('/') || text.contains('\0') {
@@ -102,7 +103,7 @@ impl FileTemplate {
         &self.text
     }
 
-    /// Labels that stand in it.
+    /// Labels that it uses.
     pub fn labels(&self) -> impl Iterator<Item = &str> {
         self.components.iter().flatten().filter_map(|part| match part {
             NamePart::Label(label) => Some(label.as_str()),
@@ -122,7 +123,7 @@ fn placeholder(name: &str) -> Option<NamePart> {
     plain.or_else(|| Some(NamePart::Label(label()?.to_owned())))
 }
 
-/// What others call a time in a name.
+/// Names that users of other agents write for a time.
 const TIMES: [&str; 8] = ["date", "time", "timestamp", "year", "month", "day", "hour", "now"];
 
 fn unknown(name: &str) -> String {

@@ -1,4 +1,4 @@
-//! The config's messages, as a table: input and exactly what the user sees. And that no input at all panics.
+//! The config's messages as a table: the input, and exactly what the user sees. Also, no input panics.
 
 #[path = "shipped_tests.rs"]
 mod shipped;
@@ -30,7 +30,7 @@ fn good(text: &str) -> Settings {
     parse("c.yaml", text, &[], &NOTHING).unwrap_or_else(|error| panic!("{text}\n{error}"))
 }
 
-/// A bad config and all that is said about it.
+/// A bad config, and everything reported about it.
 fn check(text: &str, expected: &str) {
     check_set(text, &[], expected);
 }
@@ -74,7 +74,7 @@ fn values_are_taken() {
     assert_eq!((&settings.sinks.local_file, settings.sinks.stdout), (&None, true));
 }
 
-/// Who sets 0 or nothing reads everything.
+/// With 0 or nothing set, everything is read.
 #[test]
 fn files_are_ignored_from_the_age_that_is_set() {
     const DAY_NS: i64 = 86_400_000_000_000;
@@ -86,7 +86,7 @@ fn files_are_ignored_from_the_age_that_is_set() {
     assert_eq!(since(", ignore_older: 0s"), None);
     assert_eq!(since(", ignore_older: 7d"), Some(3 * DAY_NS));
     assert_eq!(since(", ignore_older: 1h"), Some(10 * DAY_NS - DAY_NS / 24));
-    // Older than 1970: nothing is.
+    // No file is older than 1970.
     assert_eq!(since(", ignore_older: 100d"), Some(-90 * DAY_NS));
 }
 
@@ -132,7 +132,7 @@ fn wrong_values() {
         "shutdown_timeout: [30s]",
         &format!("c.yaml:1:19: shutdown_timeout: expected {duration}, found a list"),
     );
-    // A secret that is refused is not shown: it would stand in the log and in /health.
+    // A refused secret is not shown: the message goes to the log and /health.
     check(
         "admin: {token: MySecret1}",
         "c.yaml:1:16: admin.token: expected at least 16 visible ASCII characters, found 9 characters, which are not shown; \
@@ -249,7 +249,7 @@ fn settings_that_contradict_each_other() {
         "sinks: {local_file: {enabled: false}}",
         "c.yaml:1:8: sinks: none is enabled: set enabled of sinks.local_file, sinks.loki or sinks.stdout to true",
     );
-    // What the sink writes is left out when the pattern is matched (files/own.rs).
+    // What the sink writes is left out when the pattern is matched (shell/files/own.rs).
     let sink = "sinks: {local_file: {directory: /var/log/capturer}}\n";
     good(&format!("{sink}file_monitor: {{files: [{{paths: ['/var/log/**']}}]}}"));
 }
@@ -275,8 +275,8 @@ fn broken_yaml() {
     assert!(unclosed.to_string().starts_with("c.yaml:2:1: not valid YAML: "), "{unclosed}");
 }
 
-/// To YAML a carriage return alone ends a line; to editors, grep and the like it does not, and neither do the breaks
-/// that only Unicode knows. A user looks for the line with those.
+/// In YAML a carriage return alone ends a line. In editors, grep and the like it does not, nor do line breaks that only
+/// Unicode has; a user counts lines as those do.
 #[test]
 fn lines_are_those_that_editors_show() {
     check("# é\r\r\n# ä\u{2028}\u{85}\r\nLog: {}\n", "c.yaml:3:1: Log: unknown key; did you mean log?");
@@ -290,7 +290,7 @@ fn lines_are_those_that_editors_show() {
     assert!(unclosed.to_string().starts_with("c.yaml:2:2: not valid YAML: "), "{unclosed}");
 }
 
-/// What came out of a placeholder may be a secret: a message shows the placeholder.
+/// The value of a placeholder may be a secret: a message shows the placeholder.
 #[test]
 fn substituted_values_are_never_shown() {
     let expected = "expected a whole number, but \"${SECRET}\" stands for something else";
@@ -345,7 +345,7 @@ fn overrides() {
     check_set("- a", &["log.level=info"], "c.yaml:1:1: expected a section with keys, found a list");
 }
 
-/// Nobody should have to mend and start again for each mistake.
+/// Nobody should have to fix one mistake and start again for the next.
 #[test]
 fn all_problems_are_reported_in_order() {
     check_set(
@@ -376,7 +376,7 @@ fn files_that_cannot_be_read() {
     assert_eq!(load(None, &[], &NOTHING), Ok(Settings::default()));
 }
 
-/// A generator that is the same everywhere (splitmix64), so that a printed seed is enough to see a failure again.
+/// A generator with the same numbers everywhere (splitmix64), so that a printed seed reproduces a failure.
 struct Random(u64);
 
 impl Random {
@@ -432,7 +432,7 @@ impl Random {
     }
 }
 
-/// A config is written by hand, so anything may stand in it; the agent must answer with a message.
+/// People write configs by hand, so anything may be in one; the agent must answer with a message.
 #[test]
 fn no_input_panics() {
     let shipped = shipped("config.yaml");

@@ -1,4 +1,4 @@
-//! Fuzz entry of the config: see [`crate::fuzz`]. The slow decoder is missing, for YAML has no obvious one.
+//! Fuzz entry for the config: see [`crate::fuzz`]. There is no slow decoder, because YAML has no obvious one.
 
 use std::path::Path;
 
@@ -8,9 +8,9 @@ use super::units;
 use super::{ConfigError, FileTemplate, summary};
 use crate::limits;
 
-/// Stands for whatever `${…}` brings in. Like no other text, and no valid value for most keys.
+/// Stands for the value of any `${…}`. It resembles no other text, and is an invalid value for most keys.
 const SECRET: &str = "hunter2{";
-/// As it would be seen, however it were quoted.
+/// The secret as any quoting would show it.
 const SECRET_TEXT: &str = "hunter2";
 
 /// A config file; if it begins with `--set key=value`, that argument and the rest as the file.
@@ -34,7 +34,7 @@ pub fn check(bytes: &[u8]) {
     assert_eq!(load(), result, "the same text, another result");
     match result {
         Err(error) => {
-            // Who writes it into a key is shown it; it is no secret then.
+            // If the config itself has it in a key, it is no secret, and is shown.
             assert!(written.contains(SECRET_TEXT) || !error.to_string().contains(SECRET_TEXT), "{error}");
             explains(&error, text);
         }
@@ -48,7 +48,7 @@ pub fn check(bytes: &[u8]) {
     values(text);
 }
 
-/// Everything wrong is told in a line each, which names a place that exists.
+/// Every problem is one line that names an existing place.
 fn explains(error: &ConfigError, text: &str) {
     assert!(!error.problems.is_empty());
     let shown = error.to_string();
@@ -59,13 +59,13 @@ fn explains(error: &ConfigError, text: &str) {
     for problem in &error.problems {
         if let Place::File { line, column } = problem.place {
             let chars = lines.get(line - 1).map(|line| line.chars().count());
-            // One behind the last character: what is missing at the end of the line.
+            // One column behind the last: something is missing at the end of the line.
             assert!(chars.is_some_and(|chars| (1..=chars + 1).contains(&column)), "{problem:?} in {lines:?}");
         }
     }
 }
 
-/// Single values: none panics, and what is shown is read again.
+/// Single values: none panics, and a value that is shown can be read back.
 fn values(text: &str) {
     if let Ok(duration) = units::duration(text) {
         assert_eq!(units::duration(&units::show_duration(duration)), Ok(duration), "{text:?}");

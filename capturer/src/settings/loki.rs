@@ -15,7 +15,7 @@ use super::{Settings, file};
 use crate::limits;
 use crate::text::terminal::shown;
 
-/// A path is added to a `url` that has none.
+/// Added to a `url` without a path.
 const PUSH_PATH: &str = "/loki/api/v1/push";
 /// Bounds of one request's size before compression. Loki's own ceiling for a body is 100 MiB.
 const BATCH_BYTES: std::ops::RangeInclusive<u64> = 1024..=16 * 1024 * 1024;
@@ -29,11 +29,11 @@ pub struct Loki {
     pub url: Uri,
     /// Tenant of a line (`X-Scope-OrgID`); `None` = no such header.
     pub tenant: Option<LabelTemplate>,
-    /// Tenant of lines for which that is empty; empty = no such header.
+    /// Tenant of lines for which `tenant` is empty; empty = no such header.
     pub tenant_default: String,
-    /// Labels by which Loki keeps and finds lines: few, and of few values.
+    /// Labels of Loki's streams: few, each with few values.
     pub labels: BTreeMap<String, LabelTemplate>,
-    /// What else is kept with each line.
+    /// Structured metadata that Loki keeps with each line.
     pub structured_metadata: BTreeMap<String, LabelTemplate>,
     /// How bodies are written.
     pub format: LokiFormat,
@@ -41,11 +41,11 @@ pub struct Loki {
     pub batch_bytes: u64,
     /// Most lines in a request.
     pub batch_lines: usize,
-    /// How long a line waits for others.
+    /// How long a line waits for others to share its request.
     pub batch_timeout: Duration,
-    /// Requests under way at once, each for other label sets.
+    /// Requests under way at once, each for another label set.
     pub in_flight_max: usize,
-    /// A request that is not answered in time has failed; connecting may take as long again.
+    /// How long the answer to a request may take; connecting may take as long again.
     pub request_timeout: Duration,
     /// First pause after a failure.
     pub backoff_min: Duration,
@@ -53,22 +53,22 @@ pub struct Loki {
     pub backoff_max: Duration,
     /// A longer line is cut here and marked; see [`limits::LOKI_LINE_BYTES`].
     pub line_bytes_max: u64,
-    /// Older lines are not sent: Loki would refuse them.
+    /// Lines older than this are not sent, because Loki would refuse them.
     pub max_line_age: MaxLineAge,
-    /// Who we are.
+    /// How requests authenticate.
     pub auth: LokiAuth,
     /// Settings for https.
     pub tls: LokiTls,
     /// The queue on disk.
     pub spool: Spool,
-    /// Most bytes of dead letters that are kept.
+    /// Bytes of dead letters that are kept at most.
     pub dead_letter_bytes_max: u64,
 }
 
-/// From which age on lines are set aside before they are sent.
+/// The age from which lines are set aside instead of sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum MaxLineAge {
-    /// From what the server last said to be the oldest it takes.
+    /// The age that the server last named as the oldest it takes.
     AsServerSays,
     /// From this age.
     Fixed(Duration),
@@ -107,7 +107,7 @@ impl fmt::Debug for Secret {
     }
 }
 
-/// How a request says who sends it.
+/// How a request authenticates.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub enum LokiAuth {
     /// Not at all, or by a client certificate.
@@ -117,16 +117,16 @@ pub enum LokiAuth {
     Basic(String, Secret),
     /// A bearer token.
     Bearer(Secret),
-    /// A token in a file that others renew; read again for each request.
+    /// A token in a file that something else renews; read for each request.
     BearerFile(PathBuf),
 }
 
 /// Settings for https.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct LokiTls {
-    /// Authorities to trust instead of the host's own; PEM.
+    /// Certificates of authorities to trust instead of the host's; PEM.
     pub ca_file: Option<PathBuf>,
-    /// Our certificate and its key; PEM. Both or none.
+    /// The client's certificate; PEM. Set together with `key_file`.
     pub cert_file: Option<PathBuf>,
     /// The private key that goes with `cert_file`.
     pub key_file: Option<PathBuf>,
@@ -137,25 +137,25 @@ pub struct LokiTls {
 pub struct Spool {
     /// Most bytes on disk.
     pub bytes_max: u64,
-    /// What is older is given up: Loki refuses it anyway.
+    /// Older lines are given up: Loki refuses them anyway.
     pub age_max: Duration,
     /// What happens when it is full.
     pub when_full: WhenFull,
-    /// Written through to the disk before a line counts as delivered.
+    /// Whether a line counts as delivered only when it is on disk.
     pub fsync: bool,
 }
 
 /// What a full spool does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum WhenFull {
-    /// Reading for this sink waits; the log file is the queue.
+    /// Reading for this sink waits; lines stay in their log files.
     Wait,
-    /// The oldest lines are given up, counted and declared.
+    /// The oldest lines are given up, counted and reported as lost.
     DropOldest,
 }
 
 impl Loki {
-    /// The tenant of all lines; `None` = it depends on the line.
+    /// The tenant of every line; `None` = it depends on the line.
     pub fn fixed_tenant(&self) -> Option<String> {
         let fixed = self.tenant.as_ref().map_or(Some(String::new()), LabelTemplate::fixed);
         fixed.map(|tenant| if tenant.is_empty() { self.tenant_default.clone() } else { tenant })
@@ -299,13 +299,13 @@ fn read_auth(s: &mut Section, into: &mut LokiAuth) {
     };
 }
 
-/// What must hold between this sink's settings and others.
+/// Relations between this sink's settings and others.
 pub(super) fn check(settings: &Settings, sink: &Loki, reader: &Reader) {
     if sink.backoff_max < sink.backoff_min {
         let min = units::show_duration(sink.backoff_min);
         reader.problem("sinks.loki.backoff.max", format!("must be at least min, which is {min}"));
     }
-    // Several segments, each with room for more than a batch: else one batch could fill the spool by itself.
+    // The spool has several segments, each with room for more than a batch. Otherwise one batch could fill it.
     let least = 4 * sink.line_bytes_max.max(settings.line_bytes_max);
     if sink.spool.bytes_max < least {
         let message = format!("must be at least {}, four times the longest line", units::show_size(least));
@@ -343,7 +343,7 @@ pub(super) fn check(settings: &Settings, sink: &Loki, reader: &Reader) {
     }
 }
 
-/// The defaults name compose's labels; who drops those from `record_labels` does not want an error for it.
+/// The default labels include compose's; whoever removes those from `record_labels` should not get an error.
 pub(super) fn knows_label(settings: &Settings, label: &str) -> bool {
     label.starts_with("com.docker.compose.")
         || settings.container_monitor.record_labels.iter().any(|known| known == label)
@@ -384,10 +384,10 @@ fn url(text: &str) -> Result<Uri, Mismatch> {
     Uri::from_str(&text).map_err(|_| expected())
 }
 
-/// Bytes of a tenant's name.
+/// Longest name of a tenant in bytes.
 pub const TENANT_BYTES_MAX: usize = 150;
 
-/// Whether Loki takes this character in a tenant's name.
+/// Whether Loki allows this character in a tenant's name.
 pub fn is_tenant_char(c: char) -> bool {
     c.is_ascii_alphanumeric() || "!-_.*'()".contains(c)
 }
@@ -430,7 +430,7 @@ fn max_line_age(text: &str) -> Result<MaxLineAge, Mismatch> {
     }
 }
 
-/// An address for messages: without what may be a key.
+/// An address for messages, without parts that may be secret.
 pub fn shown_url(url: &Uri) -> String {
     let text = url.to_string();
     match text.split_once('?') {
@@ -439,7 +439,7 @@ pub fn shown_url(url: &Uri) -> String {
     }
 }
 
-/// A value that goes into a header.
+/// A secret that goes into a header.
 fn secret(text: &str) -> Result<String, Mismatch> {
     if text.chars().any(char::is_control) {
         return Err(Mismatch::new("a text without control characters").secret());
@@ -472,7 +472,7 @@ mod tests {
         }
     }
 
-    /// A settings dump in a log or a panic must not show what `${file:…}` brought in.
+    /// Settings in a log or a panic must not show the value of `${file:…}`.
     #[test]
     fn secrets_are_never_shown() {
         let loki = Loki { auth: LokiAuth::Basic("me".to_owned(), Secret::new("hunter2")), ..Loki::default() };

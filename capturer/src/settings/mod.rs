@@ -1,5 +1,5 @@
-//! What the agent is told to do: checked and typed. `file` holds the config file as a user writes it and
-//! turns it into [`Settings`]. Every other part sees only this module's types.
+//! The config: checked and typed. `file` reads the config file as a user writes it and turns it into [`Settings`].
+//! Every other part sees only this module's types.
 //!
 //! ```text
 //! text ─yaml─▶ tree with places ─+ --set─▶ reader (substitute, units) ─▶ Settings ─check─▶ Settings or all problems
@@ -44,12 +44,12 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// How long, and of how many files, it is remembered what was read of them.
+/// For how long, and for how many files, the agent remembers how far it read them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Remember {
-    /// Since a file was last read or seen.
+    /// Time since a file was last read or seen.
     pub age: Duration,
-    /// Files, once for each sink.
+    /// How many files, for each sink.
     pub files: usize,
 }
 
@@ -60,7 +60,7 @@ pub struct Settings {
     pub data_dir: PathBuf,
     /// How long SIGTERM may take to drain and flush before the process ends anyway.
     pub shutdown_timeout: Duration,
-    /// What becomes of rights that are not needed after the start.
+    /// What happens to rights that are not needed after the start.
     pub privileges: Privileges,
     /// Longest message in bytes; a longer line is cut, marked and counted. At most [`crate::limits::LINE_BYTES_CEILING`].
     pub line_bytes_max: u64,
@@ -68,27 +68,27 @@ pub struct Settings {
     pub buffer_bytes_max: u64,
     /// Unread bytes of deleted files that may be held open, all files together.
     pub deleted_open_bytes_max: u64,
-    /// How long it is remembered what was read.
+    /// How long the agent remembers what was read.
     pub remember: Remember,
     /// The admin server.
     pub admin: Admin,
-    /// Own log lines.
+    /// The agent's own log.
     pub log: Log,
     /// How containers are found and read.
     pub container_monitor: ContainerMonitor,
     /// Files that no container writes.
     pub file_monitor: FileMonitor,
-    /// What is done to lines on their way; the first that matches a source is that source's.
+    /// What is done to lines; a source gets the first pipeline that matches it.
     pub pipelines: Vec<Arc<Pipeline>>,
     /// Where records go.
     pub sinks: Sinks,
-    /// The look at our own descriptors, threads and memory.
+    /// Monitoring of the agent's own descriptors, threads and memory.
     pub resource_monitoring: ResourceMonitoring,
     /// Settings of the metrics.
     pub metrics: MetricsSettings,
 }
 
-/// What becomes of rights that are not needed after the start.
+/// What happens to rights that are not needed after the start.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Deserialize, serde::Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Privileges {
@@ -103,17 +103,18 @@ pub enum Privileges {
 pub struct Admin {
     /// Address to listen on; `None` = no server (`listen: ""`).
     pub listen: Option<SocketAddr>,
-    /// Names by which it may be asked, beside loopback and its address.
+    /// Names that a request's `Host` header may have, besides loopback and the address.
     pub hosts: Vec<String>,
-    /// What a request over the network must bring; `None` = everybody who reaches the address is answered.
+    /// The token that a request over the network must have; `None` = every request that reaches the address is
+    /// answered.
     pub token: Option<Secret>,
     /// Certificate chain and key in PEM; `None` = plain HTTP.
     pub tls: Option<AdminTls>,
-    /// A Unix socket that is listened on as well. Who may use it is up to its permissions.
+    /// A Unix socket to listen on as well. Its permissions decide who may use it.
     pub socket: Option<PathBuf>,
-    /// Whether lines are shown live.
+    /// Whether `/api/v1/tap` shows lines live.
     pub tap: bool,
-    /// Whether profiles of the agent are taken.
+    /// Whether profiles of the agent may be taken.
     pub profile: bool,
 }
 
@@ -127,13 +128,13 @@ pub struct AdminTls {
 }
 
 impl Admin {
-    /// What a browser is given to see the status page.
+    /// The address of the status page.
     pub fn url(&self, address: SocketAddr) -> String {
         let scheme = if self.tls.is_some() { "https" } else { "http" };
         format!("{scheme}://{address}/")
     }
 
-    /// What is open to whoever reaches its address, and what to do about it; `None` = all is well.
+    /// A warning if the server is open to whoever reaches its address, with what to do; `None` = it is not.
     pub fn exposure(&self) -> Option<String> {
         let address = self.listen.filter(|address| !address.ip().is_loopback())?;
         let what =
@@ -148,7 +149,7 @@ impl Admin {
         Some(format!("admin.listen is {address}: {said}, or listen on 127.0.0.1"))
     }
 
-    /// Profiles that others may take; `None` = all is well.
+    /// A warning if others may take profiles; `None` = they may not.
     pub fn exposed_profile(&self) -> Option<String> {
         let address = self.listen.filter(|address| self.profile && !address.ip().is_loopback())?;
         Some(format!(
@@ -158,7 +159,7 @@ impl Admin {
     }
 }
 
-/// Own log lines, always on standard error.
+/// The agent's own log, always on standard error.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Log {
     /// error, warn, info, debug or trace.
@@ -167,7 +168,7 @@ pub struct Log {
     pub format: LogFormat,
 }
 
-/// Least important level that is written.
+/// The least important level that is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Deserialize, serde::Serialize)]
 #[serde(rename_all = "lowercase")]
 #[allow(missing_docs)]
@@ -179,7 +180,7 @@ pub enum LogLevel {
     Trace,
 }
 
-/// Shape of own log lines.
+/// Format of the agent's log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Deserialize, serde::Serialize)]
 #[serde(rename_all = "lowercase")]
 #[allow(missing_docs)]
@@ -197,36 +198,37 @@ pub struct ContainerMonitor {
     pub socket_path: PathBuf,
     /// From the json-file logs on disk or over the API.
     pub read_from: ReadFrom,
-    /// For a container never seen before.
+    /// Where to begin in a container that was never seen before.
     pub start_at: StartAt,
     /// Which containers are captured.
     pub select: Select,
-    /// The container that the agent runs in is captured too.
+    /// Whether the container in which the agent runs is captured, too.
     pub include_self: bool,
     /// Names of the container labels that go into records.
     pub record_labels: Vec<String>,
-    /// What is made of the lines of containers with a TTY.
+    /// How lines of containers with a TTY are changed.
     pub tty: TtyRules,
-    /// Pause between container lists; finds what events missed.
+    /// Time between lists of the containers, which find what events missed.
     pub list_interval: Duration,
     /// Longest pause between attempts to reach the Engine, or to open a stream that failed.
     pub reconnect_interval: Duration,
-    /// After this long without a byte a read ends by its timer.
+    /// A read without a byte for this long is ended by its timer.
     pub read_timeout: Duration,
     /// Stream openings and requests under way at once, at most [`crate::limits::OPENINGS_CEILING`].
     pub max_concurrent: usize,
     /// Closing and reopening of api streams.
     pub rotation: Rotation,
-    /// What a stream costs that fails all the time.
+    /// When a stream that keeps failing is paused.
     pub circuit_breaker: CircuitBreaker,
 }
 
-/// What is made of the lines of containers with a TTY. It ends each line with a carriage return and a newline.
+/// How lines of containers with a TTY are changed. A TTY ends each line with a carriage return and a newline.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct TtyRules {
-    /// The carriage return stays in the message.
+    /// Whether the carriage return stays in the message.
     pub keep_cr: bool,
-    /// A message is what the terminal would show: no colours, no cursor movements, and of a progress bar its last state.
+    /// Whether a message is only what the terminal would show: no colours, no cursor movements, and the last state of a
+    /// progress bar.
     pub strip_ansi: bool,
 }
 
@@ -264,14 +266,14 @@ impl Select {
     }
 }
 
-/// Rotation of api streams: what one wedged connection can cost.
+/// Rotation of api streams, which bounds the harm of one stuck connection.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Rotation {
     /// Off = a connection lives until it ends.
     pub enabled: bool,
     /// Age at which a stream's connection is closed and opened again.
     pub interval: Duration,
-    /// The same for a container under ten lines a minute.
+    /// The interval for a container with fewer than ten lines a minute.
     pub idle_interval: Duration,
     /// API connections that follow at once, at most [`crate::limits::API_STREAMS_CEILING`].
     pub max_concurrent_streams: usize,
@@ -279,47 +281,47 @@ pub struct Rotation {
     pub pause_between_rotations: Duration,
 }
 
-/// When a stream that keeps failing is left alone.
+/// When a stream that keeps failing is paused.
 #[derive(Clone, Debug, PartialEq)]
 pub struct CircuitBreaker {
-    /// Failures in a row, without a line between them, that are the stream's own and not the daemon's.
+    /// Failures in a row, without a line between them, that are caused by the stream and not by the daemon.
     pub failures: usize,
-    /// How long it is left alone before it is tried once more, with jitter.
+    /// How long the stream is paused before one more try, with jitter.
     pub pause: Duration,
 }
 
-/// Where a container's lines are read.
+/// From where a container's lines are read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Deserialize, serde::Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum ReadFrom {
-    /// From its file where that can be read, else over the API.
+    /// From its file if that can be read, otherwise over the API.
     Auto,
-    /// Only from files; a container without a readable file is not captured, and said so.
+    /// Only from files; a container without a readable file is reported as not captured.
     File,
     /// Only over the API.
     Api,
 }
 
-/// Where to begin with a source never seen before.
+/// Where to begin in a source that was never seen before.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Deserialize, serde::Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum StartAt {
-    /// With the oldest record that is still there.
+    /// With the oldest record that still exists.
     Beginning,
-    /// With what comes from now on.
+    /// With lines that are written from now on.
     End,
 }
 
 /// Files that no container writes.
 #[derive(Clone, Debug, PartialEq)]
 pub struct FileMonitor {
-    /// Patterns are matched again so often, for what inotify did not tell.
+    /// How often patterns are matched again, to find what inotify did not report.
     pub sweep_interval: Duration,
-    /// This many quiet files stay open; containers' logs count too.
+    /// How many idle files stay open, including containers' logs.
     pub max_open: usize,
-    /// A file that was quiet for so long is closed; zero = never for that alone.
+    /// A file that was idle this long is closed; zero = idle files are not closed for that.
     pub close_idle_after: Duration,
-    /// Each with its patterns.
+    /// The entries, each with its patterns.
     pub files: Vec<FileSet>,
 }
 
@@ -330,60 +332,61 @@ pub struct FileSet {
     pub paths: Vec<PathPattern>,
     /// Files and directories to leave out.
     pub exclude: Vec<PathPattern>,
-    /// Links that a pattern finds are followed.
+    /// Whether links that a pattern matches are followed.
     pub follow_links: bool,
-    /// Links lead to files beneath these only; empty = anywhere.
+    /// Links are only followed to files below these directories; empty = anywhere.
     pub roots: Vec<PathBuf>,
-    /// Nobody is alarmed when a pattern matches nothing.
+    /// Whether it is normal that a pattern matches nothing.
     pub may_be_empty: bool,
-    /// What a file never seen before holds is not read if its last change is longer ago than this; 0 = it is.
+    /// The existing content of a new file is not read if the file was last changed longer ago than this; 0 = it is
+    /// always read.
     pub ignore_older: Duration,
     /// What a line of the file is.
     pub format: FileFormat,
-    /// What is made of its bytes.
+    /// How the file's bytes are decoded.
     pub text: TextRules,
-    /// For a file never seen before.
+    /// Where to begin in a file that was never seen before.
     pub start_at: StartAt,
-    /// Go into each record's `labels`.
+    /// Labels that go into each record's `labels`.
     pub labels: BTreeMap<String, String>,
 }
 
 impl FileSet {
-    /// It is the entry of this path, unless one before it is.
+    /// Whether a pattern of this entry matches the path. An earlier entry that does so takes it.
     pub fn takes(&self, path: &str) -> bool {
         self.paths.iter().any(|pattern| pattern.matches(path))
             && !self.exclude.iter().any(|pattern| pattern.covers(path))
     }
 
-    /// What a file never seen before holds is read at this time if it was changed since then; both nanoseconds since 1970.
+    /// A new file's existing content is read if it was changed since this; both nanoseconds since 1970.
     pub fn changed_since_ns(&self, now_ns: i64) -> Option<i64> {
         let older_ns = i64::try_from(self.ignore_older.as_nanos()).unwrap_or(i64::MAX);
         (older_ns > 0).then(|| now_ns.saturating_sub(older_ns))
     }
 }
 
-/// What is made of a file's bytes.
+/// How a file's bytes are decoded.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct TextRules {
-    /// How its text is encoded where no byte order mark says so; `None` = UTF-8.
+    /// Encoding of files without a byte order mark; `None` = UTF-8.
     pub encoding: Option<Encoding>,
-    /// Carriage returns before a line's end stay in the message.
+    /// Whether carriage returns before a line's end stay in the message.
     pub keep_cr: bool,
-    /// A last line without newline is delivered when nothing came for this long; 0 = never.
+    /// A last line without a newline is delivered when the file has not grown for this long; 0 = never.
     pub unfinished_line_after: Duration,
-    /// What is done about files that are not text.
+    /// What to do with files that are not text.
     pub binary: Binary,
 }
 
-/// What is done about files that are not text.
+/// What to do with files that are not text.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Binary {
-    /// Those that a pattern finds are left out, those that are named are read.
+    /// Skip those that a pattern matched; read those that are named.
     #[default]
     Auto,
-    /// All are left out.
+    /// Skip all of them.
     Skip,
-    /// All are read.
+    /// Read all of them.
     Read,
 }
 
@@ -394,17 +397,17 @@ impl Binary {
     }
 }
 
-/// What a line of a followed file is.
+/// The format of a followed file's lines.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Deserialize, serde::Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum FileFormat {
-    /// `docker` or `cri` if the first line is such a record, else `raw`.
+    /// `docker` or `cri` if the first line is such a record, otherwise `raw`.
     Auto,
     /// Every line is a message.
     Raw,
     /// Docker's json-file: one JSON object a line.
     Docker,
-    /// What container runtimes write for Kubernetes: time, channel, tag, text.
+    /// The format of container runtimes for Kubernetes: time, channel, tag, text.
     Cri,
 }
 
@@ -417,25 +420,25 @@ pub struct Sinks {
     pub loki: Option<Loki>,
     /// Records on standard output.
     pub stdout: bool,
-    /// What a record becomes there.
+    /// Format of the records on standard output.
     pub stdout_format: OutputFormat,
 }
 
-/// The local_file sink. For its bounds 0 means none.
+/// The local_file sink. A bound of 0 means no bound.
 #[derive(Clone, Debug, PartialEq)]
 pub struct LocalFile {
-    /// All files are made beneath it.
+    /// The directory of all output files.
     pub directory: PathBuf,
     /// Name template: `{container_name}`, `{container_id}`, `{image}`, `{label:KEY}`, `{path}` (a followed path's last
     /// part).
     pub file: FileTemplate,
-    /// What a record becomes.
+    /// Format of the records.
     pub format: OutputFormat,
-    /// Bytes at which a file is rotated; the last batch may pass it.
+    /// Size in bytes at which a file is rotated; the last batch may exceed it.
     pub max_size: u64,
-    /// A file is rotated when a multiple of this since 1970 (UTC) has passed since it was begun.
+    /// A file is rotated at multiples of this time since 1970 (UTC).
     pub rotate_every: Duration,
-    /// Files of one output, the one being written included.
+    /// How many files one output may have, including the one being written.
     pub max_files: usize,
     /// Bytes on disk of the older files of one output.
     pub max_bytes: u64,
@@ -443,13 +446,13 @@ pub struct LocalFile {
     pub max_age: Duration,
     /// How older files are compressed.
     pub compress: Compress,
-    /// When what was written is brought to the disk.
+    /// When written data is synced to the disk.
     pub fsync: Fsync,
     /// Permission bits of new files.
     pub file_mode: u32,
 }
 
-/// What a record becomes in an output.
+/// Format of records in an output.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Deserialize, serde::Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum OutputFormat {
@@ -475,30 +478,30 @@ pub enum Compress {
     Zstd,
 }
 
-/// When an output is brought to the disk.
+/// When an output is synced to the disk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Deserialize, serde::Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Fsync {
-    /// When the kernel likes, and at the agent's end: a power cut can take the last seconds.
+    /// When the kernel decides, and when the agent ends: a power cut can take the last seconds.
     Never,
     /// Before a batch is acknowledged: what a checkpoint counts as written survives a power cut.
     Batch,
 }
 
-/// The look at our own resources.
+/// Monitoring of the agent's own resources.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ResourceMonitoring {
     /// Off = descriptors, threads and memory are not counted.
     pub enabled: bool,
     /// How often the witness looks.
     pub check_interval: Duration,
-    /// dockerd's descriptors are looked at too.
+    /// Whether dockerd's descriptors are watched, too.
     pub watch_dockerd: bool,
 }
 
 /// Settings of the metrics.
 #[derive(Clone, Debug, PartialEq)]
 pub struct MetricsSettings {
-    /// Containers with series of their own; the rest share one named `other`.
+    /// How many containers have series of their own; the others share one called `other`.
     pub max_containers: usize,
 }

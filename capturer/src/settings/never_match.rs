@@ -1,5 +1,5 @@
-//! What in the config can't do what it was meant for. Mostly these are names and patterns that match nothing: what they were
-//! to leave out is then captured, and what they were to take is missed. `capturer check` and the start say so.
+//! Settings that can't do what they are for. Mostly these are names and patterns that match nothing: what they should
+//! exclude is captured, and what they should include is missed. `capturer check` and the start warn of them.
 
 use std::collections::BTreeMap;
 
@@ -8,11 +8,11 @@ use super::path_overlap::may_meet;
 use super::pipeline::{RedactPattern, Step};
 use super::{LokiAuth, PathPattern, Pipeline, Settings};
 
-/// A sentence for each.
+/// One sentence per warning.
 pub(super) fn warnings(settings: &Settings) -> Vec<String> {
     let mut warnings = Vec::new();
     for (key, globs) in lists(settings) {
-        // Whether it is a list of names or of images.
+        // The list is one of names or of images.
         let why = if key.ends_with("names") { name_never_matches } else { image_rarely_matches };
         warnings.extend(globs.iter().filter_map(|glob| Some(format!("{key}: {}", why(glob.as_str())?))));
     }
@@ -28,7 +28,7 @@ pub(super) fn warnings(settings: &Settings) -> Vec<String> {
     warnings
 }
 
-/// Only a shell knows what `~` is.
+/// Only a shell expands `~`.
 fn home(settings: &Settings) -> Option<String> {
     let sink = settings.sinks.local_file.as_ref().map(|sink| ("sinks.local_file.directory", &sink.directory));
     let (key, path) =
@@ -39,7 +39,7 @@ fn home(settings: &Settings) -> Option<String> {
     ))
 }
 
-/// What stands for a group that a pattern lacks is replaced by nothing.
+/// A reference to a group that the pattern lacks is replaced by nothing.
 fn missing_groups(settings: &Settings) -> Vec<String> {
     let mut warnings = Vec::new();
     for pipeline in &settings.pipelines {
@@ -62,7 +62,7 @@ fn missing_groups(settings: &Settings) -> Vec<String> {
     warnings
 }
 
-/// The groups that a replacement names, by the rules of the regex crate's `Captures::expand`.
+/// The groups that a replacement refers to, by the rules of the regex crate's `Captures::expand`.
 fn groups_of(with: &str) -> Vec<&str> {
     let mut groups = Vec::new();
     let mut rest = with;
@@ -83,7 +83,7 @@ fn groups_of(with: &str) -> Vec<&str> {
     groups
 }
 
-/// Lists of patterns over names or images of containers, and where they stand.
+/// Lists of patterns for names or images of containers, with their keys.
 pub(super) fn lists(settings: &Settings) -> Vec<(String, &Vec<glob::Pattern>)> {
     let select = &settings.container_monitor.select;
     let monitor = [
@@ -100,7 +100,7 @@ pub(super) fn lists(settings: &Settings) -> Vec<(String, &Vec<glob::Pattern>)> {
     monitor.chain(pipelines).collect()
 }
 
-/// Docker's names have letters, digits, `_`, `.` and `-`.
+/// Docker's names only have letters, digits, `_`, `.` and `-`.
 fn name_never_matches(glob: &str) -> Option<String> {
     if super::advice::looks_like_regex(glob) {
         return None;
@@ -119,7 +119,7 @@ fn name_never_matches(glob: &str) -> Option<String> {
     Some(format!("\"{glob}\" matches no container: no name has {odd:?}; {cure}"))
 }
 
-/// An image is matched as it was named at `docker run`, which is mostly with its tag.
+/// An image is matched as it was named at `docker run`, usually with its tag.
 fn image_rarely_matches(glob: &str) -> Option<String> {
     let is_whole = glob.contains(['*', '?', '[', '@']) || glob.rsplit('/').next()?.contains(':');
     let is_id = glob.len() >= 12 && glob.bytes().all(|byte| byte.is_ascii_hexdigit());
@@ -153,10 +153,10 @@ fn odd_host(host: &str) -> Option<String> {
     Some(format!("admin.hosts: \"{host}\" matches no request, so those who use that name get 421; {cure}"))
 }
 
-/// All records without the label go into one output.
+/// All records that lack the label go into one output.
 fn unknown_label(settings: &Settings) -> Option<String> {
     let file = &settings.sinks.local_file.as_ref()?.file;
-    // Those that a pipeline sets are told with what else is made before it (advice.rs).
+    // advice.rs warns of labels that a pipeline sets.
     let is_set = |label: &str| {
         knows_label(settings, label)
             || settings.pipelines.iter().any(|pipeline| pipeline.record_labels().any(|set| set == label))

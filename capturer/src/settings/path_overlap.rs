@@ -1,16 +1,17 @@
-//! Whether two patterns over paths could name the same path: a pipeline that asks for paths which no pattern of
-//! `file_monitor` can match never takes a line.
+//! Whether two patterns for paths can match the same path: a pipeline with paths that no pattern of `file_monitor` can
+//! match never gets a line.
 
 use super::PathPattern;
 use super::path_pattern::Part;
 
-/// Whether some path may match both. Wildcards within a name are not compared with each other, so it rather says yes.
+/// Whether some path may match both. Wildcards within a name are not compared with each other, so the answer may be a
+/// wrong yes.
 pub(super) fn may_meet(one: &PathPattern, other: &PathPattern) -> bool {
     let pairs = one.alternatives().iter().flat_map(|a| other.alternatives().iter().map(move |b| (a, b)));
     pairs.into_iter().any(|(a, b)| meet(a, b))
 }
 
-/// A table of how many parts of both may have been used up by the same names.
+/// A table of how many parts of both patterns the same names can have matched.
 fn meet(a: &[Part], b: &[Part]) -> bool {
     let mut reached = vec![vec![false; b.len() + 1]; a.len() + 1];
     reached[0][0] = true;
@@ -20,7 +21,7 @@ fn meet(a: &[Part], b: &[Part]) -> bool {
                 continue;
             }
             let (of_a, of_b) = (a.get(i), b.get(j));
-            // `**` stands for nothing, or for one more name of the other.
+            // `**` matches nothing, or one more name of the other pattern.
             if let Some(Part::Directories) = of_a {
                 reached[i + 1][j] = true;
                 reached[i][(j + 1).min(b.len())] = true;

@@ -1,13 +1,13 @@
-//! Patterns over absolute paths, as `file_monitor` and its excludes have them.
+//! Patterns for absolute paths, in `file_monitor` and its excludes.
 //!
 //! ```text
 //! /srv/{shop,blog}/**/[!x]*.log
 //!      └ either   │  └ one character that is not x, then anything within the name
 //!                 └ any number of directories, also none
 //! ```
-//! Braces are written out when the config is read; what is left is matched name by name, so `*` never crosses a `/`.
-//! What other tools know and this one does not is refused with what to write instead: a pattern that silently matches
-//! nothing is the commonest reason for a file that is not collected.
+//! Braces are expanded when the config is read. The rest is matched name by name, so `*` never matches a `/`. Syntax of
+//! other tools that is not supported is refused with what to write instead: a pattern that silently matches nothing is
+//! the most common reason why a file is not collected.
 
 use std::sync::Arc;
 
@@ -15,10 +15,10 @@ use glob::Pattern;
 
 use crate::text::path_text::{as_chars, name_of, pattern_as_chars, text_of};
 
-/// Patterns that one with braces may stand for.
+/// How many patterns braces may expand to.
 const ALTERNATIVES_MAX: usize = 256;
 
-/// See the module's head.
+/// A pattern; see the head of this file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PathPattern {
     text: String,
@@ -28,9 +28,9 @@ pub struct PathPattern {
 /// A component of a pattern.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Part {
-    /// This very name.
+    /// Exactly this name.
     Name(String),
-    /// Any name that matches.
+    /// A name that matches.
     Wild(Wild),
     /// `**`: any number of directories, also none.
     Directories,
@@ -41,24 +41,24 @@ pub enum Part {
 pub struct Wild(Arc<Pattern>);
 
 impl Wild {
-    /// Whether it names this, hidden names only where it begins with a dot itself.
+    /// Whether it matches the name. Hidden names match only if the pattern begins with a dot itself.
     pub fn matches(&self, name: &str) -> bool {
         (!name.starts_with('.') || self.0.as_str().starts_with('.')) && self.matches_hidden(name)
     }
 
-    /// Whether it would name this if the leading dot were like any other character.
+    /// As [`Wild::matches`], with a leading dot like any other character.
     pub fn matches_hidden(&self, name: &str) -> bool {
         self.0.matches(&as_chars(name))
     }
 }
 
 impl PathPattern {
-    /// Reads a pattern; the error says what is wrong with it and what to write instead.
+    /// Parses a pattern; the error says what is wrong with it and what to write instead.
     pub fn new(text: &str) -> Result<PathPattern, String> {
         PathPattern::read(text, false)
     }
 
-    /// As [`PathPattern::new`], for a list of what is left out: a directory there stands for all that is in it.
+    /// As [`PathPattern::new`], for excludes: there a directory stands for everything in it.
     pub fn exclude(text: &str) -> Result<PathPattern, String> {
         PathPattern::read(text, true)
     }
@@ -78,17 +78,17 @@ impl PathPattern {
         Ok(PathPattern { text: text.to_owned(), alternatives })
     }
 
-    /// As the config has it.
+    /// The pattern as the config has it.
     pub fn as_str(&self) -> &str {
         &self.text
     }
 
-    /// What it stands for, braces written out.
+    /// The patterns that its braces expand to.
     pub fn alternatives(&self) -> &[Vec<Part>] {
         &self.alternatives
     }
 
-    /// The directories that it names and in which it looks for files.
+    /// The directories it names, in which files are searched for.
     pub fn directories(&self) -> impl Iterator<Item = String> {
         self.alternatives.iter().filter_map(|parts| {
             let (last, directories) = parts.split_last()?;
@@ -101,7 +101,7 @@ impl PathPattern {
         })
     }
 
-    /// Whether it names this very path and no other that would have to be looked for.
+    /// Whether it is exactly this path, so that nothing has to be searched for.
     pub fn names(&self, path: &str) -> bool {
         self.alternatives.iter().any(|parts| {
             let mut names = path.split('/').filter(|name| !name.is_empty());
@@ -112,27 +112,28 @@ impl PathPattern {
         })
     }
 
-    /// Whether it names this path.
+    /// Whether it matches this path.
     pub fn matches(&self, path: &str) -> bool {
         let names: Vec<&str> = path.split('/').filter(|name| !name.is_empty()).collect();
         self.alternatives.iter().any(|parts| reached(parts, &names, false)[names.len()])
     }
 
-    /// As [`PathPattern::matches`], hidden names like any other.
+    /// As [`PathPattern::matches`], with hidden names like any others.
     pub fn matches_hidden(&self, path: &str) -> bool {
         let names: Vec<&str> = path.split('/').filter(|name| !name.is_empty()).collect();
         self.alternatives.iter().any(|parts| reached(parts, &names, true)[names.len()])
     }
 
-    /// Whether it names this path or a directory above it, hidden ones too: as an exclude it leaves all of that out.
+    /// Whether it matches this path or a directory above it, including hidden ones: as an exclude it leaves out all of
+    /// these.
     pub fn covers(&self, path: &str) -> bool {
         let names: Vec<&str> = path.split('/').filter(|name| !name.is_empty()).collect();
         self.alternatives.iter().any(|parts| reached(parts, &names, true)[1..].iter().any(|reached| *reached))
     }
 }
 
-/// By how many of the names the parts may have been used up. A table instead of backtracking: whoever makes directories
-/// must not choose how long this takes.
+/// How many of the names the parts may have matched. A table instead of backtracking, so that whoever makes directories
+/// can't choose how long this takes.
 fn reached(parts: &[Part], names: &[&str], hidden: bool) -> Vec<bool> {
     let mut at = vec![false; names.len() + 1];
     at[0] = true;
@@ -166,7 +167,7 @@ fn reached(parts: &[Part], names: &[&str], hidden: bool) -> Vec<bool> {
     at
 }
 
-/// Refuses what belongs to other languages of patterns.
+/// Refuses syntax of other pattern languages.
 fn foreign(text: &str) -> Result<(), String> {
     if !text.starts_with('/') {
         let regex = text.starts_with('^') || text.contains(".*");
@@ -210,7 +211,7 @@ fn foreign(text: &str) -> Result<(), String> {
     Ok(())
 }
 
-/// Writes braces out.
+/// Expands braces.
 fn expand(text: &str) -> Result<Vec<String>, String> {
     let mut done = Vec::new();
     let mut todo = vec![text.to_owned()];
@@ -229,7 +230,7 @@ fn expand(text: &str) -> Result<Vec<String>, String> {
         starts.extend(commas.iter().map(|comma| comma + 1));
         let ends = commas.iter().copied().chain([to]);
         let choices: Vec<&str> = starts.iter().zip(ends).map(|(start, end)| &text[*start..end]).collect();
-        // Last first, for they are taken from the end.
+        // In reverse order, because they are taken from the end.
         todo.extend(
             choices.iter().rev().map(|choice| format!("{}{choice}{}", &text[..from], &text[to + 1..])),
         );
@@ -242,7 +243,7 @@ fn expand(text: &str) -> Result<Vec<String>, String> {
     Ok(done)
 }
 
-/// The first pair of braces outside of a class, and the commas right within it.
+/// The first pair of braces outside a class, with the commas directly within it.
 fn first_braces(text: &str) -> Result<Option<(usize, usize, Vec<usize>)>, String> {
     let (mut depth, mut from, mut commas) = (0, 0, Vec::new());
     let mut class = None;
@@ -293,7 +294,7 @@ fn parts(path: &str) -> Result<Vec<Part>, String> {
         } else if name.contains(['*', '?', '[']) {
             parts.push(Part::Wild(wild(name)?));
         } else {
-            // As names are written: there is more than one way to write a byte.
+            // In the form in which names are written, because there is more than one way to write a byte.
             parts.push(Part::Name(text_of(&name_of(name)).into_owned()));
         }
     }
@@ -310,7 +311,7 @@ fn parts(path: &str) -> Result<Vec<Part>, String> {
 }
 
 fn wild(name: &str) -> Result<Wild, String> {
-    // The two spellings of "none of these".
+    // Both spellings of "none of these".
     let pattern = Pattern::new(&pattern_as_chars(&name.replace("[^", "[!"), Pattern::escape));
     pattern
         .map(|pattern| Wild(Arc::new(pattern)))
@@ -331,7 +332,7 @@ mod tests {
         }
     }
 
-    /// Pattern, what it matches, what it does not.
+    /// A pattern, what it matches, and what it does not.
     #[test]
     fn what_patterns_match() {
         let table: &[(&str, &[&str], &[&str])] = &[
@@ -394,7 +395,7 @@ mod tests {
         check("/var/log/a/b", "/var/log/a", false);
     }
 
-    /// What users of shells, of other agents and of regular expressions write.
+    /// What users of shells, other agents and regular expressions write.
     #[test]
     fn what_is_not_known_is_refused_with_what_to_write() {
         let table = [

@@ -1,6 +1,6 @@
-//! What is wrong with a config, and where: all of it at once, so that nobody has to mend and start again ten times.
+//! What is wrong with a config, and where: all of it at once, so that nobody has to fix one mistake after the other.
 //!
-//! A message shows text as it stands in the config, never what `${…}` made of it: that may be a secret.
+//! A message shows text as the config has it, never the value of `${…}`, which may be a secret.
 
 use std::fmt;
 use std::sync::Arc;
@@ -8,43 +8,43 @@ use std::sync::Arc;
 /// Where a key or value was written.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Place {
-    /// Nowhere: it is missing, or a default.
+    /// Nowhere: the key is missing, or has its default.
     Nowhere,
-    /// In the config file, both counted from 1.
+    /// In the config file.
     File {
         /// Line in the file, from 1.
         line: usize,
-        /// Column in characters.
+        /// Column in characters, from 1.
         column: usize,
     },
     /// In a `--set` argument with this key.
     Set(Arc<str>),
 }
 
-/// One thing wrong.
+/// One problem.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Problem {
     /// The place in the config.
     pub place: Place,
-    /// Dotted path of the key, empty if it concerns no key.
+    /// Dotted path of the key; empty if the problem is with no key.
     pub key: String,
-    /// What is wrong, what was expected, how to mend it.
+    /// What is wrong, what was expected, how to fix it.
     pub message: String,
 }
 
 /// A config that can't be used.
 #[derive(Debug, PartialEq, Eq)]
 pub struct ConfigError {
-    /// The file's path, or what stands in its place.
+    /// The path of the file, or what was read instead.
     pub origin: String,
-    /// At least one; in the order in which they are shown.
+    /// At least one, in the order in which they are shown.
     pub problems: Vec<Problem>,
-    /// The file exists and may not be read by this user.
+    /// The file exists, but this user may not read it.
     pub permission_denied: bool,
 }
 
 impl ConfigError {
-    /// Orders the problems by where they are.
+    /// Sorts the problems by place.
     pub(super) fn new(origin: &str, mut problems: Vec<Problem>) -> ConfigError {
         problems.sort();
         problems.dedup();
@@ -81,7 +81,7 @@ impl Problem {
     }
 }
 
-/// Text from the config for a message: quoted, control characters escaped, not endless.
+/// Text from the config for a message: quoted, shortened, with control characters escaped.
 pub(super) fn quoted(text: &str) -> String {
     const CHARS_MAX: usize = 60;
     let text = &without_password(text);
@@ -90,7 +90,7 @@ pub(super) fn quoted(text: &str) -> String {
     format!("\"{}{more}\"", crate::text::terminal::shown(&short))
 }
 
-/// An address without the user and password that somebody wrote into it, however it is broken otherwise.
+/// An address without a user and password in it, whatever else is wrong with it.
 fn without_password(text: &str) -> String {
     let from = text.find("://").map_or(0, |at| at + 3);
     match text.rfind('@') {
@@ -101,7 +101,7 @@ fn without_password(text: &str) -> String {
     }
 }
 
-/// A key as the user wrote it: a hostile one is quoted, so that it can't forge a line of the message.
+/// A key as the user wrote it. A hostile one is quoted, so that it can't forge a line of the message.
 pub(super) fn shown(name: &str) -> String {
     let plain = !name.is_empty()
         && name.len() <= 60
@@ -109,7 +109,7 @@ pub(super) fn shown(name: &str) -> String {
     if plain { name.to_owned() } else { quoted(name) }
 }
 
-/// The nearest of some known words if it is near enough to be meant: `; did you mean …?`, else nothing.
+/// `; did you mean …?` with the nearest known word if one is near enough, otherwise nothing.
 pub(super) fn did_you_mean<'a>(word: &str, known: impl Iterator<Item = &'a str>) -> String {
     let lower = word.to_lowercase();
     known

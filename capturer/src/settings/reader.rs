@@ -1,6 +1,6 @@
 //! Takes typed values out of the tree, section by section. Every key that is asked for becomes a known key, so the
-//! strict check, its suggestions and the list of all keys need no second list. A value that is wrong is reported and
-//! its default stays: so all problems are found in one pass.
+//! strict check, its suggestions and the list of all keys need no second list. A wrong value is reported and its
+//! default stays, so one pass finds all problems.
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
@@ -12,13 +12,13 @@ use super::substitute::{Outside, substitute};
 use super::units::{self, Mismatch};
 use super::yaml::{Key, Node, Value};
 
-/// What one pass over the tree found out.
+/// What one pass over the tree has found.
 pub(super) struct Reader<'a> {
     outside: &'a Outside<'a>,
     problems: RefCell<Vec<Problem>>,
-    /// Path → where its value stands, for the keys that are given.
+    /// Path → place of the value, for keys in the config.
     places: RefCell<BTreeMap<String, Place>>,
-    /// Paths of all keys there are; `[]` for items of a list.
+    /// Paths of all known keys; `[]` for items of a list.
     known: RefCell<BTreeSet<String>>,
     unknown: RefCell<Vec<Unknown>>,
 }
@@ -46,18 +46,18 @@ impl<'a> Reader<'a> {
         self.section(Some(node), String::new(), String::new(), read);
     }
 
-    /// Reports a problem with the key at `path`, wherever that stands.
+    /// Reports a problem with the key at `path`, wherever the key is.
     pub(super) fn problem(&self, path: &str, message: impl Into<String>) {
         let place = self.places.borrow().get(path).cloned().unwrap_or(Place::Nowhere);
         self.problem_at(place, path, message);
     }
 
-    /// Nothing is wrong so far, in what is known.
+    /// No problem with a known key so far.
     pub(super) fn is_content(&self) -> bool {
         self.problems.borrow().is_empty() && self.unknown.borrow().is_empty()
     }
 
-    /// Everything found, at the end.
+    /// All problems, at the end of the pass.
     pub(super) fn into_problems(self) -> Vec<Problem> {
         for unknown in self.unknown.take() {
             let path = join(&unknown.section, &shown(&unknown.name));
@@ -66,13 +66,13 @@ impl<'a> Reader<'a> {
         self.problems.into_inner()
     }
 
-    /// All keys there are, with their sections.
+    /// All known keys, with their sections.
     #[cfg(test)]
     pub(super) fn known(&self) -> BTreeSet<String> {
         self.known.borrow().clone()
     }
 
-    /// Paths of the keys that are given.
+    /// Paths of the keys in the config.
     #[cfg(test)]
     pub(super) fn given(&self) -> BTreeSet<String> {
         self.places.borrow().keys().cloned().collect()
@@ -118,7 +118,7 @@ impl<'a> Reader<'a> {
         section.finish();
     }
 
-    /// A scalar's value after substitution, parsed; reports what is wrong.
+    /// Parses a scalar after substitution, and reports what is wrong with it.
     fn parse<T>(&self, node: &Node, path: &str, parse: impl Fn(&str) -> Result<T, Mismatch>) -> Option<T> {
         match self.parse_quietly(node, parse) {
             Ok(value) => Some(value),
@@ -150,7 +150,7 @@ impl<'a> Reader<'a> {
                     let hint = if hint.is_empty() { String::new() } else { format!("; {hint}") };
                     format!("expected {}, but {found} stands for {count} characters{hint}", mismatch.expected)
                 }
-                // The hint may quote what a secret holds.
+                // The hint may quote a secret.
                 (true, _) => format!("expected {}, but {found} stands for something else", mismatch.expected),
                 (false, "") => format!("expected {}, found {found}", mismatch.expected),
                 (false, hint) => format!("expected {}, found {found}; {hint}", mismatch.expected),
@@ -159,19 +159,19 @@ impl<'a> Reader<'a> {
     }
 }
 
-/// One section of the config while it is read.
+/// One section of the config while it is being read.
 pub(super) struct Section<'a> {
     reader: &'a Reader<'a>,
     path: String,
     known_path: String,
     entries: &'a [(Key, Node)],
-    /// It stands in the config, be it empty.
+    /// The section is in the config, even if empty.
     given: bool,
     known: Vec<&'static str>,
 }
 
 impl<'a> Section<'a> {
-    /// A section within this one. Missing and empty ones are read too: all their keys have their defaults.
+    /// A section within this one. Missing and empty ones are read too, so that all their keys get defaults.
     pub(super) fn section(&mut self, name: &'static str, read: impl FnOnce(&mut Section)) {
         let node = self.take(name);
         self.reader.section(node, join(&self.path, name), join(&self.known_path, name), read);
@@ -187,7 +187,7 @@ impl<'a> Section<'a> {
         }
     }
 
-    /// Any value that is one text.
+    /// Any value that is a scalar.
     pub(super) fn read<T>(
         &mut self,
         name: &'static str,
@@ -200,8 +200,8 @@ impl<'a> Section<'a> {
         }
     }
 
-    /// A password or token. Written as "" there is none; one that `${…}` made empty is missing, and to go on without it would
-    /// open what it protects.
+    /// A password or token. Written as "" there is none. One that `${…}` made empty counts as missing, because
+    /// continuing without it would open what it protects.
     pub(super) fn secret(
         &mut self,
         name: &'static str,
@@ -273,7 +273,7 @@ impl<'a> Section<'a> {
             .collect();
     }
 
-    /// A section whose keys are the user's own.
+    /// A section whose keys the user chooses.
     pub(super) fn map<T>(
         &mut self,
         name: &'static str,
@@ -300,12 +300,12 @@ impl<'a> Section<'a> {
         }
     }
 
-    /// Whether the section stands in the config, be it empty.
+    /// Whether the section is in the config, even if empty.
     pub(super) fn is_given(&self) -> bool {
         self.given
     }
 
-    /// Whether no key stands here that was not asked for. Those are reported at the end.
+    /// Whether every key in this section is known so far. Unknown ones are reported at the end.
     pub(super) fn has_only_known(&self) -> bool {
         self.entries.iter().all(|(key, _)| self.known.contains(&key.name.as_str()))
     }
@@ -316,8 +316,8 @@ impl<'a> Section<'a> {
         self.reader.problems.borrow().iter().any(|problem| problem.key.starts_with(&path))
     }
 
-    /// Reports a problem with a key of this section; a missing one is placed at the section's first key, as is one with the
-    /// section itself (`""`).
+    /// Reports a problem with a key of this section. If the key is missing, or the problem is with the section itself
+    /// (`""`), the place is that of the section's first key.
     pub(super) fn problem(&self, name: &str, message: impl Into<String>) {
         let path = if name.is_empty() { self.path.clone() } else { join(&self.path, name) };
         let given = self.reader.places.borrow().contains_key(&path);

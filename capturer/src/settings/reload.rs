@@ -1,10 +1,10 @@
-//! What a config that is read again may change. Some settings were used once, at the start, and what they made lasts as
-//! long as the process: to change them needs a restart, and to pretend otherwise would be worse than to say so.
+//! What a reload may change. Some settings are used only once, at the start, and what they made lasts as long as the
+//! process. Changing those needs a restart, and the agent says so.
 
 use super::Settings;
 use super::reader::Reader;
 
-/// A setting that can't be used, and why: what only the world outside the config can tell.
+/// A setting that can't be used for a reason outside the config.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Objection {
     /// Dotted path of the key.
@@ -13,9 +13,9 @@ pub struct Objection {
     pub message: String,
 }
 
-/// Reports every setting that differs from those `running` and can't change.
+/// Reports every setting that differs from `running` and can't be changed by a reload.
 pub(super) fn check(new: &Settings, running: &Settings, reader: &Reader) {
-    // Exhaustive on purpose: who adds a setting decides here whether a run has it or the process.
+    // Exhaustive on purpose: whoever adds a setting decides here whether it belongs to the run or to the process.
     let Settings {
         data_dir,
         shutdown_timeout: _,
@@ -48,7 +48,7 @@ pub(super) fn check(new: &Settings, running: &Settings, reader: &Reader) {
         ("metrics.max_containers", *metrics != running.metrics),
         ("resource_monitoring.enabled", resource_monitoring.enabled != monitoring.enabled),
         ("resource_monitoring.watch_dockerd", resource_monitoring.watch_dockerd != monitoring.watch_dockerd),
-        // The daemon that is watched is looked up by its socket.
+        // The watched daemon is found by its socket.
         (
             "container_monitor.socket_path",
             monitoring.watch_dockerd

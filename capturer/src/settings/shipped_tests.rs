@@ -1,4 +1,4 @@
-//! The configs that are shipped: they name every key, with its default.
+//! The configs that are shipped name every key with its default.
 
 use super::super::*;
 use super::{NOTHING, good};
@@ -9,7 +9,7 @@ pub(super) fn shipped(name: &str) -> String {
     std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
 }
 
-/// Keys there are, and keys given in a text.
+/// The known keys, and the keys in a text.
 fn keys(text: &str) -> (Vec<String>, Vec<String>) {
     let reader = Reader::new(&NOTHING);
     let (root, problems) = tree(text, &[]).unwrap_or_else(|problem| panic!("{problem:?}"));
@@ -18,13 +18,13 @@ fn keys(text: &str) -> (Vec<String>, Vec<String>) {
     (reader.known().into_iter().collect(), reader.given().into_iter().collect())
 }
 
-/// Otherwise the shipped file would promise defaults that are not, or hide a setting.
+/// Otherwise the shipped file would show wrong defaults, or lack a setting.
 #[test]
 fn config_yaml_shows_every_key_with_its_default() {
     let text = shipped("config.yaml");
     assert_eq!(good(&text), Settings::default());
-    // The keys of a list's items stand there as an example in comments: `#- ` and `#  ` begin its lines. What excludes
-    // something else there is commented out twice.
+    // The keys of a list's items are there as an example in comments: its lines begin with `#- ` and `#  `. What
+    // excludes something else in the example is commented out twice.
     let example = text
         .replace("files: []", "files:")
         .replace("pipelines: []", "pipelines:")

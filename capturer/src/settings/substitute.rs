@@ -1,18 +1,18 @@
-//! `${NAME}` and `${file:/path}` inside values of the config: how secrets and per-host names get in without standing
-//! in the file. `$$` is a dollar sign; a dollar sign before anything else is itself.
+//! `${NAME}` and `${file:/path}` in values of the config: for secrets and values that differ by host. `$$` is a dollar
+//! sign, and so is one before anything else.
 
 use std::fs::File;
 use std::io::Read;
 use std::path::Path;
 
-/// Longest file taken in. Secrets are short; `/dev/zero` is not.
+/// Largest file that is read. Secrets are short; `/dev/zero` is not.
 const FILE_BYTES_MAX: u64 = 64 * 1024;
 
-/// The world that substitution may look at, so that tests can make one.
+/// The environment and files that substitution may read, so that tests can provide their own.
 pub struct Outside<'a> {
     /// Value of an environment variable; `None` = not set or not UTF-8.
     pub variable: &'a dyn Fn(&str) -> Option<String>,
-    /// Content of a file, or why there is none.
+    /// Content of a file, or why it can't be read.
     pub file: &'a dyn Fn(&Path) -> Result<String, String>,
 }
 
@@ -26,7 +26,7 @@ impl Outside<'static> {
 /// A value after substitution.
 pub(super) struct Text {
     pub value: String,
-    /// Something was put in: the value must not be shown.
+    /// A placeholder was replaced: the value must not be shown.
     pub substituted: bool,
 }
 
@@ -119,7 +119,7 @@ mod tests {
         check("$$$$", Ok("$$"));
         check("cost: 5$ or $5", Ok("cost: 5$ or $5"));
         check("é${file:/run/secret}é", Ok("és3creté"));
-        // What was put in is not looked at again: a secret may contain anything.
+        // A replaced value is not searched for placeholders: a secret may contain anything.
         check("${ODD}", Ok("${HOST}$$"));
     }
 
@@ -132,7 +132,7 @@ mod tests {
         check("${A:-b}", Err(&format!("\"${{A:-b}}\" is not a variable; {form}")));
         check("${9A}", Err(&format!("\"${{9A}}\" is not a variable; {form}")));
         check("${file:x}", Err("${file:x}: the path must be absolute"));
-        // It goes to a terminal.
+        // The message goes to a terminal.
         check("${file:\u{1b}[2J}", Err("${file:\\u{1b}[2J}: the path must be absolute"));
         check("${file:/\u{2}}", Err("${file:/\\u{2}}: No such file"));
         check("${file:/none}", Err("${file:/none}: No such file"));

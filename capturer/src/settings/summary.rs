@@ -1,15 +1,15 @@
-//! What a config would run, in a few lines for people (`capturer check`). Shows no value that can hold a secret.
+//! What a config would run, in a few lines for people (`capturer check`). Shows no value that may be secret.
 
 use std::fmt::Write;
 
 use super::units::{show_duration, show_size};
 use super::{ContainerMonitor, FileFormat, PathPattern, ReadFrom, Select, Settings, StartAt, pipeline};
 
-/// One line a part; `origin` is where the settings come from.
+/// One line per part; `origin` says where the settings come from.
 pub(crate) fn summary(settings: &Settings, origin: &str) -> String {
     let mut text = format!("The config is good: {origin}. It would run:\n");
     let mut line = |part: &str, what: &str| {
-        // Paths and patterns are the user's own text: no control character reaches the terminal.
+        // Paths and patterns are the user's text: control characters must not reach the terminal.
         let what: String = what
             .chars()
             .map(|c| if c.is_control() { c.escape_debug().to_string() } else { c.to_string() })
@@ -113,7 +113,7 @@ fn memory(settings: &Settings) -> String {
 mod tests {
     use super::*;
 
-    /// A golden text: a change here is a change of what users see.
+    /// A golden text: if it changes, so does what users see.
     #[test]
     fn the_defaults() {
         let expected = "\

@@ -1,9 +1,9 @@
-//! Values of labels as the config writes them: fixed text with placeholders for what is known of a line.
-//! `sink/label_value.rs` puts in what they stand for.
+//! Values of labels as the config writes them: fixed text with placeholders for facts about a line.
+//! `sink/label_value.rs` fills them in.
 
 use super::units::Mismatch;
 
-/// Names that stand for one fact each; `{label:KEY}` stands for a record's label.
+/// Names of the placeholders for facts; `{label:KEY}` stands for a record's label.
 const FACTS: [(&str, Fact); 6] = [
     ("container_name", Fact::ContainerName),
     ("container_id", Fact::ContainerId),
@@ -21,11 +21,11 @@ pub struct LabelTemplate {
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Part {
-    /// Text that stands as it is.
+    /// Fixed text.
     Text(String),
     /// One of the facts.
     Fact(Fact),
-    /// The record label of this key.
+    /// The record's label with this key.
     Label(String),
 }
 
@@ -40,7 +40,7 @@ pub(crate) enum Fact {
 }
 
 impl LabelTemplate {
-    /// Takes a template apart.
+    /// Parses a template.
     pub(crate) fn parse(text: &str) -> Result<LabelTemplate, Mismatch> {
         let names = FACTS.map(|(name, _)| format!("{{{name}}}")).join(", ");
         let expected = || {
@@ -70,7 +70,7 @@ impl LabelTemplate {
         Ok(LabelTemplate { parts })
     }
 
-    /// What it says of every line; `None` = that depends on the line.
+    /// Its value for every line; `None` = the value depends on the line.
     pub fn fixed(&self) -> Option<String> {
         let text = |part: &Part| match part {
             Part::Text(text) => Some(text.clone()),

@@ -1,5 +1,5 @@
-//! Values with units and closed sets as they stand in the config. Each parser says what it expects, so that every
-//! message can be made in one place ([`super::reader`]).
+//! Values with units, and closed sets, as the config has them. Each parser says what it expects, so that every message
+//! is made in one place ([`super::reader`]).
 
 use std::net::SocketAddr;
 use std::path::{Component, PathBuf};
@@ -12,14 +12,14 @@ use super::path_pattern::PathPattern;
 use crate::limits::SOCKET_PATH_BYTES_MAX;
 use crate::text::encoding::Encoding;
 
-/// A value that is not what it should be.
+/// A value that is not as expected.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Mismatch {
     /// `expected …, found "x"`.
     pub expected: String,
-    /// How to mend it. May show parts of the value: it is left out where the value may be secret.
+    /// How to fix it. May show parts of the value, so it is omitted where the value may be secret.
     pub hint: String,
-    /// The value is a secret, and is not shown.
+    /// The value is a secret and is not shown.
     pub is_secret: bool,
 }
 
@@ -76,7 +76,7 @@ pub(super) fn count(text: &str) -> Result<usize, Mismatch> {
     text.parse().map_err(|_| expected())
 }
 
-/// `true` or `false`. YAML 1.1's yes, no, on and off are refused rather than guessed at.
+/// `true` or `false`. YAML 1.1's yes, no, on and off are refused.
 pub(super) fn flag(text: &str) -> Result<bool, Mismatch> {
     let expected = || Mismatch::new("true or false");
     match text {
@@ -95,7 +95,7 @@ pub(super) fn text(text: &str) -> Result<String, Mismatch> {
     Ok(text.to_owned())
 }
 
-/// A directory: any path but an empty one.
+/// A directory: any path that is not empty.
 pub(super) fn directory(text: &str) -> Result<PathBuf, Mismatch> {
     if text.is_empty() || text.contains('\0') {
         Err(Mismatch::new("a path"))
@@ -151,7 +151,7 @@ pub(crate) fn socket_path(text: &str) -> Result<PathBuf, Mismatch> {
     Ok(PathBuf::from(path))
 }
 
-/// Where the agent makes a socket of its own; empty = nowhere.
+/// Path of a socket that the agent makes; empty = none.
 pub(super) fn own_socket(text: &str) -> Result<Option<PathBuf>, Mismatch> {
     fits_socket(text).map_err(|why| {
         Mismatch::new("the path of a Unix socket, such as /run/capturer/admin.sock").hint(why)
@@ -159,7 +159,7 @@ pub(super) fn own_socket(text: &str) -> Result<Option<PathBuf>, Mismatch> {
     Ok((!text.is_empty()).then(|| PathBuf::from(text)))
 }
 
-/// What bind(2) and connect(2) refuse.
+/// Refuses what bind(2) and connect(2) refuse.
 fn fits_socket(path: &str) -> Result<(), String> {
     if path.len() > SOCKET_PATH_BYTES_MAX {
         return Err(format!("a socket's path has at most {SOCKET_PATH_BYTES_MAX} bytes"));
@@ -190,7 +190,7 @@ pub(super) fn path_pattern(text: &str) -> Result<PathPattern, Mismatch> {
     PathPattern::new(text).map_err(|why| expected().hint(why))
 }
 
-/// A pattern over paths that are left out.
+/// A pattern for paths that are left out.
 pub(super) fn exclude_pattern(text: &str) -> Result<PathPattern, Mismatch> {
     let expected = || Mismatch::new("an absolute path or pattern, such as /var/log/debug*");
     PathPattern::exclude(text).map_err(|why| expected().hint(why))
@@ -206,7 +206,7 @@ pub(super) fn root(text: &str) -> Result<PathBuf, Mismatch> {
     Err(Mismatch::new("an absolute directory without . or .., such as /var/log"))
 }
 
-/// An encoding of text; nothing = what the file says.
+/// An encoding of text; empty = the byte order mark decides.
 pub(super) fn encoding(text: &str) -> Result<Option<Encoding>, Mismatch> {
     if text.is_empty() {
         return Ok(None);
@@ -215,12 +215,12 @@ pub(super) fn encoding(text: &str) -> Result<Option<Encoding>, Mismatch> {
     Encoding::named(text).map(Some).ok_or_else(|| Mismatch::new(expected))
 }
 
-/// A duration as a person writes it.
+/// A duration as a person would write it.
 pub(super) fn show_duration(duration: Duration) -> String {
     humantime::format_duration(duration).to_string().replace(' ', "")
 }
 
-/// A size as a person writes it.
+/// A size as a person would write it.
 pub(super) fn show_size(bytes: u64) -> String {
     ByteSize(bytes).display().iec().to_string().replace(' ', "")
 }
@@ -304,7 +304,7 @@ mod tests {
         }
     }
 
-    /// Without this an output file could be made anywhere on the host.
+    /// A value copied from a message into the config must mean the same.
     #[test]
     fn shown_values_can_be_read_back() {
         for ms in [0, 100, 1000, 90_000, 5_400_000] {

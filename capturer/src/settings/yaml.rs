@@ -1,8 +1,8 @@
-//! YAML text → a tree whose every key and value knows where it stands.
+//! Parses YAML text into a tree in which every key and value has its place.
 //!
-//! Deliberately small: scalars stay text, because only the key that takes one knows what it should be (so `no` is
-//! never a boolean by surprise), and aliases, tags and second documents are refused: a config needs none of them, and
-//! aliases are how a small file becomes a huge tree.
+//! Deliberately small: scalars stay text, because only the key knows which type it takes (so `no` never becomes a
+//! boolean by surprise). Aliases, tags and second documents are refused: no config needs them, and aliases can make a
+//! huge tree of a small file.
 
 use std::sync::Arc;
 
@@ -10,10 +10,10 @@ use saphyr_parser::{Event, Marker, Parser, ScalarStyle, Span, StrInput};
 
 use super::problem::{Place, Problem, quoted, shown};
 
-/// Deepest nesting; ours is 4.
+/// Deepest nesting; the agent's own config has 4 levels.
 const DEPTH_MAX: usize = 16;
 
-/// A value and where it begins. Has no `Debug`: a tree may be asked for in a hurry, and values may be secret.
+/// A value, and where it begins. Has no `Debug`, because values may be secret.
 #[derive(Clone)]
 pub(super) struct Node {
     pub place: Place,
@@ -22,7 +22,7 @@ pub(super) struct Node {
 
 #[derive(Clone)]
 pub(super) enum Value {
-    /// Nothing, `~` or `null`.
+    /// An empty value, `~` or `null`.
     Null,
     Scalar(String),
     List(Vec<Node>),
@@ -36,7 +36,7 @@ pub(super) struct Key {
 }
 
 impl Node {
-    /// What stood there, for a message.
+    /// The kind of value, for a message.
     pub(super) fn describe(&self) -> String {
         match &self.value {
             Value::Null => "nothing".to_owned(),
@@ -47,7 +47,7 @@ impl Node {
     }
 }
 
-/// Parses one document. A syntax error ends the parse; duplicated keys do not.
+/// Parses one document. A syntax error ends the parse; duplicate keys do not.
 pub(super) fn parse(text: &str, set: Option<&Arc<str>>) -> Result<(Node, Vec<Problem>), Problem> {
     let parser = Parser::new_from_str(text);
     let mut builder = Builder { parser, set, lines: lines(text), problems: Vec::new() };
@@ -57,25 +57,25 @@ pub(super) fn parse(text: &str, set: Option<&Arc<str>>) -> Result<(Node, Vec<Pro
 
 struct Builder<'t> {
     parser: Parser<'t, StrInput<'t>>,
-    /// Everything is placed here if the text is no file.
+    /// The place of everything, if the text is not from a file.
     set: Option<&'t Arc<str>>,
-    /// By the parser's own number of a line, less one.
+    /// Indexed by the parser's line number less one.
     lines: Vec<YamlLine>,
     problems: Vec<Problem>,
 }
 
-/// A line as the parser counts them: to YAML a carriage return alone begins one too.
+/// A line as the parser counts them: in YAML a carriage return alone begins one, too.
 #[derive(Clone, Copy)]
 struct YamlLine {
-    /// As editors, `grep -n` and compilers count them: one more behind each line feed.
+    /// Its number as editors, `grep -n` and compilers count: only line feeds begin a line.
     number: usize,
-    /// Characters of that one before the parser's begins.
+    /// Characters of the editor's line before the parser's line begins.
     before: usize,
-    /// Characters of the parser's.
+    /// Characters of the parser's line.
     chars: usize,
 }
 
-/// Never empty. The last one is the end of the text: the parser names a line behind it.
+/// Never empty. The last entry is the end of the text, because the parser may name a line behind the last one.
 fn lines(text: &str) -> Vec<YamlLine> {
     let (mut lines, mut line) = (Vec::new(), YamlLine { number: 1, before: 0, chars: 0 });
     let mut chars = text.chars().peekable();
@@ -104,7 +104,7 @@ impl<'t> Builder<'t> {
             None => {
                 let at = (marker.line().max(1) - 1).min(self.lines.len() - 1);
                 let YamlLine { number, before, chars } = self.lines[at];
-                // The parser counts columns from 0, and bytes in directives (%…) that are not ASCII.
+                // The parser counts columns from 0, and in directives (%…) that are not ASCII it counts bytes.
                 Place::File { line: number, column: before + marker.col().min(chars) + 1 }
             }
         }
@@ -213,7 +213,7 @@ fn duplicate(first: &Place, name: &str) -> String {
     }
 }
 
-/// Puts a `--set` value into the tree, making sections on the way. On failure says why.
+/// Puts a `--set` value into the tree and adds missing sections. Returns why it can't.
 pub(super) fn set(root: &mut Node, key: &Arc<str>, value: Node) -> Result<(), String> {
     let mut node = root;
     let mut walked = String::new();

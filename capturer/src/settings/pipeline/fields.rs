@@ -1,12 +1,12 @@
-//! Which fields a pipeline's steps can make, and which steps ask for one that nobody makes: such a `keep` drops every line,
-//! and every other such step does nothing, without a word.
+//! Which fields a pipeline's steps can make, and which steps need a field that none makes: such a `keep` drops every
+//! line, and any other such step does nothing, silently.
 
 use std::collections::BTreeSet;
 
 use super::{Condition, Parse, ParseFormat, Pipeline, Step};
 use crate::text::terminal::shown;
 
-/// What an access log has.
+/// Fields of an access log.
 const ACCESS: &[&str] = &[
     "vhost",
     "client",
@@ -23,7 +23,7 @@ const ACCESS: &[&str] = &[
     "forwarded_for",
     "level",
 ];
-/// What nginx's error log has besides.
+/// Further fields of nginx's error log.
 const NGINX_ERROR: &[&str] =
     &["pid", "tid", "connection", "message", "server", "subrequest", "upstream", "host", "referrer", "login"];
 const APACHE_ERROR: &[&str] =
@@ -33,7 +33,7 @@ const CRI: &[&str] = &["time", "stream", "tag", "message"];
 /// The fields that a line may have.
 #[derive(Debug, Default)]
 struct Known {
-    /// Any: the lines themselves name them.
+    /// Any field: the lines themselves name them.
     any: bool,
     names: BTreeSet<String>,
 }
@@ -63,7 +63,7 @@ impl Known {
     }
 }
 
-/// A sentence for each step that asks for a field that no step before it makes.
+/// A sentence for each step that needs a field that no earlier step makes.
 pub(in crate::settings) fn never_made(pipeline: &Pipeline) -> Vec<String> {
     let mut known = Known::default();
     let mut told = Vec::new();

@@ -1,5 +1,5 @@
 //! Settings of the pipelines: what happens to a source's lines between capture and sinks, typed and checked. Not here:
-//! anything that is done to a line (pipeline/), but for the rules by which lines belong together ([`MultilineRule`]).
+//! changing lines (pipeline/). The rules by which lines are joined are here ([`MultilineRule`]).
 
 mod fields;
 mod multiline;
@@ -26,34 +26,33 @@ use super::path_pattern::PathPattern;
 /// What is done to the lines of some sources, in this order: multiline, rate limit, steps.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Pipeline {
-    /// For metrics and messages: at most [`crate::limits::PIPELINE_NAME_BYTES_MAX`] bytes, unique.
+    /// Name in metrics and messages: unique, at most [`crate::limits::PIPELINE_NAME_BYTES_MAX`] bytes.
     pub name: String,
-    /// The sources that it applies to.
+    /// The sources that it takes.
     pub matches: Match,
-    /// Which lines are one record.
+    /// Which lines are joined to one record.
     pub multiline: Option<Multiline>,
-    /// How much of each source.
+    /// How many lines or bytes pass, for each source.
     pub rate_limit: Option<RateLimit>,
     /// At most [`crate::limits::PIPELINE_STEPS_MAX`].
     pub steps: Vec<Step>,
 }
 
-/// Whose lines a pipeline takes. Empty lists and maps ask for nothing.
+/// Which sources a pipeline takes. Empty lists and maps match everything.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Match {
     /// Globs over a container's name.
     pub names: Vec<glob::Pattern>,
     /// Globs over a container's image reference.
     pub images: Vec<glob::Pattern>,
-    /// Label key → glob over its value, of all labels that a container has.
+    /// Label key → glob over its value; all labels of a container count.
     pub labels: BTreeMap<String, glob::Pattern>,
     /// Patterns over a followed file's path.
     pub paths: Vec<PathPattern>,
 }
 
 impl Match {
-    /// A container matches what is asked of containers: a name, an image and each label. Who asks only for paths does
-    /// not mean containers.
+    /// A container matches by name, image and each label. A pipeline that only names paths takes no containers.
     pub fn container<'a>(&self, name: &str, image: &str, label: impl Fn(&str) -> Option<&'a str>) -> bool {
         let any = |globs: &[glob::Pattern], text: &str| {
             globs.is_empty() || globs.iter().any(|glob| glob.matches(text))
@@ -66,7 +65,7 @@ impl Match {
             && self.labels.iter().all(|(key, glob)| label(key).is_some_and(|value| glob.matches(value)))
     }
 
-    /// A followed path matches one of the paths. Who asks only for containers does not mean paths.
+    /// A followed path matches one of the paths. A pipeline that only names containers takes no paths.
     pub fn path(&self, path: &str) -> bool {
         if self.paths.is_empty() {
             return self.asks_no_container();
@@ -80,19 +79,19 @@ impl Match {
 }
 
 impl Pipeline {
-    /// Whether it is no mistake that it takes no source: it asks for nothing, or for files that may be missing.
+    /// Whether it may take no source without being a mistake: it matches everything, or files that may be missing.
     pub fn may_be_unused(&self, files: &[FileSet]) -> bool {
         let may_be_empty = files.iter().filter(|set| set.may_be_empty).flat_map(|set| &set.paths);
         let meets = |pattern: &PathPattern| self.matches.paths.iter().any(|path| may_meet(path, pattern));
         self.matches == Match::default() || may_be_empty.into_iter().any(meets)
     }
 
-    /// Whether a step keeps lines back, to be let go when nothing more comes.
+    /// Whether a step holds lines back until nothing more comes.
     pub fn holds_back(&self) -> bool {
         self.steps.iter().any(|step| matches!(step.inner(), Step::Dedup { .. }))
     }
 
-    /// Whether a step gives lines a time.
+    /// Whether a step sets the time of records.
     pub fn sets_time(&self) -> bool {
         self.steps.iter().any(Step::sets_time)
     }
@@ -108,7 +107,7 @@ impl Pipeline {
         })
     }
 
-    /// Keys of the container labels that its steps use: a container's own, whether or not they go into records.
+    /// Keys of the container labels that its steps use, whether or not these labels go into records.
     pub fn container_labels(&self) -> impl Iterator<Item = &str> {
         self.steps.iter().flat_map(|step| match step.inner() {
             Step::Labels(labels) => labels.from_container_labels.values().map(String::as_str).collect(),
@@ -117,7 +116,7 @@ impl Pipeline {
     }
 }
 
-/// A pipeline that first makes of each message what a terminal would show of it.
+/// A pipeline that first turns each message into what a terminal would show.
 pub fn as_on_terminal(pipeline: Option<Arc<Pipeline>>) -> Arc<Pipeline> {
     let mut pipeline = pipeline.map_or_else(
         || Pipeline { name: "tty".to_owned(), ..Pipeline::default() },
@@ -142,77 +141,77 @@ pub fn for_path(pipelines: &[Arc<Pipeline>], path: &str) -> Option<Arc<Pipeline>
     pipelines.iter().find(|pipeline| pipeline.matches.path(path)).cloned()
 }
 
-/// How much of each source is let through, per second. At least one of lines and bytes is bounded.
+/// How much passes per second and source. At least one of lines and bytes is bounded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RateLimit {
     /// Lines a second; 0 = no bound.
     pub lines: u64,
     /// Bytes of messages a second; 0 = no bound.
     pub bytes: u64,
-    /// How much of that rate may come at once after a silence.
+    /// How much time's worth of that rate may pass at once after a silence.
     pub burst: Duration,
-    /// What becomes of more.
+    /// What happens to lines above the rate.
     pub over: Over,
 }
 
-/// What becomes of lines above a rate.
+/// What happens to lines above a rate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Over {
-    /// Reading waits: they stay in the source as long as that keeps them.
+    /// Reading waits: the lines stay in the source for as long as it keeps them.
     Wait,
-    /// They are dropped and counted.
+    /// The lines are dropped and counted.
     Drop,
 }
 
 /// One step of a pipeline.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Step {
-    /// Text to fields.
+    /// Makes fields of text.
     Parse(Parse),
-    /// A record's time out of a field.
+    /// Sets a record's time from a field.
     Timestamp(Timestamp),
-    /// Only lines that meet the condition go on.
+    /// Only lines that meet the condition pass.
     Keep(Condition),
-    /// Lines that meet the condition do not.
+    /// Lines that meet the condition are dropped.
     Drop(Condition),
-    /// Only one of this many goes on.
+    /// Only one of this many lines passes.
     Sample {
         /// At least 2.
         keep_one_in: u64,
     },
-    /// Secrets are replaced.
+    /// Replaces secrets.
     Redact(Redact),
-    /// Labels of the record.
+    /// Sets labels of the record.
     Labels(Labels),
-    /// Colours and other commands to a terminal are taken out of the message.
+    /// Removes colours and other terminal commands from the message.
     StripAnsi,
-    /// The message becomes what a terminal would show of it.
+    /// Turns the message into what a terminal would show.
     Terminal,
-    /// Field → the name that it gets.
+    /// Field → its new name.
     Rename(BTreeMap<String, String>),
-    /// Fields that go.
+    /// Fields to remove.
     Remove(Vec<String>),
-    /// A step for lines that meet the condition; others pass it by.
+    /// A step for lines that meet the condition; other lines skip it.
     When(Condition, Box<Step>),
-    /// Lines that repeat the one before.
+    /// Drops lines that repeat the one before.
     Dedup {
-        /// For this long after the first of them, or after the last that was let through.
+        /// How long after the first of them, or after the last one that passed.
         window: Duration,
     },
 }
 
 impl Step {
-    /// The step itself, without its condition.
+    /// The step without its condition.
     pub fn inner(&self) -> &Step {
         if let Step::When(_, step) = self { step.inner() } else { self }
     }
 
-    /// Whether it gives lines a time.
+    /// Whether it sets the time of records.
     pub fn sets_time(&self) -> bool {
         matches!(self.inner(), Step::Timestamp(_))
     }
 
-    /// As the config names it, and metrics.
+    /// Its name in the config and in metrics.
     pub fn kind(&self) -> &'static str {
         match self {
             Step::Parse(_) => "parse",
@@ -231,25 +230,25 @@ impl Step {
     }
 }
 
-/// Text to fields.
+/// Makes fields of text.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Parse {
-    /// What the text is.
+    /// The format of the text.
     pub format: ParseFormat,
-    /// Field that holds the text; `None` = the message.
+    /// The field with the text; `None` = the message.
     pub from: Option<String>,
-    /// Field that then becomes the message, and is no field any more.
+    /// A field that becomes the message and is removed.
     pub message: Option<String>,
 }
 
-/// What a text is.
+/// The format of a text.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ParseFormat {
     /// A JSON object.
     Json,
     /// logfmt: `key=value key="value"`.
     Logfmt,
-    /// Its named groups become fields.
+    /// A regular expression whose named groups become fields.
     Regex(Pattern),
     /// A line of a Kubernetes log file: `time stream F message`.
     Cri,
@@ -257,34 +256,34 @@ pub enum ParseFormat {
     Syslog,
     /// An access log in the Common Log Format.
     Common,
-    /// The same with referer and agent.
+    /// The Combined Log Format: Common with referer and agent.
     Combined,
     /// nginx's access log or error log.
     Nginx,
     /// Apache's error log.
     ApacheError,
-    /// Anything: the first word that names a level.
+    /// Any text: takes the first word that is a level.
     Level,
 }
 
-/// A record's time out of a field.
+/// Sets a record's time from a field.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Timestamp {
     /// Name of the field.
     pub field: String,
     /// How the time is written there.
     pub format: TimeFormat,
-    /// Where the clock stood that wrote times without a zone; `None` = at UTC.
+    /// Time zone of times without one; `None` = UTC.
     pub timezone: Option<jiff::tz::TimeZone>,
-    /// Older than this before now is out of bounds; zero = there is no such bound.
+    /// A time is out of bounds if it is longer than this before now; zero = no such bound.
     pub too_old: Duration,
-    /// Later than this after now is out of bounds; zero = there is no such bound.
+    /// A time is out of bounds if it is longer than this after now; zero = no such bound.
     pub future: Duration,
-    /// What becomes of a line out of bounds.
+    /// What happens to a line whose time is out of bounds.
     pub otherwise: Otherwise,
 }
 
-/// What becomes of a line whose time is out of bounds.
+/// What happens to a line whose time is out of bounds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Otherwise {
     /// It keeps the time at which it was captured.
@@ -295,21 +294,21 @@ pub enum Otherwise {
     Reject,
 }
 
-/// What a line must be.
+/// A condition on lines.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Condition {
     /// Where to look; `None` = in the message.
     pub field: Option<String>,
-    /// Must be found there; `None` = the field must be there.
+    /// Must match there; `None` = the field must exist.
     pub matches: Option<Pattern>,
 }
 
-/// Secrets are replaced.
+/// Which secrets are replaced.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Redact {
-    /// What is known to be secret by its look.
+    /// Built-in patterns of secrets.
     pub presets: Vec<RedactPreset>,
-    /// The user's own.
+    /// The user's own patterns.
     pub patterns: Vec<RedactPattern>,
 }
 
@@ -318,20 +317,20 @@ pub struct Redact {
 pub struct RedactPattern {
     /// What is replaced.
     pub pattern: Pattern,
-    /// By what; `$1` and `$name` stand for what groups found.
+    /// The replacement; `$1` and `$name` stand for groups.
     pub with: String,
 }
 
-/// What is known to be secret by its look.
+/// A built-in pattern of secrets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum RedactPreset {
-    /// 13 to 19 digits with a right check digit.
+    /// 13 to 19 digits with a valid check digit.
     CreditCard,
     /// An e-mail address.
     Email,
-    /// What follows `Bearer`, and JSON web tokens anywhere.
+    /// The word after `Bearer`, and JSON web tokens anywhere.
     BearerToken,
-    /// The value of a key that is called password, token and the like.
+    /// The value of a key called password, token or the like.
     KeySecret,
 }
 
@@ -341,17 +340,17 @@ impl RedactPreset {
         [RedactPreset::CreditCard, RedactPreset::Email, RedactPreset::BearerToken, RedactPreset::KeySecret];
 }
 
-/// Labels of the record.
+/// Labels that a step sets.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Labels {
     /// Label → value.
     pub set: BTreeMap<String, String>,
-    /// Label → field whose value it gets.
+    /// Label → the field with its value.
     pub from_fields: BTreeMap<String, String>,
-    /// Label → the container's label whose value it gets.
+    /// Label → the container's label with its value.
     pub from_container_labels: BTreeMap<String, String>,
-    /// Different values that a label from a field may have, of one source.
+    /// How many different values a label from a field may have per source.
     pub values_max: usize,
-    /// Stands for all values beyond those.
+    /// The value in place of all further ones.
     pub overflow: String,
 }

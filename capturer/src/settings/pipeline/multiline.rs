@@ -1,4 +1,4 @@
-//! Which lines belong together, as a pure rule: given what the group's lines so far were, what is the next one to it?
+//! Which lines belong together, as a pure rule: given the lines of a group so far, what is the next line?
 //!
 //! ```text
 //! first line ─ begin ─▶ Group ─ next(line) ─▶ Goes: it continues the group
@@ -6,8 +6,9 @@
 //!                                             Blank: it ends the group and is left out, unless more of the group comes
 //!                                             Ends: it begins another group
 //! ```
-//! Presets know the stack traces that runtimes print ([`super::traces`]). A trace joins a line of warn or above before it, for
-//! logging libraries print message and trace one after the other; any other line is left alone.
+//! Presets know the stack traces that runtimes print ([`super::traces`]). A trace joins a line of level warn or above
+//! before it, because logging libraries print message and trace one after the other; any other line stays a record of
+//! its own.
 //!
 //! Not here: holding lines, time and bounds (decode/multiline.rs).
 
@@ -17,10 +18,10 @@ use super::Pattern;
 use super::traces::{self, State};
 use crate::limits::MULTILINE_LOOK_BYTES;
 
-/// Which lines are one record.
+/// Which lines are joined to one record.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Multiline {
-    /// What belongs together.
+    /// The rule.
     pub rule: MultilineRule,
     /// A group ends when nothing was added to it for this long.
     pub timeout: Duration,
@@ -30,21 +31,21 @@ pub struct Multiline {
     pub bytes_max: u64,
 }
 
-/// What belongs together.
+/// The rule by which lines belong together.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum MultilineRule {
-    /// What a runtime prints.
+    /// Stack traces of a runtime.
     Preset(MultilinePreset),
-    /// At least one is given. A line that matches `start` begins a group, whatever `continues` says.
+    /// At least one is set. A line that matches `start` begins a group, whatever `continues` says.
     Patterns {
-        /// Found in the first line of a group; alone, every other line continues.
+        /// Matches the first line of a group. Without `continues`, every other line continues the group.
         start: Option<Pattern>,
-        /// Found in lines that continue a group; alone, every other line begins one.
+        /// Matches lines that continue a group. Without `start`, every other line begins one.
         continues: Option<Pattern>,
     },
 }
 
-/// Whose stack traces.
+/// The runtime whose stack traces are joined.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[allow(missing_docs)]
 pub enum MultilinePreset {
@@ -74,30 +75,32 @@ impl MultilinePreset {
     ];
 }
 
-/// What the lines of an open group were.
+/// What the lines of an open group have been so far.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Group(pub(super) State);
 
-/// What a line is to an open group.
+/// What a line does to an open group.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Next {
     /// It continues the group.
     Goes(Group),
     /// It continues the group if a later line does.
     Maybe(Group),
-    /// An empty line behind a trace: part of it if more of it comes, else its end, and not shown.
+    /// An empty line behind a trace: part of it if more of it comes, otherwise the trace ends and the line is not
+    /// shown.
     Blank(Group),
     /// It begins another group.
     Ends,
 }
 
 impl Multiline {
-    /// Colours of a line are not looked at: runtimes print none, what prints their traces may. Who gives patterns may mean them.
+    /// Whether colours are ignored: runtimes print none, but programs that print traces may. A user's patterns may
+    /// contain them.
     pub fn ignores_colours(&self) -> bool {
         matches!(self.rule, MultilineRule::Preset(_))
     }
 
-    /// The group that a line begins.
+    /// The group that begins with a line.
     pub fn begin(&self, line: &[u8]) -> Group {
         Group(match &self.rule {
             MultilineRule::Patterns { .. } => State::Plain,
@@ -105,7 +108,7 @@ impl Multiline {
         })
     }
 
-    /// What the line is to the group.
+    /// What the line does to the group.
     pub fn next(&self, group: Group, line: &[u8]) -> Next {
         let line = beginning(line);
         match &self.rule {

@@ -1,5 +1,5 @@
-//! Stack traces as the runtimes printed them (Java 17, Python 3.11, Node 20), one of Go written after its form, and what must
-//! stay apart.
+//! Stack traces as the runtimes printed them (Java 17, Python 3.11, Node 20), one of Go written by its format, and
+//! lines that must stay apart.
 //!
 //! `|` begins a line that begins a group, `+` one that continues it; `»` is a tab, `·` a blank at a line's end.
 
@@ -16,7 +16,7 @@ fn rule(rule: MultilineRule) -> Multiline {
     Multiline { rule, timeout: Duration::from_secs(1), lines_max: 500, bytes_max: 1 << 18 }
 }
 
-/// Where groups begin, by lines: what may belong to one waits for a line that says so.
+/// Numbers of the lines that begin groups: a line that may belong to a group waits for one that decides.
 #[derive(Default)]
 struct Marker {
     open: Option<Group>,
@@ -66,7 +66,7 @@ impl Marker {
         self.begin(multiline, line);
     }
 
-    /// The open group ends; what waited and is not its own begins others.
+    /// Ends the open group; waiting lines that are not part of it begin others.
     fn end(&mut self, multiline: &Multiline) {
         let waiting = std::mem::take(&mut self.waiting);
         self.open = None;
@@ -84,7 +84,7 @@ impl Marker {
     }
 }
 
-/// Groups the lines of a marked text and compares where the groups begin.
+/// Groups the lines of a marked text, and compares where the groups begin.
 fn check(multiline: &Multiline, marked: &str) {
     let marked = marked.replace('»', "\t").replace('·', " ");
     let mut marker = Marker::default();
@@ -112,7 +112,7 @@ fn traces_of_every_runtime() {
     }
 }
 
-/// A preset must not glue lines together that are none of a trace: two records would be lost in one.
+/// A preset must not join lines that are not part of a trace: two records would become one.
 #[test]
 fn other_lines_stay_apart() {
     let lines = "|one\n|\n|  indented\n|\tat\n|}\n|Caused\n|KeyError: x\n|ERROR a\n|ERROR b\n|INFO: c\n|f(x)\n|/srv/x.js\n|exit status 2\n";
@@ -120,7 +120,7 @@ fn other_lines_stay_apart() {
         println!("{name}");
         check(&preset(preset_of), lines);
     }
-    // An exception that is logged without frames takes no line with it, whatever comes.
+    // An exception that is logged without frames takes no other line, whatever follows.
     check(
         &preset(MultilinePreset::Java),
         "|java.io.IOException: broken pipe\n|done\n|\n|next\n|ERROR x\n|\n|y\n",
@@ -151,8 +151,8 @@ fn of_preset(named: &str) -> (&str, MultilinePreset, &str) {
     (name, of, text)
 }
 
-/// Programs name their errors as they like. Of such a name alone nobody knows that it is an error, so it joins the line
-/// with a level before it only if a frame follows at once.
+/// Programs name their errors freely. Such a name alone does not show that it is an error, so it joins a line with a
+/// level before it only if a frame follows at once.
 #[test]
 fn errors_of_any_name() {
     let frames = [
@@ -209,7 +209,7 @@ fn errors_of_any_name() {
         println!("{name}: {head}, apart");
         check(&preset(of), &format!("|ERROR order failed\n|{head}\n|next\n|{head}\n|INFO x\n"));
     }
-    // A level behind the name is that of a record.
+    // A level behind the name makes it a record of its own.
     let frame = "\tat A.b(A.java:1)";
     check(&preset(MultilinePreset::Java), &format!("|ERROR one\n|shop.Order: ERROR two\n+{frame}\n"));
     check(&preset(MultilinePreset::Java), &format!("|ERROR one\n|note: two\n+{frame}\n"));
@@ -218,7 +218,7 @@ fn errors_of_any_name() {
     check(&preset(MultilinePreset::Ruby), "|ERROR one\n|INFO: two\n+app/order.rb:12:in `pay'\n");
 }
 
-/// Forms that a trace has in libraries, and that are not the runtime's own.
+/// Forms of traces that libraries print and runtimes do not.
 #[test]
 fn other_forms() {
     check(
@@ -281,11 +281,11 @@ fn other_forms() {
     );
 }
 
-/// Shapes that frameworks give to the traces of their runtimes.
+/// Forms that frameworks give to the traces of their runtimes.
 #[test]
 fn forms_of_frameworks() {
     let table = [
-        // Tomcat 9, and the older one.
+        // Tomcat 9 and older.
         (
             MultilinePreset::Java,
             "|28-Nov-2026 10:00:00.123 SEVERE [main] org.apache.A.b Exception starting filter [x]\n\
@@ -365,7 +365,7 @@ fn patterns() {
     check(&both, "|a\n+ b\n| <c\n+ d\n|e\n");
 }
 
-/// What a line of any length costs is bounded: nothing behind its first 4 KiB is looked at.
+/// A line of any length costs a bounded amount: only its first 4 KiB are looked at.
 #[test]
 fn long_lines() {
     let java = preset(MultilinePreset::Java);

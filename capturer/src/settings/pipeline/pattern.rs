@@ -1,4 +1,4 @@
-//! A regular expression of the config: compiled when it is read, bounded in memory, linear in the text.
+//! A regular expression of the config: compiled when the config is read, bounded in memory, linear in the text.
 
 use crate::limits::{PATTERN_BYTES_MAX, PATTERN_DFA_BYTES_MAX, PATTERN_PROGRAM_BYTES_MAX};
 use crate::settings::units::Mismatch;
@@ -6,7 +6,7 @@ use crate::settings::units::Mismatch;
 /// Deepest nesting of groups.
 const NEST_MAX: u32 = 50;
 
-/// A compiled pattern. Equal to another one of the same text.
+/// A compiled pattern. Patterns with the same text are equal.
 #[derive(Clone)]
 pub struct Pattern(regex::bytes::Regex);
 
@@ -14,7 +14,7 @@ impl Pattern {
     /// Compiles within the bounds of [`crate::limits`].
     ///
     /// # Errors
-    /// What is wrong with it, in words.
+    /// What is wrong with the pattern, in words.
     pub fn new(text: &str) -> Result<Pattern, String> {
         if text.len() > PATTERN_BYTES_MAX {
             return Err(format!("it has more than {PATTERN_BYTES_MAX} bytes"));
@@ -30,7 +30,7 @@ impl Pattern {
                     "compiled it needs more than {PATTERN_PROGRAM_BYTES_MAX} bytes; lower its repetitions"
                 )
             }
-            // The library's own message draws the pattern over several lines; the last says what is wrong.
+            // The library's own message draws the pattern over several lines; the last line says what is wrong.
             error => {
                 let text = error.to_string();
                 let last = text.lines().last().unwrap_or_default();
@@ -47,7 +47,7 @@ impl Pattern {
         }
     }
 
-    /// A pattern of the program's own.
+    /// A pattern of the program itself.
     pub(crate) fn of_ours(text: &str) -> Pattern {
         Pattern::new(text).expect("our own patterns are good: each has a test")
     }
@@ -57,7 +57,7 @@ impl Pattern {
         if text.is_empty() {
             return Err(expected().hint("an empty one matches every line"));
         }
-        // In the extended syntax it stands for nothing.
+        // In the extended syntax this character is ignored.
         let is_extended = text.strip_prefix("(?").is_some_and(|flags| {
             flags.split([')', ':', '-']).next().is_some_and(|flags| flags.contains('x'))
         });
@@ -73,12 +73,12 @@ impl Pattern {
         &self.0
     }
 
-    /// Whether it is found in the text.
+    /// Whether it matches somewhere in the text.
     pub fn is_match(&self, text: &[u8]) -> bool {
         self.0.is_match(text)
     }
 
-    /// Whether it has `.*` or `.+`, and no flag `s` by which these go past the end of a line.
+    /// Whether it has `.*` or `.+` without the flag `s`, so that these stop at the end of a line.
     pub fn stops_at_line_end(&self) -> bool {
         let text = self.as_str();
         let has_flag = text.split("(?").skip(1).any(|flags| {
@@ -97,7 +97,7 @@ impl Pattern {
         goes_far && !has_flag
     }
 
-    /// As it was written.
+    /// The pattern as it was written.
     pub fn as_str(&self) -> &str {
         self.0.as_str()
     }
@@ -140,7 +140,7 @@ mod tests {
         }
     }
 
-    /// What a user may write by mistake must not cost the agent its memory.
+    /// A user's mistake must not cost the agent its memory.
     #[test]
     fn bounds() {
         let why = |text: &str| Pattern::new(text).expect_err(text);
@@ -153,7 +153,7 @@ mod tests {
         assert_eq!(why(r"(a)\1"), "backreferences are not supported");
         assert!(Pattern::new(r"(?i)warn|error").expect("good").is_match(b"an ERROR"));
         assert!(Pattern::parse("").is_err());
-        // As `pattern: |` makes it.
+        // As `pattern: |` makes it, with a line break at its end.
         for (text, is_good) in
             [("secret\n", false), ("secret\\n", true), ("(?x) secret # it\n", true), ("(?i:x)\n", false)]
         {

@@ -1,5 +1,5 @@
-//! The `pipelines` section: its keys, what each may be, and what must hold between them; and how a pipeline is told in a
-//! line (`capturer check`).
+//! The `pipelines` section: its keys, their values, and the relations between them; and the line that describes a
+//! pipeline in `capturer check`.
 
 use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
@@ -25,15 +25,15 @@ const WINDOWS: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::fro
 const AGES: RangeInclusive<Duration> = Duration::ZERO..=Duration::from_secs(3660 * 24 * 3600);
 const GROUP_LINES: RangeInclusive<usize> = 2..=10_000;
 const GROUP_BYTES: RangeInclusive<u64> = 1024..=LINE_BYTES_CEILING;
-/// Unless `line_bytes_max` is less.
+/// Default of a group's greatest size, unless `line_bytes_max` is less.
 const GROUP_BYTES_DEFAULT: u64 = 256 * 1024;
 const RATE_CEILING: u64 = 1 << 40;
 /// Patterns of one step.
 const REDACT_PATTERNS_MAX: usize = 32;
-/// Different values of a label: Loki keeps a stream for each.
+/// Bounds of a label's different values: Loki keeps a stream for each.
 const VALUES: RangeInclusive<usize> = 1..=10_000;
 
-/// Reads the list, for lines of at most this many bytes.
+/// Reads the list; lines have at most `line_bytes_max` bytes.
 pub(in crate::settings) fn read(s: &mut Section, line_bytes_max: u64, into: &mut Vec<Arc<Pipeline>>) {
     let mut names = Vec::new();
     s.sections("pipelines", |s| {
@@ -374,7 +374,7 @@ fn read_labels(s: &mut Section) -> Option<Step> {
     Some(Step::Labels(labels))
 }
 
-/// Reports a missing key, unless what stands there was reported already.
+/// Reports a missing key, unless a problem with its value was reported already.
 fn required(s: &Section, key: &'static str, what: &str) {
     if !s.has_problem(key) {
         s.problem(key, format!("is missing: {what}"));
@@ -398,7 +398,7 @@ fn field(text: &str) -> Result<String, Mismatch> {
     Ok(text.to_owned())
 }
 
-/// A time zone by its name in IANA's database: the host's, else the one that is built in.
+/// A time zone by its name in IANA's database: the host's copy, or else the built-in one.
 fn time_zone(text: &str) -> Result<Option<jiff::tz::TimeZone>, Mismatch> {
     if text.is_empty() {
         return Ok(None);
@@ -437,7 +437,8 @@ fn preset(text: &str) -> Result<RedactPreset, Mismatch> {
         .ok_or_else(|| Mismatch::new(format!("one of {}", PRESETS.map(|(name, _)| name).join(", "))))
 }
 
-/// `java: of names shop-*; multiline, rate limit (wait), parse json, drop, redact`. Shows no pattern and no value.
+/// `java: of names shop-*; multiline, rate limit (wait), parse json, drop, redact`. Shows no pattern and no value,
+/// which may be secret.
 pub(in crate::settings) fn show(pipeline: &Pipeline) -> String {
     let any = |what: &str, any: Vec<&str>| (!any.is_empty()).then(|| format!("{what} {}", any.join(" or ")));
     let globs =

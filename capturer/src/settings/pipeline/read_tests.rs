@@ -1,4 +1,4 @@
-//! What a pipeline's config may be, and exactly what is said about one that may not.
+//! Valid configs of pipelines, and exactly what is reported about invalid ones.
 
 use super::*;
 use crate::settings::file::{Outside, parse};
@@ -10,7 +10,7 @@ fn good(text: &str) -> Settings {
     parse("c.yaml", text, &[], &OUTSIDE).unwrap_or_else(|error| panic!("{text}\n{error}"))
 }
 
-/// One pipeline's section, and all that is said about it.
+/// One pipeline's section, and everything reported about it.
 fn check(section: &str, expected: &str) {
     let text = format!("pipelines:\n- name: p\n  {section}\n");
     let error = parse("c.yaml", &text, &[], &OUTSIDE).expect_err(section);
@@ -53,7 +53,7 @@ fn steps_are_taken() {
     assert_eq!((multiline.lines_max, multiline.bytes_max), (500, 256 * 1024));
 }
 
-/// A bound that was not given must not be in the way of one that was.
+/// A default bound must not contradict one that was set.
 #[test]
 fn joined_lines_are_no_longer_than_a_line_may_be() {
     let bytes_max = |limit: &str, given: &str| {
@@ -199,7 +199,7 @@ fn times() {
     }
 }
 
-/// A golden text; patterns and values are not shown, for they may hold what is to be hidden.
+/// A golden text. Patterns and values are not shown, because they may contain what they should hide.
 #[test]
 fn summary_of_pipelines() {
     let settings = good(

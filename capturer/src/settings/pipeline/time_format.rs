@@ -1,11 +1,11 @@
-//! How a time is written: the names the config has for it, or a text with `%` for its parts, taken apart once.
+//! How a time is written: one of the config's names for it, or a text with `%` parts, parsed once.
 
 use crate::settings::units::Mismatch;
 
-/// How a time is written.
+/// The format of a time.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum TimeFormat {
-    /// `2026-11-22T00:52:48.5Z`; a space for the `T` is taken too.
+    /// `2026-11-22T00:52:48.5Z`; a space instead of the `T` is accepted, too.
     Rfc3339,
     /// Seconds since 1970, with or without a fraction.
     Unix,
@@ -15,11 +15,11 @@ pub enum TimeFormat {
     UnixUs,
     /// Nanoseconds since 1970.
     UnixNs,
-    /// Parts as [`TimePart`] has them, in UTC unless the text says otherwise.
+    /// Parts as in [`TimePart`], in UTC unless the text has a zone.
     Parts(Vec<TimePart>),
 }
 
-/// A part of a written time.
+/// A part of a time's format.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TimePart {
     /// `%Y`: four digits.
@@ -44,9 +44,9 @@ pub enum TimePart {
     Fraction,
     /// `%z`: Z, +0100 or +01:00.
     Zone,
-    /// `%a`: Mon; not looked at.
+    /// `%a`: Mon; skipped.
     Weekday,
-    /// This byte; a space stands for any number of them.
+    /// This byte; a space matches any number of spaces.
     Literal(u8),
 }
 

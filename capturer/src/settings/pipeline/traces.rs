@@ -1,50 +1,53 @@
-//! The stack traces that runtimes print, line by line: of each runtime how a trace begins, and which line goes on with it.
+//! The stack traces that runtimes print, line by line: for each runtime how a trace begins, and which lines continue
+//! it.
 //!
-//! What can only be said later is said as [`Next::Maybe`]: the second line of an exception's message is like any other
-//! line, until a frame follows it. Python's traces have a file of their own.
+//! If only a later line can decide, the answer is [`Next::Maybe`]: the second line of an exception's message looks like
+//! any other line until a frame follows. Python's traces are in a file of their own.
 
 mod python;
 
 use super::multiline::{Group, MultilinePreset, Next};
 use crate::text::level;
 
-/// What the lines of an open group were.
+/// What the lines of an open group have been so far.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum State {
-    /// A line that is no part of a trace.
+    /// A line that is not part of a trace.
     Plain,
-    /// The same, and it names a level below warn.
+    /// As `Plain`, with a level below warn.
     Levelled,
-    /// The same, and it names warn or a higher level. Only such a line is joined by the head of a trace behind it: a program
-    /// that crashes prints its trace behind whatever it logged last, and who drops info wants to see the crash.
+    /// As `Plain`, with level warn or above. Only such a line is joined by the head of a trace behind it: a program
+    /// that crashes prints its trace behind whatever it logged last, and whoever drops info must still see the crash.
     Warned,
-    /// A JSON object. It is a whole record, and with anything behind it it would be JSON no more.
+    /// A JSON object. It is a complete record; with anything joined to it, it would not be JSON any more.
     Object,
-    /// The head of a trace, of which no frame came yet. Python: frames that no exception ends.
+    /// The head of a trace without a frame so far. Python: frames that no exception ends.
     Head,
-    /// What may be the head of a trace, by its form alone: a class with a message. Only a frame right behind it shows that
-    /// it is one. Python: the name of a field, before what is wrong with it. Go: what may stand before a data race.
+    /// A line that may be the head of a trace, judging only by its form: a class with a message. It is one only if a
+    /// frame follows at once. Python: the name of a field, before what is wrong with it. Go: a line that may come
+    /// before a data race.
     Class,
     /// Frames of a stack trace.
     Trace,
     /// The last line of a trace.
     End,
-    /// Empty lines: behind a trace, or before one that follows a line with a level.
+    /// Empty lines behind a trace, or before a trace that follows a line with a level.
     Gap,
-    /// Python: "During handling of the above exception…". Node: behind the source line. Rust: `Error: …` of a main. PHP: a
-    /// frame whose argument goes on in the next line. Ruby: frames of which one handled another exception, which follows.
+    /// Python: "During handling of the above exception…". Node: behind the source line. Rust: `Error: …` of a main.
+    /// PHP: a frame whose argument continues in the next line. Ruby: frames of an exception raised while handling
+    /// another one, which follows.
     Chain,
-    /// Before the trace itself. Go: the panic. Node: the place of the source line. Rust: the panic, whose message follows.
-    /// .NET: the head of its console logger. Python: what says where an exception was that nobody caught. Ruby: the head
-    /// of an exception that handled another one.
+    /// Before the trace itself. Go: the panic. Node: the place of the source line. Rust: the panic, whose message
+    /// follows. .NET: the head of its console logger. Python: the line that says where an uncaught exception was. Ruby:
+    /// the head of an exception raised while handling another one.
     Before,
-    /// What a report of its own form goes on with. Python: the fields that pydantic refuses. Go: a data race.
+    /// Further lines of a report with its own format. Python: the fields that pydantic refuses. Go: a data race.
     Report,
     /// Postgres: a message of the process with this number.
     Process(u32),
 }
 
-/// What a first line is.
+/// The state after a first line.
 pub(super) fn begin(preset: MultilinePreset, line: &[u8]) -> State {
     if is_object(line) {
         return State::Object;
@@ -63,7 +66,7 @@ pub(super) fn begin(preset: MultilinePreset, line: &[u8]) -> State {
     head.unwrap_or_else(|| plain(line))
 }
 
-/// What a line is to the lines before it.
+/// What a line does to the lines before it.
 pub(super) fn next(preset: MultilinePreset, state: State, line: &[u8]) -> Next {
     if state == State::Object {
         return Next::Ends;
@@ -101,19 +104,19 @@ fn plain(line: &[u8]) -> State {
     }
 }
 
-/// By its beginning, for of a long one no more is looked at.
+/// Judged by its beginning, because only the first part of a long line is looked at.
 fn is_object(line: &[u8]) -> bool {
     line.strip_prefix(b"{").is_some_and(|inside| inside.trim_ascii_start().starts_with(b"\""))
 }
 
-/// A line behind the head of a trace that is no frame: more of its message, if a frame follows. What names a level is a
-/// line of its own.
+/// A line behind the head of a trace that is not a frame: part of its message if a frame follows. A line with a level
+/// is a record of its own.
 fn message(state: State, line: &[u8]) -> Next {
     let goes_on = is_indented(line) || level::detect(line).is_none() || quotes_database(line);
     if goes_on { maybe(state) } else { Next::Ends }
 }
 
-/// `(17) was aborted: ERROR: duplicate key`: the level is one of the database, in the middle of what the driver says.
+/// `(17) was aborted: ERROR: duplicate key`: the level is the database's, quoted by the driver.
 fn quotes_database(line: &[u8]) -> bool {
     let at = [&b": ERROR: "[..], b": FATAL: "].iter().find_map(|quoted| memchr::memmem::find(line, quoted));
     at.is_some_and(|at| level::detect(&line[..at]).is_none())
@@ -151,7 +154,7 @@ fn digits(line: &[u8]) -> usize {
     line.iter().take_while(|byte| byte.is_ascii_digit()).count()
 }
 
-/// A name, then a colon or nothing.
+/// A name followed by a colon or by nothing.
 fn is_error_line(line: &[u8]) -> bool {
     let len = name_len(line);
     let begins = line.first().is_some_and(|byte| byte.is_ascii_alphabetic() || *byte == b'_');
@@ -164,7 +167,7 @@ fn is_throwable(line: &[u8]) -> bool {
     name.contains(&b'.') && is_error_name(name) && is_error_line(line)
 }
 
-/// A class of this name is an error: its own name says so, or that of the class it stands in.
+/// Whether a class of this name is an error: its own name or that of the class around it says so.
 fn is_error_name(name: &[u8]) -> bool {
     let class = name.rsplit(|byte| *byte == b'.').next().unwrap_or_default();
     class
@@ -172,8 +175,8 @@ fn is_error_name(name: &[u8]) -> bool {
         .any(|part| [&b"Exception"[..], b"Error", b"Throwable"].iter().any(|tail| part.ends_with(tail)))
 }
 
-/// `com.a.MyFailure: no stock`, `com.a.B$C`, `MyException: no stock`. Programs name their errors as they like, so this
-/// may be any line: what is no trace has no frame behind it. A level behind the name is that of a record of its own.
+/// `com.a.MyFailure: no stock`, `com.a.B$C`, `MyException: no stock`. Programs name their errors freely, so this may be
+/// any line; only a trace has a frame behind it. With a level behind the name the line is a record of its own.
 fn is_class_line(line: &[u8]) -> bool {
     let name = &line[..name_len(line)];
     let class = name.rsplit(|byte| *byte == b'.').next().unwrap_or_default();
@@ -202,19 +205,19 @@ fn java_next(state: State, line: &[u8]) -> Next {
         return goes(if frame { State::Trace } else { State::Head });
     }
     match state {
-        // dockerd's and log4j's `[CIRCULAR REFERENCE: …]`, and messages of several lines that are indented.
+        // `[CIRCULAR REFERENCE: …]` of dockerd and log4j, and indented messages of several lines.
         State::Trace | State::Head if is_indented(line) && !is_empty(line) => goes(state),
         State::Trace | State::Gap if is_empty(line) => blank(),
         State::Warned if is_java_head(line) => goes(State::Head),
-        // Tomcat's own log indents all of a trace.
+        // Tomcat's own log indents the whole trace.
         State::Warned if is_indented(line) && is_java_head(inside) => maybe(State::Head),
-        // Spring Boot has an empty line before the trace, and one behind it.
+        // Spring Boot prints an empty line before and behind the trace.
         State::Warned | State::End if is_empty(line) => maybe(State::End),
         State::End if is_java_head(line) => maybe(State::Head),
         State::Warned | State::End if is_class_line(line) => maybe(State::Class),
         // `  Detail: …`
         State::Class if is_indented(line) && !is_empty(line) => maybe(State::Class),
-        // Reactor's word before the frames, of which the last one looks like a level.
+        // Reactor's words before the frames, the last of which looks like a level.
         State::Head if line == b"Original Stack Trace:" => maybe(State::Head),
         State::Head if is_padded_key(line) => maybe(State::Head),
         State::Head if !is_java_head(line) => message(state, line),
@@ -222,7 +225,7 @@ fn java_next(state: State, line: &[u8]) -> Next {
     }
 }
 
-/// `Message    : ERROR: relation exists`: Flyway's messages have several such lines. A level there is one of the database.
+/// `Message    : ERROR: relation exists`: Flyway's messages have several such lines. The level is the database's.
 fn is_padded_key(line: &[u8]) -> bool {
     const KEY_BYTES_MAX: usize = 24;
     let near = &line[..line.len().min(KEY_BYTES_MAX)];
@@ -240,7 +243,7 @@ fn is_goroutine(line: &[u8]) -> bool {
     line.starts_with(b"goroutine ") && line.ends_with(b"]:")
 }
 
-/// What the race detector puts before and behind a report, and what heads it.
+/// The race detector's line before and behind a report, and the report's head.
 const RACE_RULE: &[u8] = b"==================";
 const RACE: &[u8] = b"WARNING: DATA RACE";
 
@@ -252,7 +255,7 @@ fn go_begin(line: &[u8]) -> Option<State> {
         b"SIGBUS: ",
         b"SIGILL: ",
         b"SIGFPE: ",
-        // Why it gives up: out of memory, too many threads, a stack that is too large.
+        // Why the program ends: out of memory, too many threads, a stack that is too large.
         b"runtime: ",
         b"runtime/cgo: ",
         b"unexpected fault address ",
@@ -298,7 +301,7 @@ fn go_next(state: State, line: &[u8]) -> Next {
         {
             goes(State::Before)
         }
-        // gin's, behind the request and the panic: its frames have no goroutine above them.
+        // gin prints this behind the request and the panic; its frames have no goroutine above them.
         State::Before | State::Trace if is_gin_place(line) => goes(State::Trace),
         // The value of a panic may have several lines.
         State::Before if level::detect(line).is_none() || line.starts_with(b"runtime error: ") => {
@@ -321,7 +324,7 @@ fn go_next(state: State, line: &[u8]) -> Next {
     }
 }
 
-/// A function as libraries print it that log the stack of an error (zap, pkg/errors): `main.pay`, `net/http.(*conn).serve`.
+/// A function as libraries print it that log an error's stack (zap, pkg/errors): `main.pay`, `net/http.(*conn).serve`.
 fn is_go_function(line: &[u8]) -> bool {
     let part = |byte: &u8| byte.is_ascii_alphanumeric() || b"._/-()*[]~%{}".contains(byte) || *byte >= 0x80;
     let begins = line.first().is_some_and(|byte| byte.is_ascii_alphabetic() || *byte == b'_');
@@ -333,7 +336,7 @@ fn is_gin_place(line: &[u8]) -> bool {
     line.starts_with(b"/") && line.ends_with(b")") && has(line, b".go:") && has(line, b" (0x")
 }
 
-/// Where it is: `»/srv/main.go:8`
+/// A place in the source: `»/srv/main.go:8`
 fn is_go_place(line: &[u8]) -> bool {
     let behind = line.strip_prefix(b"\t").and_then(|inside| {
         let at = memchr::memmem::rfind(inside, b".go:")?;
@@ -371,7 +374,7 @@ fn node_name(line: &[u8]) -> (&[u8], &[u8]) {
     line.split_at(name_len(line))
 }
 
-/// `OutOfStock: 17`, `NotFound [E404]: /cart`: an error of the program's own. A level before a colon is none.
+/// `OutOfStock: 17`, `NotFound [E404]: /cart`: an error that the program defines. A level before a colon is not one.
 fn is_node_class(line: &[u8]) -> bool {
     let (name, rest) = node_name(line);
     let first = name.first().is_some_and(u8::is_ascii_uppercase);
@@ -387,19 +390,19 @@ fn node_next(state: State, line: &[u8]) -> Next {
     let frame = is_indented(line) && line.trim_ascii_start().starts_with(b"at ");
     match state {
         _ if frame => goes(State::Trace),
-        // The source line, the mark below it, an empty line, then the error itself.
+        // The source line, the mark below it, an empty line, then the error.
         State::Before => maybe(State::Chain),
         State::Chain if is_error_line(line) && line.contains(&b':') || is_node_error(line) => {
             maybe(State::Head)
         }
         State::Chain if is_empty(line) || is_mark(line) => maybe(State::Chain),
-        // What was thrown is no error; its object follows.
+        // The thrown value is not an error; its object follows.
         State::Chain if line.starts_with(b"[UnhandledPromiseRejection: ") => goes(State::Trace),
         State::Warned if is_node_error(line) => maybe(State::Head),
         // The errors of node-postgres have no other name.
         State::Warned if line.starts_with(b"error: ") => maybe(State::Class),
         State::Warned if is_node_class(line) => maybe(State::Class),
-        // What nobody listened for: where it was emitted stands behind where it was made.
+        // An event without a listener: behind the place where it was made comes the place where it was emitted.
         State::Trace if line.starts_with(b"Emitted 'error' event ") => goes(State::Trace),
         State::Head if !is_node_error(line) => message(state, line),
         State::Trace if is_empty(line) => blank(),
@@ -410,7 +413,7 @@ fn node_next(state: State, line: &[u8]) -> Next {
     }
 }
 
-/// Heads of Microsoft's console logger; the message stands indented below.
+/// Heads of Microsoft's console logger; the message is indented below.
 const DOTNET_LEVELS: [&[u8]; 6] = [b"trce: ", b"dbug: ", b"info: ", b"warn: ", b"fail: ", b"crit: "];
 
 fn dotnet_begin(line: &[u8]) -> Option<State> {
@@ -421,7 +424,8 @@ fn dotnet_begin(line: &[u8]) -> Option<State> {
         .then_some(State::Head)
 }
 
-/// Behind the name of a .NET class: a class in another one has a plus sign before it, a generic one says of what.
+/// Length of a .NET class's name: a nested class has a plus sign before it, a generic one its type parameters behind
+/// it.
 fn dotnet_name_len(line: &[u8]) -> usize {
     let mut len = 0;
     let mut within = 0_usize;
@@ -439,7 +443,7 @@ fn dotnet_name_len(line: &[u8]) -> usize {
     len
 }
 
-/// Its name, and what follows: a code may stand between name and message, as in `SocketException (111): Connection refused`.
+/// Its name, and the rest: a code may be between name and message, as in `SocketException (111): Connection refused`.
 fn dotnet_parts(line: &[u8]) -> Option<(&[u8], &[u8])> {
     let (name, rest) = line.split_at(dotnet_name_len(line));
     let code = rest.strip_prefix(b" (").map(|inside| {
@@ -451,7 +455,7 @@ fn dotnet_parts(line: &[u8]) -> Option<(&[u8], &[u8])> {
     (begins && matches!(rest, [] | [b':', ..])).then_some((name, rest))
 }
 
-/// Without what it is of: a generic class has a backtick behind its name, then types in brackets.
+/// The name without type parameters: a generic class has a backtick behind its name, then types in brackets.
 fn without_generics(name: &[u8]) -> &[u8] {
     &name[..name.iter().position(|byte| matches!(byte, b'`' | b'[')).unwrap_or(name.len())]
 }
@@ -463,7 +467,7 @@ fn is_dotnet_throwable(line: &[u8]) -> bool {
     })
 }
 
-/// As [`is_class_line`], in .NET's form.
+/// As [`is_class_line`], in .NET's format.
 fn is_dotnet_class(line: &[u8]) -> bool {
     dotnet_parts(line).is_some_and(|(name, rest)| {
         let name = without_generics(name);
@@ -489,7 +493,7 @@ fn dotnet_next(state: State, line: &[u8]) -> Next {
         State::End if is_dotnet_throwable(line) => maybe(State::Head),
         State::Warned | State::End if is_dotnet_class(line) => maybe(State::Class),
         State::Head if !is_dotnet_throwable(line) => message(state, line),
-        // What exceptions of databases have behind their frames.
+        // What exceptions of databases print behind their frames.
         State::Trace if is_indented(line) && !is_empty(line) => goes(State::Trace),
         State::Trace if begins(line, &[b"ClientConnectionId:", b"Error Number:"]) => goes(State::Trace),
         State::Trace | State::Gap if is_empty(line) => blank(),
@@ -497,7 +501,7 @@ fn dotnet_next(state: State, line: &[u8]) -> Next {
     }
 }
 
-/// Behind ``path:12:in `method'`` or `path:12:in 'Class#method'`; nothing if it is no such place.
+/// The text behind ``path:12:in `method'`` or `path:12:in 'Class#method'`; `None` if the line is no such place.
 fn behind_ruby_place(line: &[u8]) -> Option<&[u8]> {
     let at = memchr::memmem::find(line, b":in ")?;
     let number = line[..at].iter().rev().take_while(|byte| byte.is_ascii_digit()).count();
@@ -514,7 +518,7 @@ fn is_ruby_head(line: &[u8]) -> bool {
     uncaught || class && line[name..].starts_with(b" (") && line.ends_with(b"):")
 }
 
-/// `Shop::OutOfStock: 17`, as programs print an error of their own.
+/// `Shop::OutOfStock: 17`, as programs print an error they define.
 fn is_ruby_class(line: &[u8]) -> bool {
     let name = line.iter().take_while(|byte| byte.is_ascii_alphanumeric() || **byte == b':').count();
     let (name, rest) = line.split_at(name);
@@ -525,7 +529,7 @@ fn is_ruby_class(line: &[u8]) -> bool {
         && !has_level_behind(line, class.len())
 }
 
-/// Rails again, with a message of several lines, of which the last one is `):`.
+/// Rails' head again, with a message of several lines, the last of which is `):`.
 fn is_open_ruby_head(line: &[u8]) -> bool {
     let name = line.iter().take_while(|byte| byte.is_ascii_alphanumeric() || **byte == b':').count();
     let (name, rest) = line.split_at(name);
@@ -539,7 +543,7 @@ fn ruby_begin(line: &[u8]) -> Option<State> {
     if is_ruby_head(line) || is_open_ruby_head(line) {
         return Some(ruby_head(line));
     }
-    // Sinatra's `2026-11-22 10:00:00 - RuntimeError - no stock:` has a time before it.
+    // Sinatra's `2026-11-22 10:00:00 - RuntimeError - no stock:` begins with a time.
     let dumped = line.ends_with(b":") && has(line, b" - ");
     ((is_ruby_class(line) || dumped) && level::detect(line).is_none()).then_some(State::Class)
 }
@@ -548,7 +552,7 @@ fn ruby_head(line: &[u8]) -> State {
     if is_in_rescue(line) { State::Before } else { State::Head }
 }
 
-/// ``app.rb:5:in `rescue in pay'``: where another exception was being handled. Ruby prints that one behind this trace.
+/// ``app.rb:5:in `rescue in pay'``: where another exception was being handled, which Ruby prints behind this trace.
 fn is_in_rescue(line: &[u8]) -> bool {
     [&b"rescue in "[..], b"ensure in "].iter().any(|part| has(line, part))
 }
@@ -585,7 +589,7 @@ fn ruby_next(state: State, line: &[u8]) -> Next {
         State::Warned | State::End if is_ruby_head(line) || is_open_ruby_head(line) => maybe(ruby_head(line)),
         State::Warned | State::End if is_ruby_class(line) => maybe(State::Class),
         State::Trace | State::Chain | State::Gap if line.starts_with(b"Causes:") => goes(State::Head),
-        // Below a message Ruby shows the piece of source that it means, and what may have been meant.
+        // Below a message Ruby shows the piece of source it is about, and what may have been meant.
         State::Head | State::Before if is_mark(line) || line.starts_with(b"Did you mean?") => goes(state),
         State::Head | State::Before if !is_ruby_head(line) => message(state, line),
         State::Trace | State::Chain | State::Gap if is_empty(line) => blank(),
@@ -628,7 +632,7 @@ fn php_next(state: State, line: &[u8]) -> Next {
         }
         State::Trace | State::Chain if frame && !is_closed => goes(State::Chain),
         State::Trace | State::Chain if frame || numbered => goes(State::Trace),
-        // An argument of a frame goes on.
+        // The argument of a frame continues.
         State::Chain => maybe(if is_closed { State::Trace } else { State::Chain }),
         State::Trace if line.starts_with(b"  thrown in ") || line.trim_ascii() == b"\"}" => goes(State::End),
         State::Trace | State::Gap if line.starts_with(b"Next ") => maybe(State::Head),
@@ -641,7 +645,7 @@ fn php_next(state: State, line: &[u8]) -> Next {
 
 fn rust_begin(line: &[u8]) -> Option<State> {
     if line.starts_with(b"thread '") && has(line, b"panicked at ") {
-        // Before Rust 1.73 the message stands in the first line.
+        // Before Rust 1.73 the message is in the first line.
         return Some(if line.ends_with(b":") { State::Before } else { State::Head });
     }
     if line.starts_with(b"thread '") && line.ends_with(b" has overflowed its stack") {
@@ -689,7 +693,7 @@ fn rust_next(state: State, line: &[u8]) -> Next {
     }
 }
 
-/// What drivers of databases put behind an error: libpq's further lines, SQLAlchemy's statement.
+/// What database drivers print behind an error: libpq's further lines, SQLAlchemy's statement.
 fn is_database_detail(line: &[u8]) -> bool {
     let line_number = line.strip_prefix(b"LINE ").is_some_and(|rest| digits(rest) > 0);
     let keys: [&[u8]; 6] =
@@ -697,11 +701,11 @@ fn is_database_detail(line: &[u8]) -> bool {
     line_number || begins(line, &keys) || line.trim_ascii() == b"^"
 }
 
-/// Keys of what follows a message of the server.
+/// Keys of the lines that follow a message of the server.
 const POSTGRES_MORE: [&[u8]; 6] =
     [b"DETAIL:  ", b"HINT:  ", b"CONTEXT:  ", b"STATEMENT:  ", b"QUERY:  ", b"LOCATION:  "];
 
-/// The number in brackets of the first brackets that hold one: `[71]`, `[71-1]`.
+/// The number in the first brackets that contain one: `[71]`, `[71-1]`.
 fn postgres_process(line: &[u8]) -> Option<u32> {
     let mut rest = line;
     while let Some(at) = memchr::memchr(b'[', rest) {
@@ -715,7 +719,7 @@ fn postgres_process(line: &[u8]) -> Option<u32> {
 }
 
 fn postgres_next(state: State, line: &[u8]) -> Next {
-    // The server puts a tab before each further line of a message; libpq's own further lines have keys.
+    // The server puts a tab before each further line of a message; libpq's further lines have keys.
     if line.starts_with(b"\t") || is_database_detail(line) || begins(line, &POSTGRES_MORE) {
         return goes(state);
     }

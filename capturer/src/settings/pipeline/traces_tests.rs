@@ -1,10 +1,10 @@
-//! Traces behind lines that are none of theirs, and forms in which runtimes and libraries print theirs.
+//! Traces behind lines that are not part of them, and forms in which runtimes and libraries print traces.
 //!
 //! Marked as in multiline_tests.rs: `|` begins a group, `+` continues it, `»` is a tab, `·` a blank at a line's end.
 
 use super::{MultilinePreset, check, of_preset, preset};
 
-/// A head, and the rest of its trace.
+/// The head of a trace, and its rest.
 const CRASHES: [&str; 14] = [
     "java: Exception in thread \"main\" java.lang.Error: x\n+»at a.B.c(B.java:1)\n",
     "java: java.lang.IllegalStateException: x\n+»at a.B.c(B.java:1)\n",
@@ -22,7 +22,7 @@ const CRASHES: [&str; 14] = [
     "rust: Error: x\n+\n+Caused by:\n+    no such file\n",
 ];
 
-/// Who drops info must not lose the crash behind it: a trace joins what was logged with it, which is of warn or above.
+/// Whoever drops info must not lose the crash behind it: a trace only joins a line of level warn or above.
 #[test]
 fn crashes_behind_other_lines() {
     let apart = [
@@ -50,7 +50,7 @@ fn crashes_behind_other_lines() {
         &preset(MultilinePreset::Java),
         "|INFO a\n|\n|java.lang.Error: x\n+»at a.B.c(B.java:1)\n|WARN a\n+\n+java.lang.Error: x\n+»at a.B.c(B.java:1)\n",
     );
-    // Frames without a head are those of the line before them, and so are causes.
+    // Frames without a head belong to the line before them, and so do causes.
     check(
         &preset(MultilinePreset::Java),
         "|INFO a failed: java.lang.Error: x\n+»at a.B.c(B.java:1)\n|next\n",
@@ -63,7 +63,7 @@ fn crashes_behind_other_lines() {
     check(&preset(MultilinePreset::Rust), "|INFO a: x\n+\n+Caused by:\n+    no such file\n|next\n");
 }
 
-/// Behind a JSON object comes a record of its own, whatever its text names.
+/// The line behind a JSON object is a record of its own, whatever its text says.
 #[test]
 fn objects_are_whole() {
     let object = "{\"level\":\"error\",\"msg\":\"panic: x, Fatal error: y, Uncaught z\"}";
@@ -91,7 +91,7 @@ fn python() {
          +  field required (type=value_error.missing)\n|INFO: next\n|  x\n",
         "|Traceback (most recent call last):\n+  File \"/a.py\", line 1, in f\n\
          +a.ValidationError: 1 validation error for User\n|next\n|next\n|  x\n",
-        // A message of several lines goes on as far as it is indented.
+        // A message of several lines ends where the indentation does.
         "|Traceback (most recent call last):\n+  File \"/a.py\", line 1, in f\n+ValueError: first\n+  second\n+  third\n\
          |next\n|  not its own\n",
         "|Traceback (most recent call last):\n+  File \"/a.py\", line 1, in f\n+ValueError: first\n|second\n",
@@ -137,7 +137,7 @@ fn python() {
 #[test]
 fn java_and_node() {
     for text in [
-        // Drivers of databases quote the server.
+        // Database drivers quote the server.
         "|2026-11-22 10:00:00 ERROR x - y\n+java.sql.BatchUpdateException: Batch entry 0 insert into t\n\
          +(a) values (1) was aborted: ERROR: null value in column \"b\"\n+  Detail: Failing row contains (1, null).\n\
          +»at org.postgresql.A.b(A.java:165)\n+Caused by: org.postgresql.util.PSQLException: ERROR: null value\n\
@@ -180,7 +180,7 @@ fn go() {
 #[test]
 fn ruby_and_rust() {
     for text in [
-        // What was being handled comes behind; what is not said to handle anything is another run.
+        // The exception that was being handled comes behind; a trace that handles nothing is another run's.
         "|app.rb:5:in `rescue in f': outer (RuntimeError)\n+»from app.rb:2:in `f'\n+»from app.rb:8:in `<main>'\n\
          +app.rb:3:in `f': inner (ArgumentError)\n+»from app.rb:8:in `<main>'\n|next\n",
         "|app.rb:9:in 'Object#fail_with': outer (RuntimeError)\n+»from app.rb:5:in 'Object#rescue in f'\n\

@@ -1,4 +1,5 @@
-//! Python's stack traces: those of exceptions, caught or not, those of asyncio, multiprocessing and the interpreter itself.
+//! Python's stack traces: those of exceptions, caught or not, and those of asyncio, multiprocessing and the interpreter
+//! itself.
 //!
 //! Not here: what all runtimes have in common ([`super`]).
 
@@ -21,8 +22,8 @@ fn is_rule(line: &[u8]) -> bool {
     is_indented(line) && inside.len() > 2 && inside[0] == b'+' && inside[1..].iter().all(|byte| *byte == b'-')
 }
 
-/// `KeyError: 'sku'`, and of a class within a function `__main__.pay.<locals>.OutOfStock: 17`. One without a message is told
-/// from other words by its capital, `KeyboardInterrupt`, or by its module: `socket.timeout`.
+/// `KeyError: 'sku'`, and for a class within a function `__main__.pay.<locals>.OutOfStock: 17`. Without a message, an
+/// error is recognized by its capital, `KeyboardInterrupt`, or by its module: `socket.timeout`.
 fn is_python_error(line: &[u8]) -> bool {
     let mut end = name_len(line);
     while let Some(rest) = line[end..].strip_prefix(b"<locals>") {
@@ -36,12 +37,12 @@ fn is_python_error(line: &[u8]) -> bool {
     begins && (rest.first() == Some(&b':') || alone)
 }
 
-/// The trace of another process, which multiprocessing and concurrent.futures print between quotes.
+/// The trace of another process, which multiprocessing and concurrent.futures print in quotes.
 fn is_remote_traceback(line: &[u8]) -> bool {
     line.trim_ascii_end().ends_with(b"RemoteTraceback:") && is_error_line(line)
 }
 
-/// What stands before the trace of an exception that nobody caught: in a thread, a destructor, asyncio, the interpreter.
+/// The line before the trace of an uncaught exception: in a thread, a destructor, asyncio, the interpreter.
 fn is_python_notice(line: &[u8]) -> bool {
     const NOTICES: [&[u8]; 7] = [
         b"Exception in thread ",
@@ -55,12 +56,12 @@ fn is_python_notice(line: &[u8]) -> bool {
     begins(line, &NOTICES)
 }
 
-/// `future: <Task finished …>`: what asyncio says of an exception, before its trace.
+/// `future: <Task finished …>`: asyncio's words about an exception, before its trace.
 fn is_asyncio_detail(line: &[u8]) -> bool {
     begins(line, &[b"future: <", b"handle: <", b"task: <", b"protocol: <", b"transport: <"])
 }
 
-/// `  File "/srv/a.py", line 3`: without a head that is a file that Python cannot read as a program.
+/// `  File "/srv/a.py", line 3`: without a head, Python could not parse that file.
 fn is_python_place(line: &[u8]) -> bool {
     line.starts_with(b"  File \"") && has(line, b", line ")
 }
@@ -70,13 +71,13 @@ fn is_python_thread(line: &[u8]) -> bool {
     begins(line, &[b"Current thread 0x", b"Thread 0x"]) && line.ends_with(b"(most recent call first):")
 }
 
-/// `INFO:root:ready`, and `    INFO     ready` of rich's logger, which leaves out a time that it has shown.
+/// `INFO:root:ready`, and `    INFO     ready` of rich's logger, which omits a time that it has just shown.
 fn is_record(line: &[u8]) -> bool {
     let word = line.trim_ascii_start().split(|byte| matches!(byte, b' ' | b':')).next().unwrap_or_default();
     word.iter().all(u8::is_ascii_uppercase) && level::named(word).is_some()
 }
 
-/// What logging prints behind a record that is to show where it was made.
+/// What logging prints behind a record that should show where it was made.
 fn is_stack(line: &[u8]) -> bool {
     line == b"Stack (most recent call last):"
 }
@@ -108,7 +109,7 @@ pub(super) fn next(state: State, line: &[u8]) -> Next {
     match state {
         State::Warned | State::Chain if is_traceback(line) => goes(State::Trace),
         State::Levelled | State::Warned | State::End | State::Report if is_stack(line) => goes(State::Head),
-        // No exception ends it.
+        // No exception ends these frames.
         State::Head if is_indented(line) => goes(State::Head),
         State::Warned if is_empty(line) => maybe(State::Warned),
         State::Warned if is_remote_traceback(line) => maybe(State::Before),
@@ -125,7 +126,7 @@ pub(super) fn next(state: State, line: &[u8]) -> Next {
         State::Trace | State::End if is_traceback(line) => Next::Ends,
         State::Trace if is_rule(line) => goes(State::End),
         State::Trace if is_indented(line) => goes(State::Trace),
-        // loguru marks the frame that caught the error, and has empty lines around it.
+        // loguru marks the frame that caught the error, and prints empty lines around it.
         State::Trace if line.starts_with(b"> File \"") => goes(State::Trace),
         State::Trace if is_empty(line) => maybe(State::Trace),
         State::Trace if is_python_error(line) && !is_record(line) => {
@@ -133,12 +134,12 @@ pub(super) fn next(state: State, line: &[u8]) -> Next {
         }
         State::Report if is_field_path(line) && level::detect(line).is_none() => maybe(State::Class),
         State::Report | State::Class if is_indented(line) && !is_empty(line) => goes(State::Report),
-        // An exception group within another goes on behind the end of the inner one.
+        // An exception group around another one continues behind the end of the inner one.
         State::End if is_indented(line) && matches!(line.trim_ascii_start().first(), Some(b'|' | b'+')) => {
             goes(if is_rule(line) { State::End } else { State::Trace })
         }
         State::End | State::Gap if is_database_detail(line) => goes(State::End),
-        // A message of several lines. What is not indented may be anything.
+        // A message of several lines. A line that is not indented may be anything.
         State::End if is_indented(line) && !is_empty(line) && !is_python_place(line) && !is_record(line) => {
             goes(State::End)
         }
