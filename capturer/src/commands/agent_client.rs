@@ -1,4 +1,4 @@
-//! Questions to the admin server of an agent that runs, for commands that watch it (`tap`, `top`). In HTTP/1.0, so that an
+//! Requests to the admin server of a running agent, for commands that watch it (`tap`, `top`). In HTTP/1.0, so that an
 //! answer ends with its connection.
 
 use std::io::{self, BufRead as _, BufReader, Read as _, Write as _};
@@ -12,37 +12,37 @@ use crate::commands::cli::{AgentArgs, Exit};
 use crate::settings::{Admin, Secret};
 use crate::telemetry::admin::server::SPEAKS_TLS;
 
-/// To connect, and for each part of an answer that should be there at once.
+/// Longest wait to connect, and for each part of an answer that should come at once.
 const PATIENCE: Duration = Duration::from_secs(5);
-/// What is said of an agent that hangs.
+/// What is printed of an agent that hangs.
 pub const NO_ANSWER: &str = "gives no answer";
-/// A whole answer is believed up to this size.
+/// A longer answer is not read.
 const ANSWER_BYTES_MAX: u64 = 64 * 1024 * 1024;
 
-/// Names the token for an agent that is named by `--admin`.
+/// The token for an agent that `--admin` names.
 pub const TOKEN_VARIABLE: &str = "CAPTURER_ADMIN_TOKEN";
 
 const TLS: &str = "speaks TLS (admin.tls_cert), which this command does not: set admin.socket in its config, name that config with \
                    -c, and run this as a user who may use the socket";
 
-/// Where an agent is asked.
+/// The agent that is asked.
 #[derive(Clone, Debug)]
 pub struct AgentClient {
     /// Address of its admin server.
     pub address: SocketAddr,
-    /// Its Unix socket, which is asked first: no token is wanted there.
+    /// Its Unix socket, which is tried first because it needs no token.
     pub socket: Option<PathBuf>,
-    /// The token that it asks for.
+    /// The token that the agent requires.
     pub token: Option<Secret>,
-    /// That comes from [`TOKEN_VARIABLE`], not from the config.
+    /// The token comes from [`TOKEN_VARIABLE`], not from the config.
     pub is_from_variable: bool,
-    /// It speaks TLS, which is not spoken here.
+    /// The agent speaks TLS, which this client does not.
     pub tls: bool,
-    /// Why it may be another agent than the one that is meant.
+    /// Why this may not be the agent that the user means.
     pub doubt: Option<String>,
 }
 
-/// An answer whose body is still to be read.
+/// An answer whose body has not been read yet.
 pub type AnswerReader = BufReader<Wire>;
 
 /// A connection to the agent.
@@ -54,7 +54,7 @@ pub enum Wire {
 }
 
 impl Wire {
-    /// How long a read may take; `None` = for ever.
+    /// How long a read may wait; `None` = for ever.
     ///
     /// # Errors
     /// As the socket's own.
@@ -96,10 +96,10 @@ impl io::Write for Wire {
 }
 
 impl AgentClient {
-    /// By `--admin`, else by the config, else at the default address.
+    /// Finds the agent by `--admin`, else by the config, else at the default address.
     ///
     /// # Errors
-    /// What is wrong was printed; the code to exit with.
+    /// The exit code; the problem was printed.
     pub fn find(arguments: &AgentArgs, err: &mut dyn io::Write) -> Result<AgentClient, Exit> {
         let mut doubt = None;
         let admin = match &arguments.admin {
@@ -107,7 +107,7 @@ impl AgentClient {
             None => match cli::load(&arguments.config) {
                 Ok((settings, _)) => settings.admin,
                 Err(error) => {
-                    // Whoever has just broken the config wants to see the agent that still runs with the one before.
+                    // Whoever has just broken the config wants to see the agent that still runs with the previous one.
                     let admin = Admin::default();
                     let _ = cli::refuse(&error, err);
                     let address = admin.listen.map(|address| address.to_string()).unwrap_or_default();
@@ -127,7 +127,7 @@ impl AgentClient {
             );
             return Err(cli::fail(&error));
         };
-        // One that listens everywhere listens here too.
+        // An agent that listens on every address listens on this one, too.
         match address.ip() {
             IpAddr::V4(ip) if ip.is_unspecified() => address.set_ip(Ipv4Addr::LOCALHOST.into()),
             IpAddr::V6(ip) if ip.is_unspecified() => address.set_ip(Ipv6Addr::LOCALHOST.into()),
@@ -147,7 +147,7 @@ impl AgentClient {
         Ok(AgentClient { address, socket: admin.socket, token, is_from_variable, tls, doubt })
     }
 
-    /// Status and whole body.
+    /// Returns the status and the whole body.
     ///
     /// # Errors
     /// Names the address and what to do.
@@ -158,7 +158,7 @@ impl AgentClient {
         Ok((status, body))
     }
 
-    /// Status, and the body to be read. Each read of it waits for at most 5 s, unless that is changed.
+    /// Returns the status, and a reader of the body. Each read waits at most 5 s, unless that is changed.
     ///
     /// # Errors
     /// As [`AgentClient::get`].
@@ -174,7 +174,7 @@ impl AgentClient {
             let mut answer = BufReader::new(stream);
             let strange = || io::Error::other("what answers there is not capturer");
             let begins = answer.fill_buf()?;
-            // An alert, or a handshake.
+            // The answer is a TLS alert or handshake.
             if begins.len() > 1 && matches!(begins[0], 0x15 | 0x16) && begins[1] == 3 {
                 return Err(io::Error::other(TLS));
             }
@@ -200,7 +200,7 @@ impl AgentClient {
         Ok((status, answer))
     }
 
-    /// It answers, and not us.
+    /// The agent answers but does not accept this client.
     fn unknown_here(&self) -> String {
         let address = self.address;
         match (&self.token, self.is_from_variable) {
@@ -250,7 +250,7 @@ impl AgentClient {
 mod tests {
     use super::*;
 
-    /// "Resource temporarily unavailable (os error 11)" was a riddle.
+    /// "Resource temporarily unavailable (os error 11)" told nobody what was wrong.
     #[test]
     fn an_agent_that_hangs_is_said_to_give_no_answer() {
         let client = AgentClient {

@@ -1,5 +1,5 @@
-//! One question to the Engine, on the calling thread and within bounds: for commands that look around (`doctor`,
-//! `quickstart`). The agent itself asks over the ring (http.rs).
+//! One request to the Engine, on the calling thread and with bounds: for commands that look around (`doctor`,
+//! `quickstart`). The agent itself asks over the ring (shell/http.rs).
 
 use std::io::{self, Read as _, Write as _};
 use std::os::unix::net::UnixStream;
@@ -10,22 +10,22 @@ use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 
 use crate::limits::ANSWER_BYTES_MAX;
 
-/// For the whole answer.
+/// Longest wait for the whole answer.
 const PATIENCE: Duration = Duration::from_secs(2);
 
 /// The body of an answer with status 200.
 ///
 /// # Errors
-/// When nobody listens or may be asked, when the answer is not whole in time, or is of another status.
+/// When nobody listens, access is denied, the answer is not complete in time, or its status is not 200.
 pub fn get(socket: &Path, path: &str) -> io::Result<Vec<u8>> {
-    // A plain connect to a socket whose queue is full waits for ever.
+    // A plain connect to a socket with a full queue waits for ever.
     let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
     let connection = rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
     rustix::net::connect(&connection, &SocketAddrUnix::new(socket)?)?;
     let mut connection = UnixStream::from(connection);
     connection.set_nonblocking(false)?;
     connection.set_write_timeout(Some(PATIENCE))?;
-    // In HTTP/1.0 the answer ends with the connection, without chunks.
+    // In HTTP/1.0 the answer has no chunks and ends with the connection.
     connection.write_all(format!("GET {path} HTTP/1.0\r\nHost: docker\r\n\r\n").as_bytes())?;
     let answer = read_all(&mut connection)?;
     let end = answer.windows(4).position(|window| window == b"\r\n\r\n");
@@ -40,7 +40,7 @@ pub fn get(socket: &Path, path: &str) -> io::Result<Vec<u8>> {
     }
 }
 
-/// A peer that sends a byte a second must not hold us: the time is for all of it.
+/// The deadline is for the whole answer, so that a peer that sends a byte a second can't hold us up.
 fn read_all(connection: &mut UnixStream) -> io::Result<Vec<u8>> {
     let deadline = Instant::now() + PATIENCE;
     let late = || {
@@ -74,7 +74,8 @@ mod tests {
 
     use super::*;
 
-    /// What a peer that answers so makes of a question; the peer holds on until the question is over.
+    /// The result of a request to a peer that answers with these bytes. The peer keeps the connection until the request
+    /// is over.
     fn asked(answer: &'static [u8], hangs: bool) -> Result<Vec<u8>, String> {
         let dir = tempfile::tempdir().unwrap();
         let socket = dir.path().join("s");
@@ -86,7 +87,7 @@ mod tests {
                 let bytes = connection.read(&mut question).unwrap();
                 connection.write_all(answer).unwrap();
                 if hangs {
-                    // Ends when the other side has given up.
+                    // Ends when the client has given up.
                     let _ = connection.read(&mut question);
                 }
                 question[..bytes].to_vec()

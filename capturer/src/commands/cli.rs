@@ -1,7 +1,7 @@
-//! The command line: what may be asked for, and those commands that only look at the config. Commands that run
-//! something are carried out by program.rs.
+//! The command line: commands and arguments, and the commands that only look at the config. program.rs carries out
+//! commands that run something.
 //!
-//! Exit codes are those of sysexits(3), so that a service manager can tell a bad config from a missing Engine.
+//! Exit codes are those of sysexits(3), so that a service manager can tell a bad config from an unavailable Engine.
 
 use std::ffi::OsString;
 use std::io::Write;
@@ -17,7 +17,7 @@ use crate::settings::{Admin, LocalFile, Objection, Settings, advice, summary, un
 use crate::sink::SinkError;
 use crate::text::terminal::Printable;
 
-/// Read if no `-c` is given and it is there.
+/// Read if there is no `-c` and the file exists.
 pub const DEFAULT_CONFIG: &str = "/etc/capturer/config.yaml";
 
 const ABOUT: &str = "Captures what containers print and what log files receive, and delivers it.";
@@ -231,15 +231,15 @@ pub struct DoctorArgs {
 /// How the process ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Exit {
-    /// Done.
+    /// Success.
     Ok = 0,
-    /// The command line makes no sense (EX_USAGE).
+    /// The command line is invalid (EX_USAGE).
     Usage = 64,
-    /// Something needed is not there: a port, a directory, a kernel feature (EX_UNAVAILABLE).
+    /// A port, a directory, a kernel feature or the like is unavailable (EX_UNAVAILABLE).
     Unavailable = 69,
-    /// A right is missing (EX_NOPERM).
+    /// A permission is missing (EX_NOPERM).
     NoPermission = 77,
-    /// The config is wrong (EX_CONFIG).
+    /// The config is invalid (EX_CONFIG).
     Config = 78,
 }
 
@@ -255,7 +255,7 @@ impl From<&ConfigError> for Exit {
     }
 }
 
-/// Takes the command line apart. Help, version and usage errors are printed; the answer is how to exit.
+/// Parses the command line. Prints help, version and usage errors; the error is the exit code.
 pub fn parse<I, T>(arguments: I, out: &mut dyn Write, err: &mut dyn Write) -> Result<Cli, Exit>
 where
     I: IntoIterator<Item = T>,
@@ -273,12 +273,12 @@ where
     })
 }
 
-/// The settings and where they come from.
+/// The settings, and where they come from.
 pub fn load(arguments: &ConfigArgs) -> Result<(Settings, String), ConfigError> {
     load_from(arguments, Path::new(DEFAULT_CONFIG), &Outside::real())
 }
 
-/// The settings once more, for an agent that runs; see `settings::file::load_against`.
+/// Loads the settings again for a running agent; see `settings::file::load_against`.
 pub fn load_again(
     arguments: &ConfigArgs,
     running: &Settings,
@@ -288,7 +288,7 @@ pub fn load_again(
     file::load_against(path, &arguments.set, &Outside::real(), running, object)
 }
 
-/// A default file that is there and can't be read is an error: to run without it would surprise.
+/// If the default file exists but can't be read, that is an error: running without it would surprise.
 fn config_path<'a>(arguments: &'a ConfigArgs, default: &'a Path) -> Option<&'a Path> {
     let is_there = || std::fs::symlink_metadata(default).is_ok();
     arguments.config.as_deref().or_else(|| is_there().then_some(default))
@@ -304,9 +304,8 @@ fn load_from(
     file::load(path, &arguments.set, outside).map(|settings| (settings, origin))
 }
 
-/// `capturer check`: what would run, or everything that is wrong.
-/// `unusable_files` tells of keys and certificates, `list_files` what the patterns match; with `--online`, `try_out` whether
-/// what the config names is there.
+/// `capturer check`: prints what would run, or everything that is wrong. `unusable_files` reports keys and
+/// certificates, `list_files` what the patterns match; with `--online`, `try_out` tries what the config names.
 pub fn check(
     arguments: &CheckArgs,
     unusable_files: impl FnOnce(&Settings) -> Vec<String>,
@@ -325,7 +324,7 @@ pub fn check(
             for error in &unusable {
                 say(out, format_args!("FAILED: {error}; the agent would not start with this config\n"));
             }
-            // As in say: whoever closed the pipe has seen enough.
+            // As in `say`: whoever closed the pipe has seen enough.
             let _ = list_files(&settings, out);
             let mut exit = if unusable.is_empty() { Exit::Ok } else { Exit::Unavailable };
             if arguments.online {
@@ -345,16 +344,16 @@ pub fn refuse(error: &ConfigError, err: &mut dyn Write) -> Exit {
     error.into()
 }
 
-/// Prints why the agent can't run: what was tried, and every cause. A missing right is told apart by its exit code.
+/// Prints why the agent can't run: what was tried, and every cause. A missing permission has an exit code of its own.
 pub fn fail(error: &anyhow::Error) -> Exit {
     say(&mut Printable(std::io::stderr()), format_args!("capturer: {error:#}\n"));
     exit_of(error)
 }
 
-/// What a command ends with that failed so.
+/// The exit code for an error.
 pub fn exit_of(error: &anyhow::Error) -> Exit {
     let denied = error.chain().any(|cause| {
-        // A sink's error says its cause itself, so it is no link of the chain.
+        // A sink's error prints its cause itself, so the cause is not in the chain.
         let sink = cause.downcast_ref::<SinkError>().map(|error| &error.source);
         let cause = sink.or_else(|| cause.downcast_ref::<std::io::Error>());
         cause.is_some_and(|error| error.kind() == std::io::ErrorKind::PermissionDenied)
@@ -370,7 +369,7 @@ pub fn completion(shell: Shell, out: &mut dyn Write) -> Exit {
     Exit::Ok
 }
 
-/// What `capturer quickstart` runs with: nothing outside its directory is written.
+/// The settings of `capturer quickstart`: nothing is written outside its directory.
 pub fn quickstart_settings(arguments: &QuickstartArgs) -> Settings {
     let mut settings = Settings {
         data_dir: arguments.directory.join(".capturer"),
@@ -383,7 +382,7 @@ pub fn quickstart_settings(arguments: &QuickstartArgs) -> Settings {
     settings
 }
 
-/// A reader that went away (`| head`) is no error of ours.
+/// A reader that closed the pipe (`| head`) is not an error.
 fn say(writer: &mut dyn Write, text: std::fmt::Arguments) {
     let _ = writer.write_fmt(text).and_then(|()| writer.flush());
 }
@@ -402,7 +401,7 @@ fn parse_admin(argument: &str) -> Result<Admin, String> {
     Ok(Admin { listen, ..Admin::default() })
 }
 
-/// Where a running agent listens, however people write it.
+/// The address of a running agent, in whichever form people write it.
 fn parse_agent(argument: &str) -> Result<Admin, String> {
     if argument.starts_with("https://") {
         return Err(

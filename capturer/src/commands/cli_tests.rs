@@ -55,7 +55,7 @@ fn wrong_usage_is_64_and_says_why() {
     assert!(run("quickstart --socket tcp://x").2.contains("tcp:// is not supported"));
 }
 
-/// Help is the first thing a stranger reads.
+/// Help is the first thing a newcomer reads.
 #[test]
 fn every_help_works() {
     let (result, out, err) = run("--help");
@@ -131,7 +131,7 @@ fn check_answers_with_a_summary_or_the_problems() {
     assert!(String::from_utf8(out).expect("UTF-8").contains("c.yaml. It would run:\n  containers"));
 }
 
-/// The quickstart is for a first look: it must leave no trace elsewhere.
+/// The quickstart is for a first look: it must leave nothing elsewhere.
 #[test]
 fn quickstart_writes_beneath_its_directory() {
     let words = "quickstart --directory /tmp/x --socket unix:///tmp/docker.sock";

@@ -1,5 +1,5 @@
-//! `capturer dead-letters`: look at what a network sink's other side refused, send it again, or throw it away. It may
-//! be used while the agent runs.
+//! `capturer dead-letters`: shows lines that a network sink's server refused, sends them again, or throws them away. It
+//! may be used while the agent runs.
 
 use std::collections::BTreeMap;
 use std::io::{self, Write};
@@ -16,9 +16,9 @@ use crate::sink::loki::by_hand::ByHand;
 use crate::text::counted::which;
 use crate::text::terminal::shown;
 
-/// Lines shown of each text.
+/// Characters shown of each text.
 const SHOWN_CHARS: usize = 100;
-/// Letters that were refused again are put back so many at once.
+/// So many letters that were refused again are put back at once.
 const PUT_BACK_AT_ONCE: usize = 100;
 
 /// Carries the command out.
@@ -70,8 +70,8 @@ fn list(letters: &DeadLetters, json: bool, out: &mut dyn Write) -> anyhow::Resul
     Ok(Exit::Ok)
 }
 
-/// Each letter is sent once: delivered, it is gone; refused again, it is a new letter; not answered, it stays. A signal ends it
-/// after the letter that is being sent.
+/// Sends each letter once: a delivered one is removed, one that is refused again becomes a new letter, and an
+/// unanswered one stays. A signal ends this after the letter that is being sent.
 fn replay(letters: &DeadLetters, settings: &Settings, out: &mut dyn Write) -> anyhow::Result<Exit> {
     let loki = settings.sinks.loki.as_ref().context("replaying: sinks.loki is not enabled in this config")?;
     let mut by_hand = ByHand::new(loki).context("sinks.loki")?;
@@ -99,7 +99,7 @@ fn replay(letters: &DeadLetters, settings: &Settings, out: &mut dyn Write) -> an
                     put_back(letters, &mut taken, &mut again)?;
                 }
             }
-            // Loki does not answer: the rest is kept without asking it again.
+            // Loki does not answer: keep the rest without asking again.
             Verdict::Retry { words, .. } | Verdict::Hold { words, .. } => {
                 trouble = Some(words);
                 break;
@@ -119,7 +119,7 @@ fn replay(letters: &DeadLetters, settings: &Settings, out: &mut dyn Write) -> an
     }
 }
 
-/// The oldest were refused again: they are new letters, with one sync for all of them.
+/// Puts the oldest of the letters that were refused again back as new letters, with one sync for all of them.
 fn put_back(letters: &DeadLetters, taken: &mut Taken, again: &mut Vec<Letter>) -> anyhow::Result<()> {
     if again.is_empty() {
         return Ok(());
@@ -148,14 +148,14 @@ fn tell_unreadable(count: usize, out: &mut dyn Write) {
     }
 }
 
-/// What a container printed must not steer the terminal.
+/// Text that a container printed must not control the terminal.
 fn short(text: &str) -> String {
     let short: String = text.chars().take(SHOWN_CHARS).collect();
     let more = if short.len() < text.len() { "…" } else { "" };
     format!("{}{more}", shown(&short))
 }
 
-/// A reader that went away (`| head`) is no error of ours.
+/// A reader that closed the pipe (`| head`) is not an error.
 fn say(out: &mut dyn Write, text: &str) {
     let _: io::Result<()> = out.write_all(text.as_bytes());
 }

@@ -1,4 +1,4 @@
-//! The commands beside `run`, one file each, and what they share: arguments (`cli.rs`) and the client that asks a running
+//! The commands other than `run`, one file each, and what they share: arguments (`cli.rs`) and the client of a running
 //! agent (`agent_client.rs`).
 
 pub(crate) mod agent_client;

@@ -1,6 +1,6 @@
-//! `capturer check`: whether the files of keys and certificates that the config names can be read; with `--online` also whether
-//! its directories, Engine and Loki let us in. Nothing is changed: a file without a name is made in a directory, the Engine is
-//! asked for a ping, and Loki gets an empty request.
+//! `capturer check`: whether the files of keys and certificates that the config names can be read; with `--online` also
+//! whether its directories, Engine and Loki can be used. Nothing is changed: a file without a name is made in each
+//! directory, the Engine gets a ping, and Loki an empty request.
 
 use std::io::{self, Read as _, Write};
 use std::net::SocketAddr;
@@ -23,10 +23,10 @@ use crate::sink::loki::client::Client;
 use crate::telemetry::docker_words;
 use crate::text::terminal::shown;
 
-/// How long the Engine may take.
+/// Longest wait for the Engine.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// Tries everything, a line each. The answer is how to exit.
+/// Tries everything and prints a line for each. Returns the exit code.
 pub fn check(settings: &Settings, out: &mut dyn Write) -> Exit {
     let mut all_well = true;
     let mut tell = |what: &str, result: Result<String, String>| {
@@ -37,7 +37,7 @@ pub fn check(settings: &Settings, out: &mut dyn Write) -> Exit {
                 ("FAILED", text)
             }
         };
-        // Texts of others come along: no control character reaches the terminal.
+        // Texts may come from outside: their control characters must not reach the terminal.
         let _: io::Result<()> = writeln!(out, "  {word:<6} {what:<10} {}", shown(&text));
     };
     tell("positions", positions(&settings.data_dir));
@@ -62,8 +62,8 @@ pub fn check(settings: &Settings, out: &mut dyn Write) -> Exit {
     if all_well { Exit::Ok } else { Exit::Unavailable }
 }
 
-/// What the config names and only this machine can tell: certificates, keys and tokens. A sentence for each that can't be
-/// used. (`${file:…}` was read with the config.)
+/// A sentence for each certificate, key or token that the config names and that can't be used on this machine.
+/// (`${file:…}` was read with the config.)
 pub fn unusable_files(settings: &Settings) -> Vec<String> {
     let admin = settings.admin.tls.as_ref().map(crate::telemetry::admin::server::check_tls);
     let loki = settings.sinks.loki.as_ref().map(|sink| {
@@ -74,10 +74,10 @@ pub fn unusable_files(settings: &Settings) -> Vec<String> {
     errors.map(|error| format!("{error:#}")).collect()
 }
 
-/// Whether the admin server's socket could be made there. Nothing is made, and an agent may listen on it.
+/// Whether the admin server's socket could be made there. Nothing is made; an agent may already listen on it.
 ///
 /// # Errors
-/// Says why not.
+/// Says why it could not.
 pub fn unusable_socket(path: &Path) -> Result<(), String> {
     let shown = path.display();
     let dir = path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
@@ -110,7 +110,7 @@ fn positions(data_dir: &Path) -> Result<String, String> {
     }
 }
 
-/// Whether the admin server could listen there. The agent that runs from this config does.
+/// Whether the admin server could listen there. A running agent of this config does so already.
 fn listen(address: SocketAddr, data_dir: &Path) -> Result<String, String> {
     match running::port(address, running::agent(data_dir)) {
         Port::Free => Ok(format!("{address} is free")),
@@ -128,7 +128,7 @@ fn listen(address: SocketAddr, data_dir: &Path) -> Result<String, String> {
     }
 }
 
-/// Whether it can be written to, or made. With the rights of this user, who need not be the one that runs the agent.
+/// Whether the directory can be written to, or made, by this user, who may not be the one that runs the agent.
 fn directory(dir: &Path, key: &str) -> Result<String, String> {
     let shown = dir.display();
     if dir.exists() && !dir.is_dir() {
@@ -166,7 +166,7 @@ fn engine(socket: &Path) -> Result<String, String> {
         Err(error) => {
             let (socket, fault) = (socket.display().to_string(), EngineFault::of_system(error.kind()));
             let error = match fault {
-                // A read that ends by its timer.
+                // The read was ended by its timer.
                 EngineFault::Silent { .. } => format!("no answer within {} s", PATIENCE.as_secs()),
                 _ => error.to_string(),
             };
@@ -210,7 +210,7 @@ mod tests {
         assert_eq!(names.collect::<Vec<_>>(), ["file"], "nothing is made");
     }
 
-    /// One that is there and silent, one that is not there: each has its own cure.
+    /// A silent Engine and an unavailable one have different cures.
     #[test]
     fn a_silent_engine_is_not_one_that_is_away() {
         let dir = tempfile::tempdir().unwrap();
@@ -222,7 +222,7 @@ mod tests {
         assert!(silent.contains("no answer within 5 s; dockerd is there and does not answer"), "{silent}");
     }
 
-    /// `run` would end with an error for each of them.
+    /// `run` would end with an error for each of these.
     #[test]
     fn a_socket_and_positions_that_can_not_be_used_are_named() {
         let dir = tempfile::tempdir().unwrap();

@@ -1,5 +1,5 @@
 //! `capturer positions`: how far each container and file was delivered, from the checkpoint on disk. It takes no lock
-//! and changes nothing, so it may be asked while the agent runs.
+//! and changes nothing, so it may be used while the agent runs.
 
 use std::collections::BTreeMap;
 use std::io::{ErrorKind, Write};
@@ -19,10 +19,10 @@ use crate::shell::checkpoint::store;
 use crate::shell::checkpoint::store::StoreError;
 use crate::text::terminal;
 
-/// How the key of a container begins.
+/// Prefix of a container's key.
 const CONTAINER: &str = "container:";
 
-/// Shows them, as a table or as JSON.
+/// Prints the positions as a table or as JSON.
 pub fn show(arguments: &PositionsArgs, out: &mut dyn Write, err: &mut dyn Write) -> Exit {
     let settings = match cli::load(&arguments.config) {
         Ok((settings, _)) => settings,
@@ -38,12 +38,12 @@ pub fn show(arguments: &PositionsArgs, out: &mut dyn Write, err: &mut dyn Write)
         let names = names(&settings.container_monitor, &checkpoint);
         table(&checkpoint, &names, &settings.data_dir.display().to_string())
     };
-    // A reader that went away (`| head`) is no error of ours.
+    // A reader that closed the pipe (`| head`) is not an error.
     let _ = out.write_all(text.as_bytes());
     Exit::Ok
 }
 
-/// A directory that is not there holds nothing, and looking must not make it.
+/// A missing directory has no positions, and looking must not make it.
 fn look(data_dir: &Path) -> Result<Checkpoint, StoreError> {
     if matches!(std::fs::symlink_metadata(data_dir), Err(error) if error.kind() == ErrorKind::NotFound) {
         return Ok(Checkpoint::default());
@@ -51,7 +51,7 @@ fn look(data_dir: &Path) -> Result<Checkpoint, StoreError> {
     store::peek(data_dir)
 }
 
-/// Names of containers by ID, if there are any and the Engine tells them: the checkpoint has none, for they change.
+/// Names of containers by ID, if the Engine has them. The checkpoint has none, because they change.
 fn names(settings: &ContainerMonitor, checkpoint: &Checkpoint) -> BTreeMap<String, String> {
     let is_container = |key: &StreamKey| key.0.starts_with(CONTAINER);
     if !settings.enabled || !checkpoint.streams.keys().any(is_container) {
@@ -68,7 +68,7 @@ fn table(checkpoint: &Checkpoint, names: &BTreeMap<String, String>, data_dir: &s
             "no positions in {data_dir}: no agent has delivered anything with this data_dir yet\n"
         );
     }
-    // No key is cut: what distinguishes two paths may stand anywhere in them.
+    // Keys are not cut: two paths may differ anywhere.
     let shown = |key: &StreamKey| shown(&key.0, names);
     let width = checkpoint.streams.keys().map(|key| shown(key).chars().count()).max().unwrap_or(0).max(6);
     let mut text = format!("{:<width$} {:<12} POSITION\n", "STREAM", "SINK");
@@ -80,7 +80,7 @@ fn table(checkpoint: &Checkpoint, names: &BTreeMap<String, String>, data_dir: &s
     text
 }
 
-/// Containers as docker shows them, by name and ID; a path as it is.
+/// Containers by name and ID, as Docker shows them; a path unchanged.
 fn shown(key: &str, names: &BTreeMap<String, String>) -> String {
     match key.strip_prefix(CONTAINER) {
         Some(id) => {

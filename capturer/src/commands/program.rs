@@ -22,7 +22,7 @@ pub fn main() -> ExitCode {
         Ok(cli) => cli,
         Err(exit) => return exit.into(),
     };
-    // Names in their output are chosen by others. Completions are ours; `tap` and `top` see to it themselves.
+    // Others choose names in the output. Completions are our own text; `tap` and `top` filter their output themselves.
     let (mut out, mut err) = (Printable(stdout()), Printable(stderr()));
     match cli.command {
         Command::Run(arguments) => run(&arguments),
@@ -42,7 +42,7 @@ pub fn main() -> ExitCode {
 }
 
 fn run(arguments: &ConfigArgs) -> Exit {
-    // Before anything that takes some.
+    // Before anything that uses descriptors.
     let signals = match descriptors::require().and_then(|()| signals::listen(true)) {
         Ok(signals) => signals,
         Err(error) => return cli::fail(&error),
@@ -56,7 +56,7 @@ fn run(arguments: &ConfigArgs) -> Exit {
         Err(error) => return cli::fail(&error),
     };
     log.end_process_on_panic();
-    // Where the log is filtered by module, this is of the whole program.
+    // Where the log is filtered by module, this line counts for the whole program.
     tracing::info!(target: "capturer", config = origin, version = env!("CARGO_PKG_VERSION"), "capturer starts");
     let arguments = arguments.clone();
     let reloading = Reloading {
@@ -66,7 +66,7 @@ fn run(arguments: &ConfigArgs) -> Exit {
     let is_json = settings.log.format == LogFormat::Json;
     let result = Agent::build(settings, Some(reloading), signals).and_then(Agent::run);
     if let (Err(error), true) = (&result, is_json) {
-        // Whatever collects these lines would drop one that is plain text.
+        // A collector that expects JSON would drop a line of plain text.
         tracing::error!(target: "capturer", "the agent ends: {error:#}");
     }
     log.flush(Duration::from_secs(1));

@@ -1,7 +1,8 @@
-//! `capturer quickstart`: captures here and now, so that a stranger sees within a minute what the agent does. With
-//! Docker, every container; without, a few json-file logs that it writes itself into a temporary directory.
+//! `capturer quickstart`: captures at once, so that a newcomer sees within a minute what the agent does. With Docker it
+//! captures every container; without, it writes a few json-file logs itself into a temporary directory.
 //!
-//! It says what it found, shows a live table on a terminal, and at the end where output, metrics and status page are.
+//! It says what it found, shows a live table on a terminal, and at the end says where output, metrics and status page
+//! are.
 
 use std::collections::BTreeMap;
 use std::fs::{File, OpenOptions};
@@ -31,11 +32,11 @@ use anyhow::Context as _;
 const DRAW_EVERY: Duration = Duration::from_secs(1);
 /// Rows that fit a small terminal.
 const ROWS_MAX: usize = 15;
-/// How many json-file logs the demonstration writes, and how many lines a second into each.
+/// How many json-file logs the demonstration writes.
 const DEMO_FILES: usize = 3;
 const DEMO_LINES_PER_SECOND: u64 = 20;
 
-/// Prints a line. A reader that went away (`| head`) is no error of ours: capturing goes on.
+/// Prints a line. If a reader closed the pipe (`| head`), capturing goes on.
 macro_rules! say {
     ($($text:tt)*) => {{ let _ = writeln!(io::stdout(), $($text)*); }};
 }
@@ -87,7 +88,7 @@ fn quickstart(arguments: &QuickstartArgs) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Docker if it answers, else logs of our own.
+/// Docker if it answers, else logs that this command writes.
 fn choose_source(settings: &mut Settings) -> anyhow::Result<Option<Demo>> {
     let socket = settings.container_monitor.socket_path.display().to_string();
     match ask::get(&settings.container_monitor.socket_path, docker::PING) {
@@ -151,7 +152,7 @@ impl Demo {
     }
 }
 
-/// A new directory of our own. One that is there already is somebody else's, or a killed run's.
+/// Makes a new directory. An existing one belongs to somebody else, or to a run that was killed.
 fn make_directory() -> anyhow::Result<PathBuf> {
     let since_1970 = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     let name = format!("capturer-quickstart-{}-{}", std::process::id(), since_1970.subsec_nanos());
@@ -178,7 +179,7 @@ fn write_lines(files: &mut [File], stop: &AtomicBool) {
         let time = humantime::format_rfc3339_nanos(SystemTime::now());
         let stream = if number.is_multiple_of(10) { "stderr" } else { "stdout" };
         for file in &mut *files {
-            // One write per record, as Docker does it.
+            // One write per record, as in Docker.
             let line = format!(
                 "{{\"log\":\"demo line {number}\\n\",\"stream\":\"{stream}\",\"time\":\"{time}\"}}\n"
             );
@@ -190,7 +191,7 @@ fn write_lines(files: &mut [File], stop: &AtomicBool) {
     }
 }
 
-/// The live table, drawn by a thread of its own from what the status says.
+/// The live table, drawn from the status by a thread of its own.
 struct Screen {
     stop: Arc<AtomicBool>,
     thread: JoinHandle<()>,

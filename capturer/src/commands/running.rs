@@ -1,39 +1,39 @@
-//! Whether an agent of this config runs, and who listens on a port: what the kernel shows of other processes. Nothing is
-//! changed, and no lock is tried: that would make a start beside us fail.
+//! Whether an agent of this config runs, and who listens on a port: what the kernel shows of other processes. Nothing
+//! is changed, and no lock is tried, because that would make an agent fail that starts meanwhile.
 
 use std::io;
 use std::net::{IpAddr, SocketAddr, TcpListener};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 
-/// A process.
+/// Another process.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Process {
-    /// Its number.
+    /// Process id.
     pub id: u32,
-    /// What its program is called.
+    /// Name of its program.
     pub name: String,
 }
 
 /// Whether an agent could listen on an address.
 #[derive(Debug)]
 pub enum Port {
-    /// It could.
+    /// An agent could listen there.
     Free,
-    /// The agent of this data_dir does, as far as can be seen.
+    /// The agent of this data_dir seems to listen there.
     Own,
-    /// It could not: why, and who listens there, if that can be seen.
+    /// An agent could not listen there: the error, and the process that listens, if it can be seen.
     Taken(io::Error, Option<Process>),
 }
 
-/// Looks at the address of an agent whose data_dir this process holds, if one does.
+/// Looks at the address of an agent; `agent` is the process that holds its data_dir, if any.
 pub fn port(address: SocketAddr, agent: Option<u32>) -> Port {
     let Err(error) = TcpListener::bind(address) else { return Port::Free };
     if error.kind() != io::ErrorKind::AddrInUse {
         return Port::Taken(error, None);
     }
     let holder = listener(address);
-    // Who may not look into other users' processes does not see who listens.
+    // A user who may not look into other users' processes does not see who listens.
     match (agent, &holder) {
         (Some(_), None) => Port::Own,
         (Some(agent), Some(holder)) if holder.id == agent => Port::Own,
@@ -41,14 +41,14 @@ pub fn port(address: SocketAddr, agent: Option<u32>) -> Port {
     }
 }
 
-/// Who holds the lock of a data_dir, as the kernel lists locks.
+/// The process that holds the lock of a data_dir, by the kernel's list of locks.
 pub fn agent(data_dir: &Path) -> Option<u32> {
     let lock = std::fs::metadata(data_dir.join("lock")).ok()?;
     holder(&std::fs::read_to_string("/proc/locks").ok()?, lock.ino())
 }
 
-/// `1: FLOCK  ADVISORY  WRITE 4711 fe:01:1234 0 EOF`. The device is written differently by some file systems, and the
-/// inode with the kind of lock is enough to tell ours.
+/// `1: FLOCK  ADVISORY  WRITE 4711 fe:01:1234 0 EOF`. Some file systems write the device differently, but the inode and
+/// the kind of lock are enough to recognize ours.
 fn holder(locks: &str, inode: u64) -> Option<u32> {
     locks.lines().find_map(|line| {
         let words: Vec<&str> = line.split_whitespace().collect();
@@ -77,11 +77,11 @@ fn listener(address: SocketAddr) -> Option<Process> {
     })
 }
 
-/// Inodes of the sockets of `/proc/net/tcp` that listen on this port, at this address or at all.
+/// Inodes of the sockets in `/proc/net/tcp` that listen on this port, at this address or at every address.
 fn listening(table: &str, address: SocketAddr) -> Vec<String> {
     let port = format!("{:04X}", address.port());
     let own = match address.ip() {
-        // Each group of four bytes is in the order of the machine.
+        // Each group of four bytes is in the machine's byte order.
         IpAddr::V4(ip) => format!("{:08X}", u32::from_ne_bytes(ip.octets())),
         IpAddr::V6(ip) => {
             let words = ip.octets();

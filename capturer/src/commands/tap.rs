@@ -1,5 +1,5 @@
-//! `capturer tap`: what an agent that runs delivers, as it does, on this terminal. It holds the agent up in nothing: what
-//! is not read fast enough is skipped, and said.
+//! `capturer tap`: shows on this terminal what a running agent delivers, at that moment. It never holds up the agent:
+//! records that are not read fast enough are skipped, and the command says so.
 
 use std::io::{self, BufRead as _, IsTerminal as _, Write};
 
@@ -44,7 +44,7 @@ fn watch(client: &AgentClient, arguments: &TapArgs) -> anyhow::Result<Exit> {
         io::Read::read_to_string(&mut answer, &mut said).context("reading the agent's answer")?;
         anyhow::bail!("the agent at {} refused: {}", client.address, terminal::shown(said.trim_end()));
     }
-    // A quiet container may be quiet for days.
+    // A container may be quiet for days.
     answer.get_ref().set_read_timeout(None).context("waiting for records")?;
     let mut out = io::stdout().lock();
     let coloured = io::stdout().is_terminal();
@@ -61,7 +61,7 @@ fn watch(client: &AgentClient, arguments: &TapArgs) -> anyhow::Result<Exit> {
         } else {
             out.write_all(&shown(&line, coloured))
         };
-        // A reader that went away (`| head`) is no error of ours.
+        // A reader that closed the pipe (`| head`) is not an error.
         if written.and_then(|()| out.flush()).is_err() {
             return Ok(Exit::Ok);
         }
@@ -72,7 +72,7 @@ fn watch(client: &AgentClient, arguments: &TapArgs) -> anyhow::Result<Exit> {
     )
 }
 
-/// A line of NDJSON as `pretty` shows it.
+/// A line of NDJSON in the form `pretty`.
 fn shown(line: &str, coloured: bool) -> Vec<u8> {
     let Ok(record) = serde_json::from_str::<Value>(line) else {
         return format!("{}\n", terminal::shown(line.trim_end())).into_bytes();
@@ -86,7 +86,7 @@ fn shown(line: &str, coloured: bool) -> Vec<u8> {
     sink::show_line(text("time").unwrap_or_default(), name, text("message").unwrap_or_default(), coloured)
 }
 
-/// Ctrl-C is how this ends when all is well.
+/// Ctrl-C is the usual way to end this command.
 fn end_on_interrupt() -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_io()

@@ -1,9 +1,9 @@
-//! `capturer top`: what is wrong, and a row for each source of an agent that runs: what it is at, and how fast lines come. Two
-//! looks a second apart make the rates; it asks what everybody may ask (`/api/v1/streams`, `/health`, `/metrics`) and costs
-//! the agent as much. On a terminal `screen` draws it and takes keys; `--once` prints the same (words.rs), `--json` everything.
+//! `capturer top`: what is wrong, and a row for each source of a running agent, with its state and how fast lines come.
+//! Rates come from two looks a second apart, at what everybody may request (`/api/v1/streams`, `/health`, `/metrics`).
+//! On a terminal `screen` draws it and takes keys; `--once` prints the same (words.rs), `--json` everything.
 //!
-//! A line is captured once however many outlets read it, and how far behind the agent is, is how far the outlet is
-//! that waits most: so the head's numbers are no sums of streams.
+//! A line counts as captured once, however many outlets read it, and the agent's lag is that of the outlet that is
+//! furthest behind. So the numbers in the head are not sums over streams.
 
 mod figures;
 mod fold;
@@ -30,13 +30,13 @@ use crate::text::terminal::{Screen, printable};
 
 /// Pause between two looks.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
-/// A source with so much to read is behind, once it has been for [`BEHIND_FOR`].
+/// A source with this much to read counts as behind after [`BEHIND_FOR`].
 const BEHIND_BYTES: u64 = 64 * 1024;
 const BEHIND_FOR: Duration = Duration::from_secs(10);
-/// Where the terminal does not say its size, and in a pipe.
+/// The size if the terminal does not say, and in a pipe.
 const USUAL_SIZE: (usize, usize) = (80, usize::MAX);
 
-/// Shows it until it is interrupted, or once.
+/// Shows the table until it is interrupted, or once.
 pub fn run(arguments: &TopArgs, err: &mut dyn io::Write) -> Exit {
     let client = match AgentClient::find(&arguments.agent, err) {
         Ok(client) => client,
@@ -56,7 +56,7 @@ fn show(client: AgentClient, arguments: &TopArgs) -> anyhow::Result<()> {
     std::thread::sleep(LOOK_EVERY);
     let view = View::of(&client, &before, &Look::take(&client)?.after(&before));
     let terminal = io::stdout().is_terminal();
-    // `watch` cuts what is wider than the screen, and says in this variable how wide that is.
+    // `watch` cuts lines wider than the screen, and passes the width in this variable.
     let columns = std::env::var("COLUMNS").ok().and_then(|text| text.parse().ok()).filter(|_| !terminal);
     let size = if terminal { size() } else { (columns.unwrap_or(USUAL_SIZE.0), USUAL_SIZE.1) };
     let is_cut = terminal || columns.is_some();
@@ -65,12 +65,12 @@ fn show(client: AgentClient, arguments: &TopArgs) -> anyhow::Result<()> {
     } else {
         words::page(&view, size, is_cut)
     };
-    // A reader that went away (`| head`) is no error of ours.
+    // A reader that closed the pipe (`| head`) is not an error.
     let _ = Screen::default().draw(&text, terminal);
     Ok(())
 }
 
-/// Until the person leaves. An agent that is away for a moment, as in a restart, is waited for.
+/// Runs until the user leaves. If the agent is unavailable, as during a restart, it waits.
 fn interact(client: &AgentClient, mut before: Look) -> anyhow::Result<()> {
     let mut terminal = ratatui::try_init().context("the terminal can't be drawn on; try --once")?;
     let mut view = View::of(client, &before, &before);
@@ -100,7 +100,7 @@ fn interact(client: &AgentClient, mut before: Look) -> anyhow::Result<()> {
     outcome
 }
 
-/// Whatever stands there is old, and that is to be seen at once.
+/// The rows are old, and the user must see that at once.
 fn silence(client: &AgentClient, since: Duration, error: &anyhow::Error) -> String {
     let since = age_text(since.as_secs());
     let error = format!("{error:#}");
@@ -142,18 +142,18 @@ fn size() -> (usize, usize) {
     }
 }
 
-/// What a component that is not well is called, and its sentence in few lines, as the agent tells both.
+/// The title of a component that is not well, and its sentence in few lines, both as the agent sends them.
 #[derive(Clone, Debug, Default)]
 struct Told {
     title: String,
     lines: Vec<String>,
-    /// All of it, where `lines` has not all.
+    /// The whole text, if `lines` does not have all of it.
     all: Vec<String>,
     runbook: String,
 }
 
 impl Told {
-    /// `None`: an older agent tells none.
+    /// `None`: an older agent sends none.
     fn of(told: &Value) -> Option<Told> {
         let text = |key: &str| told[key].as_str().unwrap_or_default().to_owned();
         let texts = |key: &str| {
@@ -170,31 +170,31 @@ impl Told {
     }
 }
 
-/// What the agent answered at one moment.
+/// The agent's answers at one moment.
 struct Look {
     at: Instant,
     rows: Vec<Map<String, Value>>,
     /// False = its loop did not answer in time.
     fresh: bool,
     age_ms: u64,
-    /// Since when rows have been behind, by their number.
+    /// Since when rows have been behind, by number.
     behind_since: BTreeMap<u64, Instant>,
-    /// Sentences of what is not well, by component.
+    /// Messages of components that are not well.
     problems: BTreeMap<String, String>,
-    /// Those of them by which no line is lost or waits.
+    /// Components among these whose fault neither loses nor delays a line.
     warnings: BTreeSet<String>,
-    /// The same of what is well and should be read all the same.
+    /// Messages of components that are well but have something to read.
     notes: BTreeMap<String, String>,
     told: BTreeMap<String, Told>,
-    /// What pipelines dropped, in a sentence.
+    /// What pipelines dropped, as a sentence.
     pipelines: String,
-    /// Records read from all sources, each once.
+    /// Records read from all sources, each counted once.
     captured: u64,
     /// Losses declared in this run.
     losses: u64,
     /// Records delivered, by sink.
     sent: BTreeMap<String, u64>,
-    /// What waits in spools, a sentence for each sink.
+    /// What waits in spools: a sentence for each sink.
     spools: Vec<String>,
 }
 
@@ -243,8 +243,8 @@ impl Look {
 }
 
 impl Look {
-    /// With what only several looks show: a source that is read as it grows always has some bytes to go, and is behind if
-    /// they are many, or are not read.
+    /// Adds what only several looks can show. A source that is read as it grows always has some unread bytes; it is
+    /// behind if there are many, or if they are not read.
     fn after(mut self, before: &Look) -> Look {
         let lines_before: BTreeMap<u64, u64> =
             before.rows.iter().map(|row| (number(row, "id"), number(row, "lines"))).collect();
@@ -265,36 +265,36 @@ struct View {
     address: String,
     healthy: bool,
     problems: BTreeMap<String, String>,
-    /// Those of them by which no line is lost or waits.
+    /// Components in `problems` whose fault neither loses nor delays a line.
     warnings: BTreeSet<String>,
-    /// What is well and should be read all the same, by component.
+    /// Messages of components that are well but have something to read.
     notes: BTreeMap<String, String>,
     /// What pipelines dropped; empty = there are none.
     pipelines: String,
     /// Records delivered, by sink.
     sent: BTreeMap<String, u64>,
-    /// What waits in spools, a sentence for each sink.
+    /// What waits in spools: a sentence for each sink.
     spools: Vec<String>,
-    /// Lines captured, each once, however many sinks take it.
+    /// Lines captured per second, each counted once however many sinks take it.
     lines_per_second: f64,
-    /// Of the sinks read for together that are furthest behind.
+    /// Lag of the group of sinks that is furthest behind.
     lag_bytes: u64,
     /// Losses declared in this run.
     losses: u64,
     #[serde(skip)]
     told: BTreeMap<String, Told>,
-    /// The agent gives no answer, and all this is old.
+    /// The agent does not answer, and everything here is old.
     #[serde(skip)]
     silent: Option<String>,
-    /// False = the agent's loop did not answer, and this is what it said last.
+    /// False = the agent's loop did not answer, and these are its last words.
     fresh: bool,
     age_ms: u64,
-    /// The busiest first. As in `/api/v1/streams`, with `lines_per_second`.
+    /// The busiest first. As in `/api/v1/streams`, with `lines_per_second` added.
     streams: Vec<Map<String, Value>>,
 }
 
 impl View {
-    /// With what is to be known of whom was asked: on a screen nobody sees what was printed before.
+    /// Includes doubts about which agent was asked: text printed before is hidden by the screen.
     fn of(client: &AgentClient, before: &Look, now: &Look) -> View {
         let mut view = View::new(client.address.to_string(), before, now);
         view.notes.extend(client.doubt.iter().map(|doubt| ("config".to_owned(), doubt.clone())));
@@ -307,7 +307,7 @@ impl View {
         let lines_before: BTreeMap<u64, u64> =
             before.rows.iter().map(|row| (number(row, "id"), lines(row))).collect();
         let with_rate = |row: &Map<String, Value>| {
-            // One that is new has no rate yet.
+            // A new row has no rate yet.
             let base = lines_before.get(&number(row, "id")).copied().unwrap_or(lines(row));
             let rate = lines(row).saturating_sub(base) as f64 / seconds;
             let mut row = row.clone();
@@ -344,7 +344,7 @@ impl View {
         }
     }
 
-    /// Losses first, and last what costs no line.
+    /// Losses first; faults that neither lose nor delay a line last.
     fn problems_by_weight(&self) -> Vec<(&String, &String)> {
         let weight = |name: &String| (name != "losses", self.warnings.contains(name));
         let mut problems: Vec<_> = self.problems.iter().collect();
@@ -353,12 +353,12 @@ impl View {
     }
 }
 
-/// Bytes in a source's log that are not taken yet.
+/// Unread bytes in a source's log.
 fn unread(source: &Source) -> String {
     if source.unknown { "?".to_owned() } else { bytes(source.lag) }
 }
 
-/// A sentence over several lines: its end is where the cure stands.
+/// Wraps a sentence instead of cutting it, because the cure is at its end.
 fn wrap(text: &str, columns: usize) -> Vec<String> {
     let text = printable(text);
     let mut lines = vec![String::new()];

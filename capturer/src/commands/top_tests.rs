@@ -1,4 +1,4 @@
-//! What is shown of two looks at an agent.
+//! What is shown after two looks at an agent.
 
 use super::*;
 
@@ -21,7 +21,7 @@ fn look(at: Instant, captured_so_far: u64, rows: &[Value]) -> Look {
     }
 }
 
-/// What was printed before is hidden while the screen is drawn on.
+/// The screen hides text printed before it.
 #[test]
 fn that_another_agent_may_be_shown_is_on_the_screen() {
     let client = AgentClient {
@@ -37,7 +37,7 @@ fn that_another_agent_may_be_shown_is_on_the_screen() {
     assert!(table.contains("note on config: this config can't be used\n"), "{table}");
 }
 
-/// What is in a spool is not delivered.
+/// Lines in a spool are not delivered.
 #[test]
 fn delivered_is_what_the_other_side_accepted() {
     let text = "log_capturer_logs_sent_total{sink=\"loki\"} 900\nlog_capturer_logs_sent_total{sink=\"stdout\"} 7\n\
@@ -67,7 +67,7 @@ fn rates_are_between_two_looks_and_the_busiest_comes_first() {
     assert_eq!((view.lines_per_second, view.lag_bytes, view.sent["local_file"]), (34.5, 61_440, 12));
 }
 
-/// Loki is read for apart from the others: each line stands in two rows then.
+/// Loki reads apart from the other sinks, so each line counts in two rows.
 #[test]
 fn a_line_that_two_sinks_take_is_captured_once() {
     let stream = |id: u64, sink: &str, lines: u64, lag: u64| {
@@ -102,7 +102,7 @@ fn a_spool_in_which_lines_wait_is_named() {
     assert_eq!(spools(&text(1), &waits), Vec::<String>::new());
 }
 
-/// Whoever is behind for a while is raised, and not whoever was just read.
+/// A source counts as behind after a while, and not if it was just read.
 #[test]
 fn behind_is_who_was_behind_for_a_while() {
     let start = Instant::now();
@@ -125,7 +125,7 @@ fn sentences_are_wrapped_and_not_cut() {
     assert_eq!(wrap("a-long-word b", 4), ["a-long-word", "b"]);
 }
 
-/// Golden: a name must not steer the terminal, and nothing is wider or longer than it.
+/// Golden: a name can't control the terminal, and the table fits it.
 #[test]
 fn the_table_fits_the_terminal() {
     let page = |size: (usize, usize)| words::page(&view(), size, true);
@@ -154,7 +154,7 @@ fn losses_of_all_reasons_are_summed() {
     assert_eq!(losses(text), 3);
 }
 
-/// What waits in the spool was not delivered.
+/// Lines that wait in the spool are not delivered.
 #[test]
 fn a_network_sink_has_delivered_what_was_taken() {
     let metrics = "log_capturer_logs_sent_total{sink=\"loki\"} 90\nlog_capturer_logs_sent_total{sink=\"stdout\"} 80\n\

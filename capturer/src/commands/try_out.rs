@@ -1,9 +1,9 @@
-//! `capturer try`: what each step of a pipeline makes of lines, shown one below the other, so that a pipeline is right before it
-//! runs. It reads lines as the agent does (capture/tried.rs) and runs the agent's own steps. Each step gets what the one before it
-//! let through.
+//! `capturer try`: shows what each step of a pipeline makes of lines, one below the other, so that a pipeline is right
+//! before it runs. It reads lines as the agent does (capture/tried.rs) and runs the agent's own steps. Each step gets
+//! what passed the one before.
 //!
-//! A step may keep things from line to line (dedup, sample, limits of labels), so there is one pipeline for each number of
-//! steps, and each is fed all lines. Not tried: `rate_limit`, whose outcome depends on how fast lines come.
+//! A step may keep state from line to line (dedup, sample, limits of labels), so there is one pipeline for each number
+//! of steps, and each of them gets all lines. Not tried: `rate_limit`, whose effect depends on how fast lines come.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -33,7 +33,7 @@ use crate::text::counted::counted;
 /// How much of standard input or of the file is tried.
 const INPUT_BYTES_MAX: u64 = 16 * 1024 * 1024;
 
-/// Stands for an ID that nobody knows.
+/// Stands for an unknown ID.
 const NO_ID: &str = "?";
 
 /// Runs the command.
@@ -95,35 +95,35 @@ fn input(arguments: &TryArgs) -> anyhow::Result<Vec<u8>> {
     Ok(text)
 }
 
-/// The pipeline with all of its steps, with none, and with all numbers between.
+/// The pipeline with all its steps, with none, and with every number in between.
 struct Trial<'s> {
     name: String,
     joins: Option<Arc<Pipeline>>,
     steps: Vec<Stage>,
-    /// Without a pipeline.
+    /// A source without a pipeline.
     plain: Arc<Source>,
     prefix: SourcePrefix,
-    /// What the lines are said to come from.
+    /// The source that the lines are said to be from.
     from: String,
     rules: Rules,
     settings: &'s Settings,
     now_ns: i64,
 }
 
-/// What the pipeline gets: a line, or some that were joined.
+/// What the pipeline gets: a line, or several that were joined.
 struct Message {
-    /// The first line, counted from 1.
+    /// Number of its first line, from 1.
     number: usize,
     lines: usize,
     std_type: StdType,
     time: Vec<u8>,
     text: Vec<u8>,
-    /// A part of it was longer than `line_bytes_max` and was cut.
+    /// Part of it was longer than `line_bytes_max` and was cut.
     truncated: bool,
 }
 
 struct Stage {
-    /// `parse`, and so on.
+    /// The step's kind: `parse`, and so on.
     kind: &'static str,
     source: Arc<Source>,
     prefix: SourcePrefix,
@@ -156,7 +156,7 @@ impl<'s> Trial<'s> {
             from: arguments.path.clone().unwrap_or_else(|| "the input".to_owned()),
             rules: match &arguments.path {
                 Some(path) => Rules::of_path(path, &settings.file_monitor),
-                // What Docker shows of a container with a TTY has carriage returns; others hardly ever print them.
+                // Docker's output of a container with a TTY has carriage returns; others rarely print them.
                 None => Rules::of_any(settings.container_monitor.tty.keep_cr),
             },
             settings,
@@ -164,7 +164,7 @@ impl<'s> Trial<'s> {
         }
     }
 
-    /// A reader that went away (`| head`) is no error of ours.
+    /// Stops quietly if a reader closed the pipe (`| head`).
     fn show(&mut self, text: &[u8], out: &mut dyn Write) -> anyhow::Result<()> {
         let read = tried::read(text, &self.from, self.rules, self.settings, &Metrics::new(1)?);
         if let Some(why) = read.left_out {
@@ -194,7 +194,7 @@ impl<'s> Trial<'s> {
                 goes_on = !records.is_empty();
                 before = records;
             }
-            // With dedup, one that was held back may go on with it.
+            // With dedup, a line that was held back may pass together with it.
             kept += if goes_on { before.lines().count() as u64 } else { 0 };
         }
         let all = messages.len();
@@ -212,7 +212,7 @@ impl<'s> Trial<'s> {
         Ok(())
     }
 
-    /// Lines as the capture thread joins them.
+    /// Joins lines as the capture thread does.
     fn messages(&self, lines: Vec<Line>) -> Vec<Message> {
         if self.joins.is_none() {
             let message = |line: Line| Message {
@@ -268,12 +268,12 @@ impl<'s> Trial<'s> {
     }
 }
 
-/// Which line of the input a message begins with. Joined lines are one message, and empty lines behind a trace none at all, so
-/// messages can't be counted.
+/// Finds the line of the input with which a message begins. Messages can't be counted: joined lines are one message,
+/// and empty lines behind a trace none.
 struct Numbers<'t> {
-    /// Those of one channel.
+    /// The lines of one channel.
     lines: Vec<&'t Line>,
-    /// Lines that messages were found in.
+    /// How many lines messages have been found in so far.
     passed: usize,
 }
 
@@ -282,7 +282,7 @@ impl<'t> Numbers<'t> {
         Numbers { lines: lines.iter().filter(|line| line.std_type == std_type).collect(), passed: 0 }
     }
 
-    /// Counted from 1. To be asked in order.
+    /// The line's number, from 1. Messages must come in order.
     fn of(&mut self, message: &[u8]) -> usize {
         let mut parts = message.split(|byte| *byte == b'\n');
         let first = parts.next().unwrap_or_default();
@@ -297,7 +297,7 @@ impl<'t> Numbers<'t> {
 }
 
 impl Stage {
-    /// What its last step counted, and the records that go on.
+    /// What the last step counted, and the records that pass it.
     fn run(&mut self, message: &Message, last: bool, now_ns: i64) -> (Tally, String) {
         let batch = Arc::new(batch(&self.source, message, last, now_ns));
         let processed = self.pipelines.process(&batch, now_ns);
@@ -306,7 +306,7 @@ impl Stage {
     }
 }
 
-/// Records as NDJSON has them, without what is the same in all that are tried here, and without the time that the line came with.
+/// Records as NDJSON, without what is the same in all of them here and without the time that came with the line.
 fn shown(batch: &Batch, prefix: &SourcePrefix, message: &Message) -> String {
     let mut out = Vec::new();
     encode(batch, prefix, 0, usize::MAX, &mut out);
@@ -319,7 +319,7 @@ fn shown(batch: &Batch, prefix: &SourcePrefix, message: &Message) -> String {
     text.replace(&format!("\"container_id\":\"{NO_ID}\","), "").trim_end().to_owned()
 }
 
-/// In a few words, and what the record is now.
+/// What the step did in a few words, and the record after it.
 fn tell(kind: &'static str, tally: &Tally, records: &str, before: &str) -> String {
     let has = |outcome| tally.contains_key(&(kind, outcome));
     let word = if records.is_empty() && has(Outcome::Dropped) {
@@ -394,7 +394,7 @@ mod tests {
         found(&shown(&text, &arguments, input.as_bytes()), expected);
     }
 
-    /// As lines of `/var/log/a.log`.
+    /// Tries lines of `/var/log/a.log`.
     fn check_file(entry: &str, steps: &str, input: &[u8], expected: &[&str]) {
         let arguments = TryArgs { path: Some("/var/log/a.log".to_owned()), ..arguments() };
         let text = format!(
@@ -498,7 +498,7 @@ mod tests {
         );
     }
 
-    /// Of each of them the agent makes the message `{"a":1}`.
+    /// The agent makes the message `{"a":1}` of each of these.
     #[test]
     fn files_are_read_as_the_agent_reads_them() {
         let json = "steps: [{parse: {format: json}}]";
@@ -539,7 +539,7 @@ mod tests {
         check_file("", json, b"\xff\xfe\0\0a\0\0\0", &["/var/log/a.log is UTF-32, which is not decoded"]);
     }
 
-    /// What comes on one channel does not tear what is joined on the other.
+    /// A line on one channel does not split lines that are joined on the other.
     #[test]
     fn records_are_joined_by_channel() {
         let record = |channel: &str, text: &str| format!("2026-11-28T10:00:00Z {channel} F {text}\n");

@@ -1,4 +1,4 @@
-//! What is known of the machine, as plain values: what gather.rs finds and judge.rs judges. No judgement here.
+//! Facts about the machine as plain values: gather.rs finds them and judge.rs judges them.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -10,65 +10,65 @@ use crate::settings::ReadFrom;
 use crate::shell::files::listing::Access;
 use crate::witness::probe::Tier;
 
-/// Everything that is looked at. A part is absent if the config forbids looking or could not be read.
+/// All facts. A part is absent if the config forbids looking at it, or the config could not be read.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Facts {
-    /// What became of reading the config.
+    /// The result of reading the config.
     pub config: ConfigFact,
     /// `6.1.0-50-cloud-amd64`, as uname says it.
     pub release: String,
-    /// Why there is no ring: cause and cure; `None` = one was made and used.
+    /// Why io_uring does not work, with cause and cure; `None` = a ring was made and used.
     pub ring: Option<(String, String)>,
-    /// The kernel describes its types.
+    /// Whether the kernel describes its types (BTF).
     pub has_btf: bool,
     /// `none`, `integrity`, `confidentiality`; `None` = the kernel does not say.
     pub lockdown: Option<String>,
     /// Capabilities in effect for this process.
     pub capabilities: CapabilitySet,
-    /// How the witness can ask the kernel.
+    /// The witness's tier and why better ones are refused.
     pub witness: WitnessFact,
-    /// The container that this runs in, if it is in one.
+    /// The container that this process runs in, if any.
     pub container: Option<ContainerFact>,
     /// Limits of the process and the host that matter to the agent.
     pub limits: LimitsFact,
-    /// What needs a good config.
+    /// Facts that depend on the config; `None` = it could not be read.
     pub wanted: Option<Wanted>,
 }
 
-/// What became of reading the config.
+/// The result of reading the config.
 #[derive(Clone, Debug, PartialEq)]
 pub enum ConfigFact {
-    /// Where it comes from.
+    /// It is valid; where it comes from.
     Good(String),
-    /// It, or a file it names, may not be read.
+    /// The config, or a file that it names, may not be read.
     Denied(String),
-    /// It was refused, for all these problems.
+    /// It was refused for these problems.
     Bad(String),
 }
 
-/// What is known of the container that this runs in.
+/// The container that this process runs in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ContainerFact {
-    /// It counts processes for itself (no `--pid host`).
+    /// It has a PID namespace of its own (no `--pid host`).
     pub own_pids: bool,
 }
 
-/// The witness as it started here and now.
+/// The witness as it starts here.
 #[derive(Clone, Debug, PartialEq)]
 pub struct WitnessFact {
     /// Which tier is at work.
     pub tier: Tier,
-    /// Which kernels the programs at work are for, in words; none on tier `procfs`.
+    /// Which kernels the programs at work are for, in words; `None` on tier `procfs`.
     pub programs: Option<&'static str>,
-    /// Better ones, each with why not.
+    /// Better tiers, each with the reason why it is not used.
     pub refused: Vec<(Tier, String)>,
-    /// Ways by which descriptors come and go that the self-test saw, and those the kernel does not offer.
+    /// Ways by which descriptors come and go that the self-test saw.
     pub seen: usize,
     /// Ways that this kernel does not offer.
     pub not_here: usize,
 }
 
-/// Limits of the process, and of its user.
+/// Limits of the process and its user.
 #[derive(Clone, Debug, PartialEq)]
 pub struct LimitsFact {
     /// Hard RLIMIT_NOFILE, to which the agent raises the soft one; `None` = unlimited, here and below.
@@ -81,77 +81,77 @@ pub struct LimitsFact {
     pub inotify_watches: Option<(u64, u64)>,
 }
 
-/// What the config asks for.
+/// What the config needs.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Wanted {
-    /// Descriptors it may need besides two for each container.
+    /// Descriptors it may need, without the two for each container.
     pub files: u64,
-    /// A capturer that runs with this data_dir.
+    /// Process id of an agent that runs with this data_dir.
     pub running: Option<u32>,
-    /// data_dir first, then the sinks' directories, each with the key that names it.
+    /// data_dir first, then the sinks' directories.
     pub directories: Vec<DirectoryFact>,
-    /// The admin server's address, and why it is not available.
+    /// The admin server's address, and whether it can be used.
     pub admin: Option<(SocketAddr, Result<(), Refusal>)>,
-    /// Why its Unix socket can't be made.
+    /// Why the admin server's Unix socket can't be made.
     pub socket: Option<String>,
-    /// Whether the files of file_monitor can be read; `None` = there are no patterns.
+    /// Which files of file_monitor can't be read; `None` = there are no patterns.
     pub followed: Option<Access>,
-    /// What of it is open to others, and what to do.
+    /// Whether the admin server is open to others, and what to do.
     pub exposure: Option<String>,
-    /// Docker, unless it is not to be asked.
+    /// Docker, unless the config turns it off.
     pub docker: Option<DockerFact>,
 }
 
-/// Why something is not available.
+/// Why something can't be used.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Refusal {
     /// The reason in words.
     pub why: String,
-    /// A right is missing.
+    /// A permission is missing.
     pub denied: bool,
-    /// Somebody is there and gives no answer.
+    /// Somebody listens but does not answer.
     pub silent: bool,
 }
 
-/// A directory the agent writes in.
+/// A directory in which the agent writes.
 #[derive(Clone, Debug, PartialEq)]
 pub struct DirectoryFact {
     /// The key of the config.
     pub key: &'static str,
     /// Path of the directory.
     pub path: PathBuf,
-    /// What is there.
+    /// What is at that path.
     pub state: DirectoryState,
 }
 
-/// What is where a directory should be.
+/// What is at a directory's path.
 #[derive(Clone, Debug, PartialEq)]
 pub enum DirectoryState {
-    /// No answer in time: a network file system that hangs.
+    /// No answer in time: a network file system hangs.
     Silent,
-    /// Something else than a directory.
+    /// Something other than a directory.
     Other,
-    /// Nothing; `place` is the directory that it will be made in.
+    /// Nothing; the directory would be made in `place`.
     Missing {
         /// The nearest directory that exists.
         place: PathBuf,
-        /// Whether something can be made there.
+        /// Whether the directory can be made there.
         writable: bool,
     },
-    /// The directory exists, and a file of an earlier run in it can't be written.
+    /// The directory, with a file of an earlier run that can't be written.
     Holds {
         /// The file.
         file: PathBuf,
     },
-    /// The rights are there, and no file can be made all the same.
+    /// Permissions are sufficient, but files still can't be made.
     Unfit(Unfit),
-    /// The directory exists.
+    /// The directory.
     There {
-        /// Whether it can be written in.
+        /// Whether files can be made in it.
         writable: bool,
-        /// Free for us.
+        /// Space that this user may fill.
         free_bytes: u64,
-        /// Name of a file system kind that may hang.
+        /// The kind of file system, if it may hang.
         may_hang: Option<&'static str>,
     },
 }
@@ -161,9 +161,9 @@ pub enum DirectoryState {
 pub struct DockerFact {
     /// Path of its socket.
     pub socket: PathBuf,
-    /// How containers are to be read.
+    /// How containers are read.
     pub read_from: ReadFrom,
-    /// What came of asking.
+    /// The Engine's answer.
     pub answer: Result<EngineFact, Refusal>,
 }
 
@@ -176,35 +176,35 @@ pub struct EngineFact {
     pub driver: String,
     /// How many containers there are.
     pub containers: u64,
-    /// Where their logs lie.
+    /// Where the logs of containers are.
     pub logs: PathBuf,
-    /// Whether they can be read there.
+    /// Whether these logs can be read.
     pub logs_readable: Result<(), Refusal>,
-    /// Its running containers that are to be captured; `None` = not all could be asked for.
+    /// Its running containers that the config selects; `None` = not all could be inspected.
     pub running: Option<RunningFact>,
 }
 
-/// What is known of the running containers that the config selects.
+/// The running containers that the config selects.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct RunningFact {
     /// How many there are.
     pub count: usize,
-    /// How many were looked at before the time was over.
+    /// How many were inspected before the time was up.
     pub looked_at: usize,
-    /// Those of which nothing can be read.
+    /// Containers of which nothing can be read.
     pub unread: Vec<UnreadFact>,
-    /// Names of those whose driver is `none`, which somebody chose.
+    /// Names of containers with the driver `none`, which somebody chose.
     pub no_log: Vec<String>,
-    /// Names of those whose driver is `local`.
+    /// Names of containers with the driver `local`.
     pub local: Vec<String>,
 }
 
 /// A running container of which nothing can be read.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct UnreadFact {
-    /// Its name.
+    /// The container's name.
     pub name: String,
-    /// Why.
+    /// Why nothing can be read.
     pub why: Unread,
 }
 
@@ -213,10 +213,10 @@ pub struct UnreadFact {
 pub enum Unread {
     /// Its logging driver keeps nothing that the Engine can read.
     Driver(String),
-    /// Its logging driver writes no json-file, and only those are to be read.
+    /// Its logging driver writes no json-file, but only files are to be read.
     NotAFile(String),
-    /// Its json-file is not there.
+    /// Its json-file does not exist.
     Missing(PathBuf),
-    /// Its json-file can't be opened, and only files are to be read.
+    /// Its json-file can't be opened, but only files are to be read.
     Refused(PathBuf, String),
 }

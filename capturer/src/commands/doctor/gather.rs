@@ -1,7 +1,7 @@
-//! Looks at the machine and changes nothing on it: no directory is made, no lock taken, no limit raised.
+//! Looks at the machine and changes nothing: makes no directory, takes no lock, raises no limit.
 //!
-//! What may hang (paths, which may lie on a network file system that is gone) is looked at on a thread that is left
-//! behind if it does not answer. Not here: what any of it means (judge.rs).
+//! Paths may be on a network file system that hangs, so they are looked at by a thread that is left behind if it does
+//! not answer. Not here: what the facts mean (judge.rs).
 
 use std::collections::BTreeSet;
 use std::io::{self, ErrorKind};
@@ -36,14 +36,14 @@ use crate::shell::{privilege, ring};
 use crate::witness::probe::self_test::WayOutcome;
 use crate::witness::probe::{Options, Probe};
 
-/// For anything that may hang.
+/// Longest wait for anything that may hang.
 const PATIENCE: Duration = Duration::from_secs(3);
-/// Descriptors beside those that are counted: ring, witness, sockets of the admin server, logs of files.
+/// Descriptors beyond those counted for containers and files: ring, witness, sockets of the admin server.
 const FILES_RESERVE: u64 = 128;
 
 /// Gathers all facts.
 pub fn gather(arguments: &ConfigArgs) -> Facts {
-    // First: its self-test counts every descriptor of the process.
+    // The witness comes first: its self-test counts every descriptor of the process.
     let witness = witness();
     let (config, settings) = match cli::load(arguments) {
         Ok((settings, origin)) => (ConfigFact::Good(origin), Some(settings)),
@@ -74,20 +74,21 @@ fn number(path: &str) -> Option<u64> {
     read(path)?.trim().parse().ok()
 }
 
-/// `none [integrity] confidentiality`: the one in brackets holds.
+/// `none [integrity] confidentiality`: the word in brackets is the current one.
 fn lockdown(text: &str) -> Option<String> {
     Some(text.split_once('[')?.1.split_once(']')?.0.to_owned())
 }
 
-/// Where the kernel's first namespace of processes is (PROC_PID_INIT_INO of include/linux/proc_ns.h).
+/// The kernel's first PID namespace (PROC_PID_INIT_INO of include/linux/proc_ns.h).
 const FIRST_PIDS: &str = "pid:[4026531836]";
 
-/// What containers' roots are on (OVERLAYFS_SUPER_MAGIC of include/uapi/linux/magic.h).
+/// The file system of containers' roots (OVERLAYFS_SUPER_MAGIC of include/uapi/linux/magic.h).
 const OVERLAY: u64 = 0x794c_7630;
 
 fn container() -> Option<ContainerFact> {
     let own_pids = std::fs::read_link("/proc/self/ns/pid").is_ok_and(|link| link != Path::new(FIRST_PIDS));
-    // Docker and Podman each leave a mark, and it stays in a machine that was made from an image: such a one has a disk.
+    // Docker and Podman each leave a mark. It remains in a machine made from an image, but such a machine's root is a
+    // disk.
     let is_marked = ["/.dockerenv", "/run/.containerenv"].iter().any(|mark| Path::new(mark).exists());
     let is_overlay = || rustix::fs::statfs("/").is_ok_and(|stat| stat.f_type as u64 == OVERLAY);
     (own_pids || is_marked && is_overlay()).then_some(ContainerFact { own_pids })
@@ -117,7 +118,7 @@ fn limits() -> LimitsFact {
     }
 }
 
-/// Instances and watches of a user's processes, as far as we may look into them.
+/// Instances and watches of a user's processes, as far as this process may look into them.
 fn inotify_in_use(user: u32) -> (u64, u64) {
     let (mut instances, mut watches) = (0, 0);
     let processes = std::fs::read_dir("/proc").into_iter().flatten().flatten();
@@ -152,7 +153,7 @@ fn wanted(settings: &Settings) -> Wanted {
         DirectoryFact { key, path, state }
     });
     let directories: Vec<DirectoryFact> = directories.collect();
-    // Where the directory hangs, so does the lock in it.
+    // If the directory hangs, so does the lock in it.
     let silent = directories[0].state == DirectoryState::Silent;
     let running = if silent { None } else { running::agent(&settings.data_dir) };
     Wanted {
@@ -177,13 +178,13 @@ fn wanted(settings: &Settings) -> Wanted {
     }
 }
 
-/// To be asked where no agent of this config runs.
+/// Why the admin server's socket can't be made; only if no agent of this config runs.
 fn socket_trouble(path: &Path) -> Option<String> {
     let in_use = || format!("another process listens on {}", path.display());
     unusable_socket(path).err().or_else(|| UnixStream::connect(path).is_ok().then(in_use))
 }
 
-/// The answer, if it comes in time; if not, the thread ends with the process.
+/// The result, if it comes in time; otherwise the thread ends with the process.
 fn within<T: Send + 'static>(patience: Duration, look: impl FnOnce() -> T + Send + 'static) -> Option<T> {
     let (sender, answer) = mpsc::channel();
     std::thread::spawn(move || drop(sender.send(look())));
@@ -206,13 +207,13 @@ fn directory(path: &Path) -> DirectoryState {
                 return DirectoryState::Missing { place: place.to_owned(), writable };
             }
             Err(error) if error.kind() == ErrorKind::NotADirectory => return DirectoryState::Other,
-            // What can't be looked into can't be written in either.
+            // A directory that can't be entered can't be written in either.
             Err(error) if error.kind() == ErrorKind::PermissionDenied => {
                 return DirectoryState::Missing { place: place.to_owned(), writable: false };
             }
             Err(_) => {}
         }
-        // The last ancestor of a relative path is empty: it is where we are.
+        // The last ancestor of a relative path is empty: the working directory.
         place = match place.parent() {
             Some(parent) if !parent.as_os_str().is_empty() => parent,
             _ => Path::new("."),
@@ -220,7 +221,7 @@ fn directory(path: &Path) -> DirectoryState {
     }
 }
 
-/// What the rights say and a try does not bear out. An output whose disk is full is no reason not to start: reading waits.
+/// Tries what the permissions promise. A full disk under an output is no reason not to start, because reading waits.
 fn tried(state: DirectoryState, path: &Path, is_data_dir: bool) -> DirectoryState {
     let writable = matches!(
         state,
@@ -255,7 +256,7 @@ fn may_hang(magic: u64) -> Option<&'static str> {
     kinds.iter().find(|(number, _)| *number == magic).map(|(_, name)| *name)
 }
 
-/// `GET /info`, as far as it is read.
+/// `GET /info`, as far as it is needed.
 #[derive(Default, Deserialize)]
 #[serde(rename_all = "PascalCase", default)]
 struct Info {
@@ -291,8 +292,8 @@ fn docker_fact(settings: &ContainerMonitor) -> DockerFact {
     DockerFact { socket: settings.socket_path.clone(), read_from: settings.read_from, answer }
 }
 
-/// Looks at each running container that the config selects; without `are_files_seen` at none of their files, for what is
-/// wrong there is wrong with all.
+/// Looks at each running container that the config selects. Without `are_files_seen` it skips their files, because the
+/// same fault affects all of them.
 fn running_containers(settings: &ContainerMonitor, are_files_seen: bool) -> Option<RunningFact> {
     let ask = |path: &str| ask::get(&settings.socket_path, path);
     let rows = ask("/containers/json").ok()?;
@@ -309,7 +310,7 @@ fn running_containers(settings: &ContainerMonitor, are_files_seen: bool) -> Opti
         if begun.elapsed() >= PATIENCE {
             continue;
         }
-        // Gone since, or not as any Engine answers.
+        // The container is gone, or the answer is none that an Engine gives.
         let Ok(body) = ask(&docker::inspect(&id)) else { continue };
         let Ok(inspect) = serde_json::from_slice::<Inspect>(&body) else { continue };
         fact.looked_at += 1;
@@ -344,24 +345,24 @@ fn unread_file(read_from: ReadFrom, are_files_seen: bool, log: PathBuf) -> Optio
         return None;
     }
     let path = log.clone();
-    // One that hangs is told by `logs`.
+    // `logs` reports a directory that hangs.
     let error = within(PATIENCE, move || std::fs::File::open(path).map(drop).err())??;
     match error.kind() {
         ErrorKind::NotFound => Some(Unread::Missing(log)),
         _ if read_from == ReadFrom::File => Some(Unread::Refused(log, error.to_string())),
-        // It is read over the API instead.
+        // The container is read over the API instead.
         _ => None,
     }
 }
 
-/// Whether it can be listed, and a log in it be opened, if there is one.
+/// Whether the directory can be listed, and a log in it, if there is one, can be opened.
 fn readable(logs: &Path) -> Result<(), Refusal> {
     let entries = std::fs::read_dir(logs).map_err(|error| refusal(&error))?;
     let names: BTreeSet<_> = entries.flatten().map(|entry| entry.file_name()).collect();
     for name in names {
         let log = logs.join(&name).join(format!("{}-json.log", name.to_string_lossy()));
         match std::fs::File::open(&log) {
-            // Of another driver, or never started: the next may have one.
+            // A container with another driver, or one that never started: the next may have a log.
             Err(error) if error.kind() == ErrorKind::NotFound => {}
             result => return result.map(drop).map_err(|error| refusal(&error)),
         }

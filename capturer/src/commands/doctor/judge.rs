@@ -1,8 +1,7 @@
-//! Facts in, lines out: what is well, what is not, and how to mend it. Pure; every cure is tested by the facts that
-//! call for it.
+//! Turns facts into lines: what works, what does not, and how to fix it. Pure. Every cure is tested with the facts that
+//! need it.
 //!
-//! Lines stand in the order in which `run` would meet what they speak of; so the first that fails says how `run` would
-//! end.
+//! The lines are in the order in which `run` would fail, so the first failure says how `run` would end.
 
 use std::collections::BTreeSet;
 
@@ -20,38 +19,38 @@ use crate::shell::{descriptors, privilege};
 use crate::text::counted::{counted, named, which};
 use crate::witness::probe::Tier;
 
-/// Less than this for positions and output is soon nothing.
+/// With less free space than this, positions and output soon have none.
 const FREE_BYTES_MIN: u64 = 100 << 20;
-/// The ring with its queues, and the witness's maps on the oldest kernels.
+/// Memory for the ring with its queues, and on the oldest kernels for the witness's maps.
 const LOCKED_BYTES_MIN: u64 = 64 << 20;
-/// Descriptors for each container that is read from files: its live log and one rotated.
+/// Descriptors for each container that is read from files: its live log and a rotated one.
 const FILES_PER_CONTAINER: u64 = 2;
 
-/// How it stands.
+/// The result of a check.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CheckStatus {
     /// All is well.
     Ok,
-    /// It runs, with less than it could.
+    /// The agent runs, but with less than it could have.
     Warn,
-    /// It does not run; how `run` would end.
+    /// The agent does not run; the exit code of `run`.
     Fail(Exit),
 }
 
 /// One line of the report.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CheckLine {
-    /// Its name, on which scripts may build: judge_tests.rs has the list.
+    /// Its name, on which scripts may depend: judge_tests.rs has the list.
     pub check: &'static str,
-    /// How it stands.
+    /// The result.
     pub status: CheckStatus,
-    /// What it is.
+    /// What was found.
     pub message: String,
-    /// How to mend it; there unless all is well.
+    /// How to fix it; always there unless all is well.
     pub cure: Option<String>,
 }
 
-/// Judges the facts, a line for each check.
+/// Judges the facts: a line for each check.
 pub fn judge(facts: &Facts) -> Vec<CheckLine> {
     let mut lines = vec![config(&facts.config), kernel(&facts.release), ring(facts.ring.as_ref())];
     if let Some(wanted) = &facts.wanted {
@@ -76,7 +75,7 @@ pub fn judge(facts: &Facts) -> Vec<CheckLine> {
     lines
 }
 
-/// How `run` would end: well, or by the first that fails.
+/// The exit code of `run`: that of the first failure.
 pub fn exit(lines: &[CheckLine]) -> Exit {
     let failed = lines.iter().find_map(|line| match line.status {
         CheckStatus::Fail(exit) => Some(exit),
@@ -321,7 +320,7 @@ fn logs(read_from: ReadFrom, engine: &EngineFact, container: Option<ContainerFac
     }
 }
 
-/// Files and directories that the patterns of file_monitor come to and that this user may not read, by name.
+/// Files and directories that the patterns of file_monitor match and that this user may not read, by name.
 fn file_monitor(access: &Access, container: Option<ContainerFact>) -> CheckLine {
     let Access { files, denied, unlistable, looked_at, silent } = access;
     let followed = format!("{} matched by the patterns", counted(*files as u64, "file"));
@@ -360,7 +359,7 @@ fn file_monitor(access: &Access, container: Option<ContainerFact>) -> CheckLine 
     warn("file_monitor", format!("{followed}; {}{notes}", faults.join("; ")), cure)
 }
 
-/// Those that run and of which not all can be read, by name.
+/// Running containers that can't be fully read, by name.
 fn containers(fact: &RunningFact, engine: &str) -> CheckLine {
     let running = format!("{} to be captured", counted(fact.count as u64, "running container"));
     let mut notes = String::new();
@@ -550,7 +549,7 @@ fn files(limits: &LimitsFact, wanted: Option<&Wanted>, container: Option<Contain
     ok("files", message)
 }
 
-/// Later kernels count neither the ring nor the maps.
+/// Newer kernels count neither the ring nor the maps.
 fn locked_memory(facts: &Facts) -> CheckLine {
     let free = CapabilitySet::IPC_LOCK | CapabilitySet::SYS_RESOURCE;
     let shown = facts.limits.locked_bytes.map_or_else(|| "no limit".to_owned(), size);
@@ -597,12 +596,12 @@ fn inotify(limits: &LimitsFact) -> CheckLine {
     warn("inotify", message, cure)
 }
 
-/// What to raise a limit to that does not suffice: this much at least, and always more than there is.
+/// What to raise an insufficient limit to: at least this much, and always more than now.
 fn raised(now: u64, at_least: u64) -> u64 {
     if now < at_least { at_least } else { now.saturating_mul(2) }
 }
 
-/// In the largest unit that leaves a digit before the point.
+/// In the largest unit with a digit before the point.
 fn size(bytes: u64) -> String {
     let units = ["bytes", "KiB", "MiB", "GiB", "TiB"];
     let mut value = bytes as f64;

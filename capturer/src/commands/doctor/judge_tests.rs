@@ -1,4 +1,4 @@
-//! Each thing that can be amiss, with the line it makes and the cure it names.
+//! Everything that can be wrong, with its line and the cure.
 
 use std::path::PathBuf;
 
@@ -6,7 +6,7 @@ use super::*;
 use crate::commands::doctor::facts::UnreadFact;
 use crate::commands::tried_dir::Unfit;
 
-/// Every check, in the order of the lines: names that scripts may build on.
+/// Every check, in the order of the lines. Scripts may depend on these names.
 const CHECKS: [&str; 17] = [
     "config",
     "kernel",
@@ -27,7 +27,7 @@ const CHECKS: [&str; 17] = [
     "inotify",
 ];
 
-/// A machine on which nothing is amiss.
+/// A machine with nothing wrong.
 fn well() -> Facts {
     let there = || DirectoryState::There { writable: true, free_bytes: 5 << 30, may_hang: None };
     let directory = |key, path: &str| DirectoryFact { key, path: PathBuf::from(path), state: there() };
@@ -79,14 +79,14 @@ fn well() -> Facts {
     }
 }
 
-/// With one thing changed, the lines that are not well.
+/// The lines that are not well after one change.
 fn amiss(change: impl FnOnce(&mut Facts)) -> Vec<CheckLine> {
     let mut facts = well();
     change(&mut facts);
     judge(&facts).into_iter().filter(|line| line.status != CheckStatus::Ok).collect()
 }
 
-/// Exactly these lines are amiss, and each message and cure has its words.
+/// Exactly these lines are not well, and each message and cure contains its words.
 #[track_caller]
 fn check(change: impl FnOnce(&mut Facts), expected: &[(&str, CheckStatus, &str, &str)]) {
     let lines = amiss(change);
@@ -190,7 +190,7 @@ fn directories_that_can_not_be_written_in() {
     );
 }
 
-/// Health named them, and `doctor` was silent.
+/// Health named these files, and `doctor` did not.
 #[test]
 fn files_that_can_not_be_read_are_named_and_their_number_is_bounded() {
     let access = |change: fn(&mut Access)| {
@@ -251,7 +251,7 @@ fn a_port_that_is_not_to_be_had() {
             "restart the agent",
         )],
     );
-    // Our own agent has it.
+    // The agent of this config has it.
     check(|facts| facts.wanted.as_mut().unwrap().running = Some(4711), &[]);
 }
 
@@ -295,7 +295,7 @@ fn docker_that_does_not_answer_or_shows_no_logs() {
     );
 }
 
-/// Nothing else tells of them before the agent runs.
+/// Nothing else reports them before the agent runs.
 #[test]
 fn containers_that_can_not_be_read_are_named() {
     let unread = |why: &[(&str, Unread)]| {
@@ -323,7 +323,7 @@ fn containers_that_can_not_be_read_are_named() {
     let many: Vec<(&str, Unread)> = vec![("a", Unread::Driver("syslog".into())); 200];
     check(unread(&many), &[line("200 can't be read: a: its", "--log-driver")]);
     check(unread(&many), &[line("; and 195 more", "exclude_names")]);
-    // What somebody chose is said, and no fault.
+    // A driver that somebody chose is mentioned, and is no fault.
     let mut facts = well();
     let running = engine(&mut facts).running.as_mut().unwrap();
     (running.no_log, running.looked_at) = (vec!["quiet".to_owned()], 6);
@@ -335,7 +335,7 @@ fn containers_that_can_not_be_read_are_named() {
     }
 }
 
-/// A cure for a unit helps nobody in a container.
+/// A cure for a systemd unit does not help in a container.
 #[test]
 fn in_a_container_cures_are_options_of_its_start() {
     let contained = |own_pids, change: fn(&mut Facts)| {
@@ -400,7 +400,7 @@ fn rights_that_are_missing() {
         |facts| facts.capabilities = CapabilitySet::DAC_READ_SEARCH | CapabilitySet::BPF,
         &[("capabilities", CheckStatus::Warn, "CAP_PERFMON for", "AmbientCapabilities=CAP_PERFMON;")],
     );
-    // What root has by other names.
+    // Capabilities that root has instead.
     check(|facts| facts.capabilities = CapabilitySet::DAC_OVERRIDE | CapabilitySet::SYS_ADMIN, &[]);
 }
 
@@ -437,7 +437,7 @@ fn a_witness_that_sees_less() {
 
 #[test]
 fn limits_that_are_too_low() {
-    // 459 and two for each of seven containers.
+    // 459, and two for each of seven containers.
     check(|facts| facts.limits.files = Some(473), &[]);
     check(
         |facts| facts.limits.files = Some(472),
@@ -458,7 +458,7 @@ fn limits_that_are_too_low() {
     check(|facts| facts.limits.inotify_instances = Some((128, 128)), &[full]);
     let full = ("inotify", CheckStatus::Warn, "of 1000 watches", "max_user_watches");
     check(|facts| facts.limits.inotify_watches = Some((1000, 950)), &[full]);
-    // What is advised is more than there is.
+    // The advice is more than what there is.
     for (instances, watches) in [(128, 8_192), (1024, 1_048_576), (2048, 2_000_000)] {
         let lines = amiss(|facts| {
             facts.limits.inotify_instances = Some((instances, instances));
@@ -476,7 +476,7 @@ fn limits_that_are_too_low() {
     check(|facts| facts.limits.inotify_watches = None, &[("inotify", CheckStatus::Warn, "", "/proc")]);
 }
 
-/// A service manager must be told the same as by `run`, which meets the config first.
+/// A service manager must get the exit code of `run`, which reads the config first.
 #[test]
 fn the_first_that_fails_says_how_run_would_end() {
     let mut facts = well();

@@ -1,9 +1,9 @@
-//! `capturer doctor`: can it run here, how well, and what would make it run better.
+//! `capturer doctor`: whether the agent can run here, how well, and what would make it run better.
 //!
 //! ```text
 //! machine ─gather─▶ Facts ─judge (pure)─▶ Lines ─show (pure)─▶ a table for people, or JSON for scripts
 //! ```
-//! It changes nothing. Not here: whether the config is good (settings) and whether a sink's peer is reachable.
+//! It changes nothing. Not here: whether the config is good (settings), and whether a sink's server can be reached.
 
 mod facts;
 mod gather;
@@ -14,7 +14,7 @@ use std::io::{IsTerminal as _, Write};
 
 use crate::commands::cli::{DoctorArgs, Exit};
 
-/// Looks, prints a line for each check, and answers how `run` would end.
+/// Looks, prints a line for each check, and returns how `run` would end.
 pub fn run(arguments: &DoctorArgs, out: &mut dyn Write) -> Exit {
     let lines = judge::judge(&gather::gather(&arguments.config));
     let exit = judge::exit(&lines);
@@ -27,7 +27,7 @@ pub fn run(arguments: &DoctorArgs, out: &mut dyn Write) -> Exit {
         let colours = is_terminal && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
         show::table(&lines, exit, if is_terminal { columns } else { 0 }, colours)
     };
-    // A reader that went away (`| head`) is no error of ours.
+    // A reader that closed the pipe (`| head`) is not an error.
     let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
     exit
 }

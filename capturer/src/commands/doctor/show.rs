@@ -1,18 +1,18 @@
-//! Lines as people and scripts read them. Pure. docs/doctor.md describes both.
+//! The report for people and for scripts. Pure. docs/doctor.md describes both.
 
 use serde::Serialize;
 
 use super::judge::{CheckLine, CheckStatus};
 use crate::commands::cli::Exit;
 
-/// What is shown where nothing is known of the terminal, and the least.
+/// The width if the terminal's is not known, and the least width.
 const COLUMNS: usize = 80;
 /// Wider lines are hard to read.
 const COLUMNS_MAX: usize = 120;
 /// Where the text begins: `warn  locked_memory  `.
 const INDENT: usize = 21;
 
-/// A line each, broken where the terminal ends; beneath one that is not well, how to mend it.
+/// One line per check, wrapped at the terminal's width, each with its cure below unless all is well.
 pub fn table(lines: &[CheckLine], exit: Exit, columns: usize, colours: bool) -> String {
     let columns = if columns == 0 { COLUMNS } else { columns.clamp(COLUMNS, COLUMNS_MAX) };
     let mut text = String::new();
@@ -85,8 +85,8 @@ fn colour(status: CheckStatus) -> &'static str {
     }
 }
 
-/// Rows of at most this many characters, broken at blanks where there are any. Paths and words of the Engine are not ours:
-/// no control character of theirs reaches the terminal.
+/// Wraps at this many characters, at blanks where there are any. Paths and the Engine's words come from outside: their
+/// control characters must not reach the terminal.
 fn wrap(text: &str, columns: usize) -> Vec<String> {
     let mut rows = Vec::new();
     for paragraph in text.lines() {

@@ -5,10 +5,10 @@ use std::collections::BTreeMap;
 use super::bytes;
 use crate::text::age::age_text;
 
-/// Lines in a spool that are older wait for more than a request.
+/// Lines in a spool that are older than this wait for more than a request.
 const SPOOL_WAITS_SECS: f64 = 5.0;
 
-/// What waits in spools for longer than a request takes, and `waits_for` what, in the agent's words.
+/// What waits in spools for longer than a request takes. `waits_for` says for what, in the agent's words.
 pub(super) fn spools<'a>(metrics: &str, waits_for: &dyn Fn(&str) -> Option<&'a str>) -> Vec<String> {
     let gauge = |name: &str, sink: &str| -> Option<f64> {
         let sample = format!("log_capturer_{name}{{sink=\"{sink}\"}} ");
@@ -42,7 +42,7 @@ pub(super) fn losses(metrics: &str) -> u64 {
     metrics.lines().filter_map(of).map(|count: f64| count as u64).sum()
 }
 
-/// What each sink delivered: of a network sink what its other side accepted, not what is in its spool.
+/// What each sink delivered. For a network sink: what its server accepted, not what is in its spool.
 pub(super) fn by_sink(metrics: &str) -> BTreeMap<String, u64> {
     let samples = |name: &'static str| {
         metrics.lines().filter_map(move |line| {

@@ -17,24 +17,24 @@ fn losses_of(count: u64) -> String {
 pub(super) struct Source {
     pub key: String,
     pub name: String,
-    /// As `/api/v1/streams` has them, with `lines_per_second`.
+    /// Its rows in `/api/v1/streams`, with `lines_per_second` added.
     pub rows: Vec<Map<String, Value>>,
     pub rate: f64,
-    /// Bytes in its log that are not taken yet, of the group that has most of them.
+    /// Unread bytes in its log, for the group of sinks with the most.
     pub lag: Option<u64>,
-    /// Nobody knows what is unread: its log may lack lines, or can't be read.
+    /// Nobody knows how much is unread: lines may be missing from its log, or it can't be read.
     pub unknown: bool,
     pub last_ms: Option<u64>,
     /// 2 = its lines wait or are lost, 1 = they are late or left out.
     pub attention: u64,
-    /// What it is at, and why.
+    /// Its state, and why.
     pub what: String,
 }
 
-/// By what rows are sorted.
+/// How rows are sorted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) enum Order {
-    /// What needs attention, then the busiest.
+    /// Sources that need attention, then the busiest.
     #[default]
     Trouble,
     Rate,
@@ -67,7 +67,7 @@ impl Order {
 
     fn compare(self, a: &Source, b: &Source) -> Ordering {
         let by = match self {
-            // Of those that are equally bad, the one that has most to lose.
+            // Among equally bad sources, the one with the most to lose.
             Order::Trouble if a.attention > 0 => (b.attention, b.lag).cmp(&(a.attention, a.lag)),
             Order::Trouble => b.attention.cmp(&a.attention),
             Order::Rate => Ordering::Equal,
@@ -79,11 +79,11 @@ impl Order {
     }
 }
 
-/// Folds streams into sources; those that match `filter`, sorted.
+/// Folds streams into sources, filters by `filter` and sorts.
 pub(super) fn sources(streams: &[Map<String, Value>], filter: &str, order: Order) -> Vec<Source> {
     let mut by_key: BTreeMap<String, Vec<&Map<String, Value>>> = BTreeMap::new();
     for row in streams {
-        // An older agent tells no key.
+        // An older agent sends no key.
         let key = if text(row, "key").is_empty() {
             number(row, "id").to_string()
         } else {
@@ -133,8 +133,8 @@ fn is(row: &Map<String, Value>, what: &str) -> bool {
     row.get(what).is_some_and(|is| *is == true)
 }
 
-/// What a source is at, in the agent's words. Where groups of sinks fare differently, what each does: one may deliver while
-/// another waits. The one that waits comes first, for the end of a row is cut.
+/// The state of a source in the agent's words. If groups of sinks differ, the state of each: one may deliver while
+/// another waits. The one that waits comes first, because the end of a row is cut.
 fn said(shown: &Map<String, Value>, rows: &[&Map<String, Value>]) -> String {
     let says = |row: &Map<String, Value>| text(row, "says").to_owned();
     let others: Vec<&&Map<String, Value>> = rows.iter().filter(|row| !is(row, "waits")).collect();
@@ -155,7 +155,7 @@ fn said(shown: &Map<String, Value>, rows: &[&Map<String, Value>]) -> String {
     format!("{}; {}", says(shown), others.join("; "))
 }
 
-/// Everything that is known of a source, a name and a text each.
+/// Everything known of a source, as pairs of name and text.
 pub(super) fn details(source: &Source) -> Vec<(String, String)> {
     let mut lines = vec![("source".to_owned(), source.name.clone()), ("at".to_owned(), source.what.clone())];
     for row in &source.rows {
@@ -219,7 +219,7 @@ mod tests {
         assert_eq!(shown, [("web", "waits: x", Some(900)), ("db", "1 loss; waits: EIO", None)]);
     }
 
-    /// The spool is full, and the files are written on.
+    /// The spool is full, and local files are still written.
     #[test]
     fn who_waits_stands_before_who_goes_on() {
         let rows = [
@@ -239,7 +239,7 @@ mod tests {
         assert_eq!(sources[0].what, "loki waits: the spool is full; lines for x wait in its spool");
     }
 
-    /// Whoever looks at three hundred sources wants the worst of them first, and amber ones before those that are well.
+    /// In a list of three hundred sources the worst come first, and amber ones before those that are well.
     #[test]
     fn the_worst_come_first() {
         let one = |name: &str, attention: u64, lag: u64| {

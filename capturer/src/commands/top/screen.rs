@@ -1,5 +1,5 @@
-//! What `capturer top` draws on a terminal: what is wrong, the figures, a row for each source, and all of one on Enter. Pure: a
-//! view and what the person has chosen, to a frame.
+//! What `capturer top` draws on a terminal: what is wrong, the figures, a row for each source, and the details of one
+//! on Enter. Pure: makes a frame of a view and the user's choices.
 
 use ratatui::Frame;
 use ratatui::layout::{Constraint, Layout, Rect};
@@ -13,7 +13,7 @@ use super::words::{self, Mark};
 use crate::text::counted::counted;
 use crate::text::terminal::printable;
 
-/// What the person has chosen.
+/// The user's choices.
 #[derive(Debug, Default)]
 pub(super) struct Chosen {
     pub order: Order,
@@ -21,15 +21,15 @@ pub(super) struct Chosen {
     /// The filter is being typed.
     pub typing: bool,
     pub row: usize,
-    /// The source in that row: rows move as their rates change, and the choice goes with its source.
+    /// The selected source: rows move as their rates change, and the selection moves with its source.
     pub key: Option<String>,
-    /// The chosen source fills the screen.
+    /// The selected source fills the screen.
     pub detail: bool,
-    /// Lines that its details are scrolled by.
+    /// How many lines its details are scrolled.
     pub scroll: u16,
 }
 
-/// A key, as far as it means something here.
+/// A key that means something here.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Key {
     Up,
@@ -39,13 +39,13 @@ pub(super) enum Key {
     Enter,
     Escape,
     Back,
-    /// Whatever is open.
+    /// Leaves, whatever is open.
     Leave,
     Char(char),
 }
 
 impl Chosen {
-    /// Takes a key; false = the person wants to leave.
+    /// Takes a key; returns false if the user wants to leave.
     pub fn press(&mut self, key: Key) -> bool {
         if key == Key::Leave {
             return false;
@@ -88,7 +88,7 @@ impl Chosen {
     }
 }
 
-/// Draws all of it.
+/// Draws the screen.
 pub(super) fn draw(frame: &mut Frame, view: &View, chosen: &mut Chosen) {
     let all = sources(&view.streams, "", chosen.order).len();
     let sources = sources(&view.streams, &chosen.filter, chosen.order);
@@ -96,9 +96,9 @@ pub(super) fn draw(frame: &mut Frame, view: &View, chosen: &mut Chosen) {
     chosen.row = of_key.unwrap_or(chosen.row).min(sources.len().saturating_sub(1));
     chosen.key = sources.get(chosen.row).map(|source| source.key.clone());
     let area = frame.area();
-    // What is wrong may take half of the screen, and no more.
+    // What is wrong may take at most half of the screen.
     let head = words::head(view, usize::from(area.width), false);
-    // A word that is wider than the screen, as a path may be, would be cut.
+    // A word wider than the screen, such as a path, would be cut.
     let wide = usize::from(area.width).max(1);
     let parts = |line: String| -> Vec<String> {
         let signs: Vec<char> = line.chars().collect();
@@ -135,7 +135,7 @@ pub(super) fn draw(frame: &mut Frame, view: &View, chosen: &mut Chosen) {
     );
 }
 
-/// How a line of the head looks.
+/// The style of a line of the head.
 fn style_of(mark: Mark) -> Style {
     match mark {
         Mark::Bad => Style::new().fg(Color::Red).add_modifier(Modifier::BOLD),
@@ -147,7 +147,7 @@ fn style_of(mark: Mark) -> Style {
     }
 }
 
-/// Columns that are as wide as their numbers; the rest is shared by the name and what it is at.
+/// Number columns are as wide as their numbers; name and state share the rest.
 fn draw_table(frame: &mut Frame, area: Rect, sources: &[Source], (row, is_old): (usize, bool)) {
     let (name_width, what_width) = words::widths(usize::from(area.width));
     let rows = sources.iter().map(|source| {
@@ -191,7 +191,7 @@ fn foot(chosen: &Chosen) -> String {
     if chosen.detail {
         return " Enter, Esc: back   ↑ ↓: scroll   q: leave".to_owned();
     }
-    // Whoever forgets the filter looks for sources that are not there: so it is the last to be cut.
+    // A user who forgets the filter looks for sources that are hidden, so the filter is cut last.
     let filter = if chosen.filter.is_empty() {
         String::new()
     } else {
@@ -272,7 +272,7 @@ pub(super) mod tests {
         (0..height).map(|y| line(y).trim_end().to_owned()).collect()
     }
 
-    /// Golden: losses come first and whole, then what is wrong, and each source says what it is at.
+    /// Golden: losses come first and uncut, then what is wrong, and each source shows its state.
     #[test]
     fn eighty_columns_show_what_waits_and_why() {
         let lines = screen(80, 24, &mut Chosen::default());
@@ -294,7 +294,7 @@ pub(super) mod tests {
         assert!(lines[23].starts_with(" Enter: details   s: sort (trouble first)"), "{lines:#?}");
     }
 
-    /// A leak is no outage: it must not look like one, nor as if its detector had failed.
+    /// A leak is no outage: it must look neither like one, nor as if its detector had failed.
     #[test]
     fn a_leak_is_a_warning_behind_what_is_worse() {
         let mut view = view();
@@ -311,7 +311,7 @@ pub(super) mod tests {
         assert_eq!(colours, [Some(Color::Red), Some(Color::Yellow)]);
     }
 
-    /// The last figure once lost its last digits at the edge, and nobody could see that.
+    /// The last digits of a figure were once cut at the edge, and nothing showed it.
     #[test]
     fn figures_and_names_are_whole_or_say_that_they_are_not() {
         let lines = screen(40, 30, &mut Chosen::default());
@@ -330,7 +330,7 @@ pub(super) mod tests {
         assert!(text.contains("last error:") && text.contains("left on device"), "{text}");
     }
 
-    /// Old rows at full brightness look like news, and a filter that nobody sees hides sources.
+    /// Old rows must not look current, and a hidden filter must not hide sources.
     #[test]
     fn a_silent_agent_and_a_filter_are_seen_first() {
         let mut view = view();
@@ -364,7 +364,7 @@ pub(super) mod tests {
         screen(80, 24, &mut chosen);
         assert_eq!(chosen.row, 1, "no further than the last");
         assert_eq!(chosen.key.as_deref(), Some("c:1"));
-        // Its row changes with what is sorted by; the choice does not.
+        // The row changes with the order; the selection does not.
         chosen.order = Order::Rate;
         screen(80, 24, &mut chosen);
         assert_eq!((chosen.row, chosen.key.as_deref()), (0, Some("c:1")));

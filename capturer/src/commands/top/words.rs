@@ -1,5 +1,5 @@
-//! What `capturer top` says, on a terminal and with `--once`: what is wrong first, then the figures, then a row for each source,
-//! in the words of the status page. Pure: a view, to lines.
+//! The text of `capturer top`, on a terminal and with `--once`: what is wrong first, then the figures, then a row for
+//! each source, in the status page's words. Pure: makes lines of a view.
 
 use std::fmt::Write as _;
 
@@ -10,10 +10,10 @@ use crate::text::terminal::{printable, shorten};
 
 /// Heads of the columns.
 pub(super) const HEADS: [&str; 5] = ["SOURCE", " LINES/S", "  UNREAD", "  LAST", "STATE"];
-/// Lines of the screen that are not rows: the shell's prompt, the table's own head, how many more there are.
+/// Lines of the screen that are no rows: the shell's prompt, the table's head, and how many more rows there are.
 const LINES_KEPT: usize = 3;
 
-/// What a line is about, which is its colour where there are colours.
+/// What a line is about, which decides its colour.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Mark {
     Bad,
@@ -24,7 +24,7 @@ pub(super) enum Mark {
     Plain,
 }
 
-/// What is wrong, losses first, each with its cure and its runbook. `whole`: with all there is to say of it.
+/// What is wrong, losses first, each with its cure and runbook. `whole`: uncut.
 pub(super) fn head(view: &View, columns: usize, whole: bool) -> Vec<(Mark, String)> {
     let mut lines = Vec::new();
     let mut add = |mark: Mark, text: &str| {
@@ -73,7 +73,7 @@ fn problem(
         Some(told) if whole && !told.all.is_empty() => &told.all,
         Some(told) => &told.lines,
     };
-    // A first line that begins with the title says more than the title.
+    // A first line that begins with the title makes the title unnecessary.
     let says_title = said.first().is_some_and(|first| first.starts_with(title));
     let head = if says_title { &said[0] } else { title };
     let mut lines: Vec<(Mark, String)> =
@@ -88,13 +88,13 @@ fn problem(
     lines
 }
 
-/// Below its title, and each line seen to be one.
+/// Indents each line, so that it is seen to belong to the title above.
 fn indented(text: &str, columns: usize) -> Vec<String> {
     let wrapped = wrap(text, columns.saturating_sub(4)).into_iter().enumerate();
     wrapped.map(|(index, line)| format!("{}{line}", if index == 0 { "  " } else { "    " })).collect()
 }
 
-/// On as many lines as they need: a number that is cut is another number.
+/// On as many lines as needed: a number that is cut is another number.
 pub(super) fn figures(view: &View, shown: usize, all: usize, columns: usize) -> Vec<String> {
     let sent: Vec<String> = view.sent.iter().map(|(sink, count)| format!("{sink} {count}")).collect();
     let (rate, lag, sent) = (view.lines_per_second, bytes(Some(view.lag_bytes)), sent.join(", "));
@@ -109,17 +109,17 @@ pub(super) fn figures(view: &View, shown: usize, all: usize, columns: usize) -> 
     )
 }
 
-/// Columns that are as wide as their numbers; the rest is shared by the name and what it is at.
+/// Number columns are as wide as their numbers; name and state share the rest.
 pub(super) fn widths(columns: usize) -> (usize, usize) {
     let numbers = 8 + 8 + 6;
     let gaps = 4;
     let rest = columns.saturating_sub(numbers + gaps);
-    // Of 80 columns 25: /var/log/nginx/access.log.
+    // 25 of 80 columns: /var/log/nginx/access.log.
     let name = (rest * 7 / 15).clamp(10, 60);
     (name, rest.saturating_sub(name).max(10))
 }
 
-/// What stands in the row of a source.
+/// The cells of a source's row.
 pub(super) fn cells(source: &Source, name_width: usize, what_width: usize) -> [String; 5] {
     let last = source.last_ms.map_or("-".to_owned(), duration);
     [
@@ -131,8 +131,8 @@ pub(super) fn cells(source: &Source, name_width: usize, what_width: usize) -> [S
     ]
 }
 
-/// All of it, for `--once`. `is_cut`: rows are as wide as the screen. In a pipe, where somebody searches, no name and no state
-/// is cut.
+/// The whole output of `--once`. `is_cut`: rows are as wide as the screen. In a pipe, where somebody searches, names
+/// and states are not cut.
 pub(super) fn page(view: &View, (columns, lines): (usize, usize), is_cut: bool) -> String {
     let rows = sources(&view.streams, "", Order::Trouble);
     let mut text = String::new();
@@ -163,7 +163,7 @@ pub(super) fn page(view: &View, (columns, lines): (usize, usize), is_cut: bool) 
     text
 }
 
-/// A source's name in so many columns. Of a path its end is kept, for most logs of a host begin with the same folders.
+/// A source's name in this many columns. A path keeps its end, because most logs of a host are in the same directories.
 pub(super) fn name_in(name: &str, columns: usize) -> String {
     let length = name.chars().count();
     if !name.starts_with('/') || length <= columns {
@@ -173,7 +173,7 @@ pub(super) fn name_in(name: &str, columns: usize) -> String {
     format!("…{}", printable(&end))
 }
 
-/// A text in so many columns; one that is cut ends in `…`.
+/// A text in this many columns; a cut one ends in `…`.
 pub(super) fn begin_of(text: &str, columns: usize) -> String {
     let text = printable(text);
     if text.chars().count() <= columns {
@@ -187,7 +187,7 @@ mod tests {
     use super::super::screen;
     use super::*;
 
-    /// `--once` had a form and words of its own.
+    /// `--once` once had a form and words of its own.
     #[test]
     fn once_says_what_the_screen_says() {
         let view = screen::tests::view();
@@ -195,13 +195,13 @@ mod tests {
         let lines: Vec<&str> = text.lines().collect();
         assert!(lines.iter().all(|line| line.chars().count() <= 80), "{text}");
         let shown = screen::tests::screen(80, 40, &mut screen::Chosen::default());
-        // All but the address, the end of the screen and what is reversed there.
+        // Everything except the address, the end of the screen and its reversed lines.
         let on_screen = shown.iter().filter(|line| !line.is_empty() && !line.starts_with(" Enter"));
         let once = lines.iter().filter(|line| !line.starts_with("capturer at "));
         assert_eq!(once.collect::<Vec<_>>(), on_screen.collect::<Vec<_>>());
         assert!(lines[0].starts_with("✗ Lines are being lost: 7 bytes"), "{text}");
         assert!(text.contains("  component: docker, runbook: component-unhealthy\n"), "{text}");
-        // Whoever searches finds whole names and whole reasons.
+        // A search in the output must find whole names and reasons.
         let piped = page(&view, (80, usize::MAX), false);
         let row = piped.lines().find(|line| line.starts_with("web-with")).unwrap();
         assert!(
