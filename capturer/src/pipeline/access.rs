@@ -14,10 +14,10 @@ use super::parse::{Found, NotThis};
 use crate::decode::work;
 use crate::model::fields::Value;
 
-/// What stands behind the bytes of an access log's line.
+/// What an access log has behind the number of bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Behind {
-    /// Nothing stands there.
+    /// Nothing.
     Nothing,
     /// Referer and agent, and whatever the server's own format adds.
     Agent,
@@ -25,7 +25,7 @@ pub(super) enum Behind {
 
 const MONTHS: [&[u8]; 12] =
     [b"Jan", b"Feb", b"Mar", b"Apr", b"May", b"Jun", b"Jul", b"Aug", b"Sep", b"Oct", b"Nov", b"Dec"];
-/// Names and addresses before the time.
+/// Longest text of names and addresses before the time.
 const HEAD_BYTES_MAX: usize = 1024;
 
 /// A line of an access log.
@@ -49,7 +49,7 @@ pub(super) fn access(line: &[u8], behind: Behind, into: &mut Found) -> Result<()
             texts.push(text);
             rest = behind;
         }
-        // What nginx's own config adds; other additions are of any kind.
+        // nginx's own config adds this; other additions can be anything.
         if let Ok((text, _)) = after_blank(rest).and_then(quoted)
             && are_addresses(&text)
         {
@@ -77,11 +77,11 @@ pub(super) fn access(line: &[u8], behind: Behind, into: &mut Found) -> Result<()
     Ok(())
 }
 
-/// The fields of an access log line that say who asked.
+/// The fields in front of an access log line that say who made the request.
 struct Head<'l> {
     vhost: Option<&'l [u8]>,
     client: &'l [u8],
-    /// All addresses, if the client stands there with the proxies that it came by.
+    /// All addresses, if the client is logged together with the proxies on its way.
     forwarded_for: Option<&'l [u8]>,
     user: &'l [u8],
 }
@@ -92,7 +92,7 @@ impl Head<'_> {
         let (second, behind) = addresses(after_blank(rest)?);
         let blanks = behind.iter().filter(|byte| **byte == b' ').count();
         let is_vhost = blanks > 1 && (has_port(first) || are_addresses(second));
-        // Two addresses, and no comma: nobody can tell which of them asked.
+        // Two addresses without a comma: either could be the client.
         if is_vhost && !has_port(first) && are_addresses(first) {
             return Err(NotThis);
         }
@@ -128,7 +128,7 @@ fn has_port(name: &[u8]) -> bool {
 
 /// `10.0.0.7`, `2001:db8::1`, `[::1]`, and the same with a port.
 fn is_address(text: &[u8]) -> bool {
-    // More bytes has no address.
+    // An address is never longer.
     const ADDRESS_BYTES_MAX: usize = 64;
     let text = std::str::from_utf8(text).ok().filter(|text| text.len() <= ADDRESS_BYTES_MAX);
     let Some(text) = text else { return false };
@@ -136,7 +136,7 @@ fn is_address(text: &[u8]) -> bool {
     inside.parse::<core::net::IpAddr>().is_ok() || text.parse::<core::net::SocketAddr>().is_ok()
 }
 
-/// One or more, with commas between them; a proxy that hides one writes unknown.
+/// One or more addresses, separated by commas. A proxy that hides one writes unknown.
 fn are_addresses(text: &[u8]) -> bool {
     let parts = || text.split(|byte| *byte == b',').map(<[u8]>::trim_ascii);
     parts().all(|part| part == b"unknown" || is_address(part)) && parts().any(is_address)
@@ -154,7 +154,7 @@ fn set_request(request: &[u8], into: &mut Found) {
     }
 }
 
-/// nginx's access log, or its error log, which a container prints beside it.
+/// nginx's access log or its error log, because a container prints both.
 pub(super) fn nginx(line: &[u8], into: &mut Found) -> Result<(), NotThis> {
     nginx_error(line, into).or_else(|NotThis| access(line, Behind::Agent, into))
 }
@@ -199,8 +199,9 @@ fn nginx_error(line: &[u8], into: &mut Found) -> Result<(), NotThis> {
     Ok(())
 }
 
-/// Where the message ends and nginx's own pairs begin. What an upstream printed stands in the message, and may look like them;
-/// a request that does stands within them. So it is the first place behind which nothing but pairs stands, and no second client.
+/// Where the message ends and nginx's own pairs begin. The message may contain an upstream's text that looks like
+/// pairs, and a pair may contain a request that does. So this is the first place with nothing but pairs behind it, and
+/// without a second client.
 fn pairs_begin(message: &[u8]) -> usize {
     const CLIENT: &[u8] = b", client: ";
     let is_all_pairs = |from: usize| {
@@ -219,7 +220,8 @@ fn pairs_begin(message: &[u8]) -> usize {
 /// Each try may look at the whole line.
 const PAIRS_TRIES_MAX: usize = 8;
 
-/// `, client: 10.0.0.7, request: "GET / HTTP/1.1"`, as far as it is that and is wanted. Returns what is left.
+/// Takes pairs as in `, client: 10.0.0.7, request: "GET / HTTP/1.1"` for as long as the text has them and they are
+/// wanted. Returns the rest.
 fn each_pair(mut rest: &[u8], mut wanted: impl FnMut(&str, &[u8]) -> bool) -> &[u8] {
     const NAMES: [&str; 8] =
         ["client", "server", "request", "subrequest", "upstream", "host", "referrer", "login"];
@@ -272,7 +274,7 @@ pub(super) fn apache_error(line: &[u8], into: &mut Found) -> Result<(), NotThis>
         }
         rest = behind;
     }
-    // Nothing may be said, but no text may be taken for nothing.
+    // The message may be empty, but text must not be taken for an empty one.
     let message = if rest.is_empty() { rest } else { after_blank(rest)? };
     let (code, _) = word(message);
     if let Some(code) = code.strip_suffix(b":").filter(|code| is_code(code)) {
@@ -282,12 +284,12 @@ pub(super) fn apache_error(line: &[u8], into: &mut Found) -> Result<(), NotThis>
     Ok(())
 }
 
-/// A code of Apache's, as AH00126.
+/// One of Apache's codes, such as AH00126.
 fn is_code(code: &[u8]) -> bool {
     code.len() == 7 && code.starts_with(b"AH") && code[2..].iter().all(u8::is_ascii_digit)
 }
 
-/// By the names that both servers have.
+/// The level by the names that both servers use.
 fn level_of(name: &[u8]) -> Option<&'static str> {
     Some(match name {
         b"emerg" | b"alert" | b"crit" => "fatal",
@@ -326,7 +328,7 @@ fn month_of(name: &[u8]) -> Option<usize> {
     MONTHS.iter().position(|month| *month == name).map(|at| at + 1)
 }
 
-/// What stands in brackets at the beginning, and what follows. An address may have brackets of its own.
+/// The text in brackets at the beginning, and the rest. An address may have brackets of its own.
 fn bracketed(text: &[u8]) -> Option<(&[u8], &[u8])> {
     let inside = text.strip_prefix(b"[")?;
     let mut open = 1;
@@ -341,8 +343,7 @@ fn bracketed(text: &[u8]) -> Option<(&[u8], &[u8])> {
     Some((&inside[..end], &inside[end + 1..]))
 }
 
-/// What stands in quotes at the beginning, without its escapes, and what follows. Apache escapes a quote as `\"`, nginx as
-/// `\x22`.
+/// The text in quotes at the beginning, unescaped, and the rest. Apache escapes a quote as `\"`, nginx as `\x22`.
 fn quoted(text: &[u8]) -> Result<(Vec<u8>, &[u8]), NotThis> {
     let mut rest = text.strip_prefix(b"\"").ok_or(NotThis)?;
     let mut out = Vec::new();
@@ -364,12 +365,12 @@ fn quoted(text: &[u8]) -> Result<(Vec<u8>, &[u8]), NotThis> {
     }
 }
 
-/// Up to the next blank, and what follows from there.
+/// The text up to the next blank, and the rest.
 fn word(text: &[u8]) -> (&[u8], &[u8]) {
     text.split_at(memchr::memchr(b' ', text).unwrap_or(text.len()))
 }
 
-/// A word, or some with commas between them, and what follows from there.
+/// A word, or several separated by commas, and the rest.
 fn addresses(text: &[u8]) -> (&[u8], &[u8]) {
     let mut len = word(text).0.len();
     while text[..len].ends_with(b",") && len + 1 < text.len() {
@@ -393,7 +394,7 @@ fn set_number(name: &str, text: &[u8], into: &mut Found) {
     }
 }
 
-/// A dash stands for nothing.
+/// A dash means that there is no value.
 fn set_text(name: &str, text: &[u8], into: &mut Found) {
     if !text.is_empty() && text != b"-" {
         into.set_bytes(name, text);

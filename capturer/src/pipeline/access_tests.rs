@@ -89,7 +89,7 @@ fn access_logs() {
     assert_eq!(fields(common, &format!("{line} \"-\" \"-\"")), None);
 }
 
-/// A virtual host is told from a client by what stands behind it, and a list of proxies from other texts by its addresses.
+/// A virtual host differs from a client by what follows it, and a list of proxies from other text by its addresses.
 #[test]
 fn who_asked_for_whom() {
     let combined = |line: &[u8], into: &mut Found| access(line, Behind::Agent, into);
@@ -112,7 +112,7 @@ fn who_asked_for_whom() {
         ("a.example 10.0.0.1 ann", "", Some("client=a.example | user=ann")),
         ("2001:db8::1 - a b", "", Some("client=2001:db8::1 | user=a b")),
         ("client.example - John Doe", "", Some("client=client.example | user=John Doe")),
-        // Either could have asked.
+        // Either could be the client.
         ("10.0.0.1 10.0.0.2 - -", "", None),
         (
             "10.0.0.1 - -",
@@ -157,7 +157,7 @@ fn error_logs() {
                  message=connect() failed (111: Connection refused) while connecting to upstream",
             ),
         ),
-        // Text of others looks like nginx's own: what an upstream printed, what a client asked for.
+        // Text of others that looks like nginx's own: an upstream's output, a client's request.
         (
             r#"2026/11/22 00:52:48 [error] 31#31: *5 FastCGI sent in stderr: "PHP message: a, client: b, host: c in /x.php" while reading response header from upstream, client: 10.0.0.1, server: _, request: "GET / HTTP/1.1", host: "x""#,
             Some(

@@ -1,5 +1,5 @@
-//! Commands to a terminal: colours, cursor movements, titles (ECMA-48). Taken out in one pass; what is no whole command
-//! loses its escape byte alone.
+//! Terminal commands: colours, cursor movements, titles (ECMA-48). Removed in one pass; an incomplete command only
+//! loses its escape byte.
 
 use crate::decode::work;
 
@@ -8,7 +8,7 @@ const BELL: u8 = 0x07;
 const BACKSPACE: u8 = 0x08;
 const RETURN: u8 = b'\r';
 
-/// The text without them; `None` = there is none.
+/// The text without commands; `None` = it has none.
 pub(super) fn stripped(text: &[u8]) -> Option<Vec<u8>> {
     memchr::memchr(ESCAPE, text)?;
     let (mut out, mut at) = (Vec::with_capacity(text.len()), 0);
@@ -23,8 +23,8 @@ pub(super) fn stripped(text: &[u8]) -> Option<Vec<u8>> {
     Some(out)
 }
 
-/// What a terminal shows of the text: carriage returns and backspaces go back over what stands there, and what comes behind
-/// them is written over it. `None` = the text as it is.
+/// What a terminal shows of the text: after a carriage return or a backspace, what follows overwrites what was there.
+/// `None` = the terminal shows the text unchanged.
 pub(super) fn shown(text: &[u8]) -> Option<Vec<u8>> {
     memchr::memchr3(ESCAPE, RETURN, BACKSPACE, text)?;
     let (mut cells, mut column, mut at): (Vec<&[u8]>, usize, usize) = (Vec::new(), 0, 0);
@@ -65,7 +65,7 @@ pub(super) fn shown(text: &[u8]) -> Option<Vec<u8>> {
     Some(cells.concat())
 }
 
-/// Bytes of the first character; 1 if it is none.
+/// Length of the first character in bytes; 1 if the bytes are not a character.
 fn char_len(text: &[u8]) -> usize {
     let continues =
         |len: usize| text.get(1..len).is_some_and(|rest| rest.iter().all(|byte| byte & 0xC0 == 0x80));
@@ -77,7 +77,7 @@ fn char_len(text: &[u8]) -> usize {
     }
 }
 
-/// Length of the command that begins with an escape.
+/// Length of the command that begins with this escape.
 fn command_len(text: &[u8]) -> usize {
     let is_final = |byte: &u8| (0x40..=0x7e).contains(byte);
     match text.get(1) {
@@ -85,7 +85,8 @@ fn command_len(text: &[u8]) -> usize {
             let inside = text[2..].iter().take_while(|byte| (0x20..=0x3f).contains(*byte)).count();
             2 + inside + usize::from(text.get(2 + inside).is_some_and(is_final))
         }
-        // A title, a link: ended by a bell, or by an escape and a backslash. Not ended, what follows is text.
+        // A title or link ends with a bell, or with an escape and a backslash. If it does not end, what follows is
+        // text.
         Some(b']' | b'P' | b'_' | b'^' | b'X') => match memchr::memchr2(BELL, ESCAPE, &text[2..]) {
             Some(end) if text[2 + end] == BELL => 2 + end + 1,
             Some(end) if text.get(2 + end + 1) == Some(&b'\\') => 2 + end + 2,

@@ -1,19 +1,19 @@
-//! A text without its colours, and where its bytes stand in the text as it is: loggers colour a key, its sign and its value each
-//! by itself, and what is looked for is in pieces then.
+//! A text without its colours, and where its bytes are in the coloured text: loggers colour a key, its sign and its
+//! value separately, so a pattern would find them in pieces.
 
 use std::ops::Range;
 
 use crate::decode::work;
 
 const BEGINS: &[u8] = b"\x1b[";
-/// Bytes of a colour's numbers, and digits of each of them. What is longer is no colour, and is looked at as text.
+/// Longest text of a colour's numbers, and most digits of each. Anything longer is no colour, and is searched as text.
 const NUMBERS_BYTES_MAX: usize = 64;
 const DIGITS_MAX: usize = 4;
 
-/// See the module's head.
+/// A text without colours; see the head of this file.
 pub(super) struct Uncoloured {
     pub(super) text: Vec<u8>,
-    /// From which of its bytes on, and where that one stands in the coloured text.
+    /// For each piece, its first byte's offset here and in the coloured text.
     places: Vec<(usize, usize)>,
 }
 
@@ -35,7 +35,7 @@ impl Uncoloured {
         (places.len() > 1).then_some(Uncoloured { text, places })
     }
 
-    /// Where this stands in the coloured text: colours within it included, those around it not.
+    /// The place of this range in the coloured text, including colours within the range but not those around it.
     pub(super) fn place(&self, range: Range<usize>) -> Range<usize> {
         let start = self.place_of(range.start);
         let end = if range.is_empty() { start } else { self.place_of(range.end - 1) + 1 };
@@ -49,7 +49,7 @@ impl Uncoloured {
     }
 }
 
-/// Length of the colour that a text begins with: an escape, a bracket, small numbers, a letter.
+/// Length of the colour at the beginning: an escape, a bracket, small numbers, a letter.
 fn colour_len(text: &[u8]) -> Option<usize> {
     let rest = &text[BEGINS.len()..];
     let is_number = |byte: &u8| byte.is_ascii_digit() || b";:".contains(byte);

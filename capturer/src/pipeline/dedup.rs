@@ -1,14 +1,15 @@
-//! Lines that repeat the one before: the first of a run goes on at once, of the others only the last, with their number.
+//! Folds repeated lines: the first of a run passes at once; of the others only the last passes, with their number.
 //!
 //! ```text
 //! a  a  a  a  b        a at once; the next three are held back: the last of them goes on before b, as "repeated": 3
 //! a  a  b              the same, but the second a stands for itself alone, and no number is written
 //! ```
-//! Lines are equal if text, fields, labels and marks are. The field that gave a line its time is as much its own as the time is,
-//! and not compared. What is compared besides the text is kept as a hash: most lines begin a run, and none should cost a copy.
+//! Lines are equal if text, fields, labels and marks are. The field that gave a line its time is not compared, and
+//! neither is the time. Everything but the text is compared by a hash: most lines begin a run, and none of them should
+//! cost a copy.
 //!
-//! Held is one line per channel, in memory. It goes on as well when its stream ends and when the agent stops; a crash costs
-//! that number and nothing else, since the line itself went on at the run's beginning.
+//! One line per channel is held in memory. It also passes when its stream ends and when the agent stops. A crash only
+//! loses the number, because the line itself passed when the run began.
 
 use std::hash::{BuildHasher, Hash, Hasher, RandomState};
 use std::time::Duration;
@@ -18,7 +19,7 @@ use crate::model::fields::{Extra, Failed, Value};
 use crate::model::record::Record;
 use crate::settings::pipeline::{Pipeline, Step};
 
-/// A line by itself.
+/// A line that outlives its batch.
 #[derive(Debug)]
 pub(super) struct Kept {
     pub(super) record: Record,
@@ -31,38 +32,38 @@ pub(super) struct Kept {
 #[derive(Debug, Default)]
 pub(super) struct Dedup {
     runs: [Run; 2],
-    /// Fields that timestamp steps read.
+    /// Fields that the pipeline's timestamp steps read.
     times: Vec<String>,
-    /// Seeded for each stream, so that nobody can write lines that are taken for others.
+    /// Seeded per stream, so that nobody can write lines that pass for others.
     hash: RandomState,
 }
 
-/// Equal lines, one directly behind the other.
+/// Equal lines in a row.
 #[derive(Debug, Default)]
 struct Run {
-    /// What they say; `None` = there was no line yet.
+    /// Their text; `None` = there was no line yet.
     text: Option<Vec<u8>>,
-    /// What they carry besides.
+    /// Hash of their fields, labels and marks.
     extra_hash: u64,
     /// When the run, or its last part, began.
     since_ns: i64,
     /// The last of the lines that were held back.
     last: Option<Kept>,
-    /// How many were.
+    /// How many were held back.
     count: u64,
 }
 
 /// What to do with a line.
 #[derive(Debug)]
 pub(super) enum Repeat {
-    /// It is kept, and another one that was kept before it is dropped.
+    /// Hold the line, and drop one that was held before it.
     Held {
-        /// There was another one.
+        /// Whether another line was held before.
         and_dropped: bool,
     },
-    /// It goes on, behind what was held.
+    /// Let the line pass, behind the one that was held.
     First {
-        /// The last of the run before.
+        /// The held line of the previous run.
         before: Option<Kept>,
     },
 }
@@ -79,7 +80,7 @@ impl Dedup {
     fn hash_of(&self, extra: &Extra) -> u64 {
         let mut hash = self.hash.build_hasher();
         for (name, value) in extra.fields.iter() {
-            // A text there that is no time tells lines apart.
+            // If the field's text is no time, it is compared like any other.
             if extra.failed.has(Failed::TIMESTAMP) || !self.times.iter().any(|time| time == name) {
                 (name, matches!(value, Value::Text(_)), value.as_str()).hash(&mut hash);
             }
@@ -94,7 +95,7 @@ impl Dedup {
         let (text, time_ns) = (line.text(), line.time_ns());
         let same_text = run.text.as_deref() == Some(text);
         let same = same_text && run.extra_hash == extra_hash;
-        // A clock that was set back ends no window: it would never end one then.
+        // If a clock was set back, no window ends by it: otherwise the window would never end.
         let elapsed = u128::try_from(time_ns.saturating_sub(run.since_ns)).unwrap_or(0);
         if same && elapsed < window.as_nanos() {
             run.count += 1;
@@ -105,19 +106,19 @@ impl Dedup {
             let held = run.text.get_or_insert_default();
             held.clear();
             held.extend_from_slice(text);
-            // One line of 16 MiB must not keep its room for ever.
+            // One line of 16 MiB must not keep its memory for ever.
             held.shrink_to(2 * text.len() + 1024);
         }
         run.since_ns = time_ns;
         Repeat::First { before: run.take_last() }
     }
 
-    /// Nothing more comes: what is held, by channel.
+    /// Nothing more comes: returns what is held, by channel.
     pub(super) fn end(&mut self) -> impl Iterator<Item = Kept> {
         std::mem::take(&mut self.runs).into_iter().filter_map(|mut run| run.take_last())
     }
 
-    /// Lines that are kept: those dropped in their favour were counted.
+    /// How many lines are held. Lines that were dropped in their favour have been counted.
     pub(super) fn held(&self) -> u64 {
         self.runs.iter().map(|run| u64::from(run.last.is_some())).sum()
     }
@@ -127,7 +128,7 @@ impl Run {
     fn take_last(&mut self) -> Option<Kept> {
         let count = std::mem::take(&mut self.count);
         let mut kept = self.last.take()?;
-        // One that stands for itself says nothing of it.
+        // A line that stands only for itself has no number.
         kept.extra.repeated = if count > 1 { count } else { 0 };
         Some(kept)
     }

@@ -1,5 +1,5 @@
-//! Fuzz entry of what reads lines: see [`crate::fuzz`]. Nothing is encoded here, so there is nothing to decode again, and
-//! a line comes whole.
+//! Fuzz entries for what reads lines: see [`crate::fuzz`]. Nothing is encoded here, so nothing is decoded again, and a
+//! line comes whole.
 
 use std::time::Duration;
 
@@ -44,14 +44,14 @@ pub fn parse_as(format: &ParseFormat, line: &[u8]) {
     let _ = super::parse_text(format, line, &mut Found::new(Some("message")));
 }
 
-/// A line through all that hides secrets, an own pattern among it.
+/// A line through every redaction, including a pattern of the user.
 pub fn redact_all(line: &[u8]) {
     let pattern = Pattern::new(r"customer-(\d+)").expect("a pattern");
     let patterns = vec![RedactPattern { pattern, with: "customer-*".to_owned() }];
     redact::redact(&Redact { presets: RedactPreset::ALL.to_vec(), patterns }, line);
 }
 
-/// Lines through every preset that joins them.
+/// Lines through every multiline preset.
 pub fn multiline(bytes: &[u8]) {
     for (_, preset) in MultilinePreset::NAMED {
         let rule = MultilineRule::Preset(preset);
@@ -79,19 +79,19 @@ fn is_bounded(found: &Found) {
 }
 
 fn agrees_with_serde(line: &[u8], found: &Found) {
-    // What was mended is no JSON by itself.
+    // Text that was mended is not valid JSON by itself.
     let Ok(object) = serde_json::from_slice::<serde_json::Map<String, serde_json::Value>>(line) else {
         return;
     };
     for (name, value) in &object {
-        // An object with a name of dots may have set it again.
+        // An object may have set it again under a name with dots.
         if name.contains('.') || object.keys().any(|other| other.contains('.')) {
             continue;
         }
         let same = match (value, found.fields.get(name)) {
             (serde_json::Value::String(text), Some(Value::Text(found))) => text == found,
             (serde_json::Value::Bool(is), Some(Value::Bool(found))) => *is == found,
-            // It has the digits that stand in the line, which may be more than serde_json's number keeps.
+            // The field keeps the line's digits, which may be more than serde_json's number holds.
             (serde_json::Value::Number(number), Some(Value::Number(found))) => {
                 serde_json::from_str::<serde_json::Number>(found).is_ok_and(|same| same == *number)
                     && memchr::memmem::find(line, found.as_bytes()).is_some()
@@ -99,7 +99,7 @@ fn agrees_with_serde(line: &[u8], found: &Found) {
             (serde_json::Value::Array(_), Some(Value::Text(found))) => {
                 serde_json::from_str::<serde_json::Value>(found).is_ok_and(|same| same == *value)
             }
-            // The same key twice: what stood there first may have been another kind.
+            // With the same key twice, the first value may be of another kind.
             (serde_json::Value::Object(_) | serde_json::Value::Null, _) => true,
             _ => false,
         };
@@ -107,7 +107,7 @@ fn agrees_with_serde(line: &[u8], found: &Found) {
     }
 }
 
-/// 3 and 5: what is found lies in the line, in order and apart; what was redacted stays as it is.
+/// 3 and 5: places are in the line, in order and apart; redacted text is not redacted again.
 fn is_redacted(line: &[u8]) {
     for ranges in [secrets::values(line), secrets::cards(line)] {
         let mut end = 0;

@@ -1,5 +1,5 @@
-//! Labels of the record. Whose values come from lines could have any number of them, and each costs an index like Loki's a
-//! stream of its own: so there is a bound, and one value that stands for all beyond it.
+//! Labels of the record. Values taken from lines could be any number, and each costs an index such as Loki's a stream.
+//! So there is a bound, and one value that stands for all beyond it.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -11,20 +11,20 @@ use crate::model::fields::Labels as Set;
 use crate::model::record::Source;
 use crate::settings::pipeline::Labels;
 
-/// Values that were seen, of one stream.
+/// Values seen so far in one stream.
 #[derive(Debug, Default)]
 pub(super) struct LabelValues {
     /// By label; at most `values_max` of at most [`FIELD_LABEL_BYTES_MAX`] each.
     seen: BTreeMap<String, BTreeSet<String>>,
-    /// The labels of the last line: those of the next are mostly the same.
+    /// Labels of the last line, because those of the next are mostly the same.
     last: Option<Arc<Set>>,
 }
 
-/// What became of a line.
+/// The effect on a line.
 #[derive(Debug, Default)]
 pub(super) struct LabelsOutcome {
     pub(super) changed: bool,
-    /// A value was replaced by the one that stands for too many.
+    /// A value was replaced by the one that stands for all beyond the bound.
     pub(super) limited: bool,
 }
 
@@ -59,7 +59,7 @@ impl LabelValues {
         told
     }
 
-    /// `None` = one value too many, or too long.
+    /// `None` = the value is too long, or one too many.
     fn bounded(&mut self, settings: &Labels, label: &str, value: String) -> Option<String> {
         if value.len() > FIELD_LABEL_BYTES_MAX {
             return None;

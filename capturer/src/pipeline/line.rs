@@ -1,4 +1,4 @@
-//! One line on its way through the steps, and the batch that is made of those that arrive.
+//! One line on its way through the steps, and the batch that is made of the lines that pass.
 
 use std::sync::Arc;
 
@@ -8,29 +8,29 @@ use crate::decode::{json_line, timestamp};
 use crate::model::fields::{Changes, Extra};
 use crate::model::record::{Batch, MessageForm, Record};
 
-/// A record's time, else that of its batch.
+/// A record's time, or its batch's if it has none.
 pub(super) fn time_ns(batch: &Batch, record: &Record) -> i64 {
     let own = timestamp::parse(batch.time(record));
     own.or_else(|| timestamp::parse(batch.read_time.as_bytes())).unwrap_or_default()
 }
 
-/// A line: what it was, and what the steps made of it so far.
+/// A line as captured, and what the steps have made of it.
 pub(super) struct Line<'b> {
     pub(super) batch: &'b Batch,
     pub(super) record: &'b Record,
     /// The message as the process wrote it, without Docker's escapes.
     captured: &'b [u8],
-    /// In its place, once a step changed it.
+    /// The message instead of `captured`, once a step has changed it.
     text: Option<Vec<u8>>,
-    /// Nanoseconds since 1970, once a step changed it.
+    /// Nanoseconds since 1970, once a step has changed the time.
     time: Option<i64>,
-    /// A step looked for the line's level and did not find one that it knows.
+    /// A step looked for a level and found none that it knows.
     pub(super) level_unknown: bool,
     pub(super) extra: Extra,
 }
 
 impl<'b> Line<'b> {
-    /// `scratch` takes the message where its escapes must go first.
+    /// `scratch` takes the unescaped message if it has escapes.
     pub(super) fn new(
         batch: &'b Batch,
         record: &'b Record,
@@ -73,7 +73,7 @@ impl<'b> Line<'b> {
         self.time = Some(time_ns);
     }
 
-    /// The line by itself, for a time when its batch is gone.
+    /// A copy of the line that outlives its batch.
     pub(super) fn keep(&self) -> Kept {
         let (message, form) = self.message();
         let time =
@@ -86,7 +86,7 @@ impl<'b> Line<'b> {
         }
     }
 
-    /// As it goes out: an unchanged one as it was read.
+    /// The message as it is delivered: an unchanged one as it was read.
     fn message(&self) -> (&[u8], MessageForm) {
         match &self.text {
             Some(text) => (text, MessageForm::Raw),
@@ -95,11 +95,11 @@ impl<'b> Line<'b> {
     }
 }
 
-/// What goes on of a batch.
+/// What passes of a batch.
 pub(super) struct Made {
     records: Vec<Record>,
     bytes: Vec<u8>,
-    /// As long as `records`, or empty while no record has any.
+    /// As long as `records`, or empty while no record has extras.
     extras: Vec<Extra>,
     changed: bool,
 }
@@ -110,12 +110,12 @@ impl Made {
         Made { records, bytes: Vec::new(), extras: Vec::new(), changed: false }
     }
 
-    /// A line goes no further.
+    /// Drops a line.
     pub(super) fn leave_out(&mut self) {
         self.changed = true;
     }
 
-    /// A line goes on.
+    /// Lets a line pass.
     pub(super) fn push(&mut self, record: &Record, line: Line) {
         if line.text.is_none() && line.time.is_none() {
             self.records.push(*record);
@@ -123,7 +123,7 @@ impl Made {
             let (message, form) = line.message();
             match line.time {
                 Some(time) => self.put(Record { form, ..*record }, message, written(time).as_bytes()),
-                // The line has no time of its own, and the time of reading would differ after a crash.
+                // The line has no time of its own, and the time of reading would be another one after a crash.
                 None if record.time_len == 0 => self.put(Record { form, ..*record }, message, b""),
                 None => self.put(Record { form, ..*record }, message, line.batch.time(record)),
             }
@@ -131,7 +131,7 @@ impl Made {
         self.push_extra(line.extra);
     }
 
-    /// A line of an earlier batch.
+    /// Lets a line of an earlier batch pass.
     pub(super) fn push_held(&mut self, kept: Kept) {
         self.put(kept.record, &kept.message, &kept.time);
         self.push_extra(kept.extra);
@@ -165,7 +165,7 @@ impl Made {
         self.extras.push(extra);
     }
 
-    /// `None` = it is the batch it was made from.
+    /// `None` = nothing was changed.
     pub(super) fn into_batch(mut self, original: &Arc<Batch>) -> Option<Batch> {
         if !self.changed {
             return None;

@@ -1,5 +1,5 @@
-//! Lines that other programs wrap a message in: Kubernetes' log files, and syslog as it stands in files. The message behind
-//! the head is taken whole, however long it is.
+//! Formats that wrap a message: Kubernetes' log files, and syslog as it is in files. The message behind the head is
+//! taken whole, however long it is.
 
 use super::parse::{Found, NotThis};
 use crate::model::fields::Value;
@@ -30,7 +30,7 @@ const FACILITIES: [&str; 24] = [
     "ntp", "audit", "alert", "clock", "local0", "local1", "local2", "local3", "local4", "local5", "local6",
     "local7",
 ];
-/// A name in a head: host, program, ids.
+/// Longest name in a head: host, program, ids.
 const NAME_BYTES_MAX: usize = 255;
 
 /// RFC 5424 with its version, else RFC 3164, whose priority files lack: fields level, facility, time, host, app, pid,
@@ -66,7 +66,7 @@ fn set_priority(priority: Option<u8>, into: &mut Found) {
     }
 }
 
-/// The parts of a line; empty = there is none.
+/// The parts of a line; an empty part is missing.
 #[derive(Default)]
 struct Parts<'l> {
     time: &'l [u8],
@@ -74,7 +74,7 @@ struct Parts<'l> {
     app: &'l [u8],
     pid: &'l [u8],
     msgid: &'l [u8],
-    /// Between its brackets.
+    /// The text between its brackets.
     data: &'l [u8],
     message: &'l [u8],
 }
@@ -103,7 +103,7 @@ fn head_5424(rest: &[u8]) -> Result<Parts<'_>, NotThis> {
         let end = rest.iter().take(NAME_BYTES_MAX + 1).position(|byte| *byte == b' ').ok_or(NotThis)?;
         let part = &rest[..end];
         rest = &rest[end + 1..];
-        // A dash stands for nothing.
+        // A dash means that there is no value.
         if part.is_empty() { Err(NotThis) } else { Ok(if part == b"-" { &[] } else { part }) }
     };
     let (time, host, app, pid, msgid) = (next()?, next()?, next()?, next()?, next()?);
@@ -186,8 +186,8 @@ fn structured_data(data: &[u8], into: &mut Found) -> Result<(), NotThis> {
     Ok(())
 }
 
-/// `Nov 22 00:52:48 host app[12]: message`, or with an RFC 3339 time, as rsyslog writes files. A year or a zone may stand
-/// behind the time and belongs to it. Who logs on the same host may leave the host out: then the tag comes first.
+/// `Nov 22 00:52:48 host app[12]: message`, or with an RFC 3339 time, as rsyslog writes files. A year or a zone behind
+/// the time belongs to it. Programs that log on the same host may omit the host; then the tag comes first.
 fn head_3164(rest: &[u8]) -> Result<Parts<'_>, NotThis> {
     let word =
         |text: &[u8]| text.iter().take(NAME_BYTES_MAX + 1).position(|byte| *byte == b' ').ok_or(NotThis);
@@ -202,7 +202,7 @@ fn head_3164(rest: &[u8]) -> Result<Parts<'_>, NotThis> {
     let (time, rest) = rest.split_at(time_len + year_or_zone_len(&rest[time_len..]));
     let rest = rest.strip_prefix(b" ").ok_or(NotThis)?;
     let (first, behind) = rest.split_at(word(rest)?);
-    // `fe80::` is a host.
+    // `fe80::` is a host, not a tag.
     let is_tag = first.len() > 1 && first.ends_with(b":") && !first.ends_with(b"::");
     let (host, rest) = if is_tag { (&b""[..], rest) } else { (first, &behind[1..]) };
     let tag_len = rest
@@ -210,7 +210,7 @@ fn head_3164(rest: &[u8]) -> Result<Parts<'_>, NotThis> {
         .take(NAME_BYTES_MAX + 1)
         .position(|byte| b": [".contains(byte))
         .filter(|len| *len > 0 && rest[*len] != b' ');
-    // A message without a program's name is all message.
+    // Without a program's name everything is the message.
     let Some(tag_len) = tag_len else {
         return Ok(Parts { time, host, message: rest, ..Parts::default() });
     };
@@ -225,7 +225,7 @@ fn head_3164(rest: &[u8]) -> Result<Parts<'_>, NotThis> {
     Ok(Parts { time, host, app, pid, message, ..Parts::default() })
 }
 
-/// Length of ` 2026`, ` CET`, ` +0100`, or of two of them, where a host would stand.
+/// Length of ` 2026`, ` CET`, ` +0100`, or of two of them, in the host's place.
 fn year_or_zone_len(text: &[u8]) -> usize {
     const ZONES: [&[u8]; 20] = [
         b"UTC", b"GMT", b"Z", b"WET", b"WEST", b"BST", b"CET", b"CEST", b"EET", b"EEST", b"MSK", b"EST",

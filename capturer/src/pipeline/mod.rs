@@ -1,4 +1,4 @@
-//! The steps of a pipeline over batches: what becomes of a source's lines between capture and a sink.
+//! Runs the steps of a pipeline over batches, between capture and a sink.
 //!
 //! ```text
 //! batch ─▶ rate_limit (drop) ─▶ steps, line by line ─▶ Processed: a batch of what goes on, and what was counted
@@ -7,14 +7,14 @@
 //!                                 │ dropped              └ None: nothing was changed, the batch goes on as it is
 //!                                 └ held back (dedup) ─▶ in front of the batch that ends the run, or in the last one
 //! ```
-//! Lines keep their order. A step that fails on a line lets it through, marked. A line that no step changed is not copied:
-//! it stays where it was read. Times are those of the records, so the same lines give the same output in every run; only
-//! the bounds of `timestamp` need to know what time it is.
+//! Lines keep their order. A line that a step can't process passes, marked. A line that no step changes is not copied.
+//! Times are those of the records, so the same lines give the same output in every run; only the bounds of `timestamp`
+//! depend on the present.
 //!
-//! Each sink has its own [`Pipelines`], and so all state that steps keep: token buckets, counters, labels' values and the
-//! line that may repeat. It is bounded, belongs to a stream, and goes with it.
+//! Each sink has its own [`Pipelines`] and so its own state: token buckets, counters, label values and the line that
+//! dedup holds. State is bounded, belongs to a stream, and ends with it.
 //!
-//! Not here: multiline and `rate_limit` that waits (stream/), which hold lines before there is a batch.
+//! Not here: multiline and a `rate_limit` that waits (capture/stream/), which hold lines before they are in a batch.
 
 mod access;
 mod ansi;
@@ -51,34 +51,35 @@ use crate::settings::pipeline::{
     Condition, Otherwise, Over, Parse, ParseFormat, RateLimit, Redact, Step, Timestamp,
 };
 
-/// What became of a batch.
+/// What the steps made of a batch.
 #[derive(Debug)]
 pub struct Processed {
-    /// What goes on; `None` = all of it, as it is.
+    /// What passes; `None` = the whole batch, unchanged.
     pub batch: Option<Batch>,
     /// What was counted.
     pub tally: Tally,
 }
 
-/// The state of all pipelines for one sink.
+/// The state of all pipelines of one sink.
 #[derive(Debug, Default)]
 pub struct Pipelines {
     streams: BTreeMap<StreamId, StreamState>,
 }
 
 impl Pipelines {
-    /// Runs a batch through its source's pipeline; `None` = it has none. To be called once for each batch, in order.
+    /// Runs a batch through its source's pipeline; `None` = it has none. Call it once for each batch, in order.
     pub fn process(&mut self, batch: &Arc<Batch>, now_unix_ns: i64) -> Option<Processed> {
         let pipeline = batch.source.pipeline.as_ref()?;
         let state = self.streams.entry(batch.source.id).or_insert_with(|| StreamState::new(pipeline));
         if !Arc::ptr_eq(&state.pipeline, pipeline) {
-            // Renamed, and now it is another one's.
+            // The source was renamed and has another pipeline now.
             *state = StreamState::new(pipeline);
         }
         Some(state.process(batch, now_unix_ns))
     }
 
-    /// The stream sends no more. Lines that are still held back, for it had no last batch, go with it; they are the tally.
+    /// The stream sends no more batches. Drops lines that are still held back because it had no last batch; the tally
+    /// counts them.
     pub fn detach(&mut self, stream: StreamId) -> Option<(Arc<Pipeline>, Tally)> {
         let state = self.streams.remove(&stream)?;
         let held = state.steps.iter().map(StepState::held).sum();
@@ -90,23 +91,23 @@ impl Pipelines {
     }
 }
 
-/// What the steps of one stream keep.
+/// The state of the steps for one stream.
 #[derive(Debug)]
 struct StreamState {
     pipeline: Arc<Pipeline>,
     bucket: Option<(RateLimit, Bucket)>,
-    /// How many steps a line passes before the limit: it goes by times, and these steps set them.
+    /// How many steps come before the rate limit: it goes by the lines' times, which these steps set.
     limit_behind: usize,
     steps: Vec<StepState>,
-    /// Some step looks at messages.
+    /// Whether a step reads messages.
     reads_text: bool,
 }
 
-/// By the step of the same index.
+/// State of the step with the same index.
 #[derive(Debug)]
 enum StepState {
     None,
-    /// Lines that came to it.
+    /// How many lines the step has seen.
     Sample(u64),
     Labels(LabelValues),
     Dedup(Box<Dedup>),
@@ -122,13 +123,13 @@ impl StepState {
         }
     }
 
-    /// Lines held back that are not counted yet.
+    /// Lines that are held back and not counted yet.
     fn held(&self) -> u64 {
         if let StepState::Dedup(dedup) = self { dedup.held() } else { 0 }
     }
 }
 
-/// What is the same for all lines of a batch.
+/// What all lines of a batch have in common.
 struct Around<'a> {
     source: &'a Source,
     now_ns: i64,
@@ -146,7 +147,7 @@ impl Around<'_> {
 enum StepFlow {
     GoesOn,
     Dropped,
-    /// A step keeps it, and counts it itself.
+    /// The step holds the line, and counts it itself.
     Held,
 }
 
@@ -176,7 +177,7 @@ impl StreamState {
         let mut made = Made::new(batch);
         let mut scratch = Vec::new();
         for record in &batch.records {
-            // Before anything is done for a line that goes no further.
+            // Before any work on a line that the limit drops.
             if self.limit_behind == 0 && !self.has_room(|| line::time_ns(batch, record), record) {
                 around.count(RATE_LIMIT, Outcome::Dropped);
                 made.leave_out();
@@ -198,7 +199,7 @@ impl StreamState {
         Processed { batch: made.into_batch(batch), tally: around.tally }
     }
 
-    /// Whether the rate limit lets a line through; if so, its room is taken.
+    /// Whether the rate limit lets a line pass; if so, takes its room.
     fn has_room(&mut self, time_ns: impl FnOnce() -> i64, record: &Record) -> bool {
         self.bucket.as_mut().is_none_or(|(limit, bucket)| bucket.takes(*limit, time_ns(), record.message_len))
     }
@@ -288,7 +289,7 @@ impl StreamState {
     }
 }
 
-/// The part of a text that patterns look at.
+/// The part of a text that patterns search.
 fn beginning(text: &[u8]) -> &[u8] {
     &text[..text.len().min(MATCHED_BYTES_MAX)]
 }
@@ -302,8 +303,9 @@ fn meets(condition: &Condition, line: &Line) -> bool {
     }
 }
 
-/// A line of which a field is asked, and that could not be parsed, is kept: what is not understood is not lost. Nor is a line
-/// whose level must match, and is not known. Who asks whether there is a level gets an answer.
+/// A line that lacks the field because it could not be parsed is kept, so that nothing is dropped for not being
+/// understood. So is a line whose level must match but is unknown. A condition that only asks whether there is a level
+/// decides as it says.
 fn keep_step(condition: &Condition, line: &Line) -> StepFlow {
     let not_understood = condition.field.as_ref().is_some_and(|name| {
         let is_level = name == LEVEL && condition.matches.is_some();
@@ -313,15 +315,15 @@ fn keep_step(condition: &Condition, line: &Line) -> StepFlow {
     if not_understood || meets(condition, line) { StepFlow::GoesOn } else { StepFlow::Dropped }
 }
 
-/// The field that gets a line's level.
+/// The field with a line's level.
 const LEVEL: &str = "level";
 
-/// Remembers of a step that looked for a level whether it is known now, and forgets it once another step sets one.
+/// Notes whether a step that looks for a level knows it now, and forgets that once another step sets a level.
 fn note_level(settings: &Parse, found: &Fields, line: &mut Line) {
     if found.get(LEVEL).is_some() {
         line.level_unknown = false;
     } else if settings.format == ParseFormat::Level {
-        // What the step could not read may stand in the very field.
+        // The text that the step could not read may be in that very field.
         line.level_unknown =
             settings.from.as_deref() == Some(LEVEL) || line.extra.fields.get(LEVEL).is_none();
     }
@@ -337,7 +339,7 @@ fn parse_step(settings: &Parse, line: &mut Line, around: &mut Around) -> StepFlo
                 Ok(())
             }
             Some(value) => parse_text(&settings.format, value.as_str().as_bytes(), &mut found),
-            // Not every line has it.
+            // Not every line has the field.
             None => {
                 note_level(settings, &found.fields, line);
                 return StepFlow::GoesOn;
@@ -382,8 +384,8 @@ fn set_if_changed(text: Option<Vec<u8>>, line: &mut Line, around: &mut Around) -
     StepFlow::GoesOn
 }
 
-/// All at once: one may get the name that another one had. If two would have one name, none is renamed, for one of them would
-/// be lost.
+/// All at once, because a field may get the name that another one had. If two would get the same name, none is renamed:
+/// one of them would be lost.
 fn rename_step(names: &BTreeMap<String, String>, line: &mut Line, around: &mut Around) -> StepFlow {
     let fields = &mut line.extra.fields;
     let is_there = |name: &str| fields.get(name).is_some();
@@ -428,7 +430,7 @@ fn remove_step(names: &[String], line: &mut Line, around: &mut Around) -> StepFl
     StepFlow::GoesOn
 }
 
-/// What has only a head to be read is read however long it is, the rest up to a bound.
+/// Formats that only have a head to parse are parsed at any length, the others up to a bound.
 fn parse_text(format: &ParseFormat, text: &[u8], found: &mut Found) -> Result<(), NotThis> {
     let by_head = matches!(format, ParseFormat::Cri | ParseFormat::Syslog | ParseFormat::Level);
     if !by_head && text.len() > MATCHED_BYTES_MAX {
@@ -440,7 +442,7 @@ fn parse_text(format: &ParseFormat, text: &[u8], found: &mut Found) -> Result<()
 fn timestamp_step(settings: &Timestamp, line: &mut Line, around: &mut Around) -> StepFlow {
     let value = line.extra.fields.get(&settings.field);
     let Some(time) = value.and_then(|value| time::parse(settings, value.as_str(), around.now_ns)) else {
-        // A line that could not be parsed has no fields: that was counted.
+        // A line without fields, because it could not be parsed, has been counted before.
         if value.is_some() || !line.extra.failed.has(Failed::PARSE) {
             line.extra.failed.add(Failed::TIMESTAMP);
             around.count("timestamp", Outcome::Failed);
@@ -506,17 +508,17 @@ fn redact_step(rules: &Redact, line: &mut Line, around: &mut Around) -> StepFlow
     StepFlow::GoesOn
 }
 
-/// Whether a value is there, for labels.
+/// A field's value as text, for labels.
 fn label_of(line: &Line, field: &str) -> Option<String> {
     line.extra.fields.get(field).map(|value: Value| value.as_str().to_owned())
 }
 
-/// A record's time, rewritten.
+/// A record's time in its new form.
 fn written(time_ns: i64) -> String {
     timestamp::format(time_ns)
 }
 
-/// Where a record's message stands when a pipeline made it.
+/// The record of a message that the pipeline made.
 fn changed_record(record: &Record) -> Record {
     Record { place: crate::model::record::Place::Changed, ..*record }
 }

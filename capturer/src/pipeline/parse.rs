@@ -1,5 +1,5 @@
-//! Text to fields. Every format is read in one pass, from left to right; what does not fit it gives no field at all, so
-//! that nothing half understood is taken for the whole.
+//! Turns text into fields. Every format is read in one pass from left to right. Text that does not fit gives no field
+//! at all, so that a half-understood line is not taken for a parsed one.
 //!
 //! ```text
 //! message or field ─▶ json, logfmt, regex: here    cri, syslog: lines.rs    level: level.rs
@@ -21,18 +21,18 @@ use crate::model::fields::{Fields, Value};
 use crate::settings::pipeline::{ParseFormat, Pattern};
 use crate::text::level;
 
-/// What a text was found to hold.
+/// What was found in a text.
 #[derive(Debug, Default)]
 pub(super) struct Found<'m> {
-    /// All but what becomes the message.
+    /// All fields except the one that becomes the message.
     pub(super) fields: Fields,
     /// Name of the field that becomes the message.
     wanted: Option<&'m str>,
-    /// Its text, whole.
+    /// The text of that field, uncut.
     pub(super) message: Option<Vec<u8>>,
-    /// A bound bit: there was more than is here.
+    /// A bound applied: the text had more than is here.
     pub(super) limited: bool,
-    /// The text was no JSON to the letter: something in it became another text.
+    /// The text was not quite JSON: part of it was read as other text.
     pub(super) mended: bool,
 }
 
@@ -58,11 +58,11 @@ impl<'m> Found<'m> {
     }
 }
 
-/// The text is not what it should be.
+/// The text is not in this format.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct NotThis;
 
-/// Reads a text; the fields it gives are in `into` only if it succeeds.
+/// Parses a text; `into` has its fields only if this succeeds.
 pub(super) fn parse(format: &ParseFormat, text: &[u8], into: &mut Found) -> Result<(), NotThis> {
     match format {
         ParseFormat::Json => json(text, into),
@@ -83,7 +83,7 @@ pub(super) fn parse(format: &ParseFormat, text: &[u8], into: &mut Found) -> Resu
     }
 }
 
-/// The level that a field holds: a name or its first letter, a number of pino, syslog or monolog. Else as in free text.
+/// The level in a field: a name or its first letter, a number of pino, syslog or monolog. Otherwise as in free text.
 pub(super) fn level_of_value(text: &str, into: &mut Found) {
     let text = text.trim().as_bytes();
     let by_itself = level::named(text).or_else(|| level::numbered(text)).or_else(|| level::lettered(text));
@@ -102,8 +102,9 @@ fn by_pattern(pattern: &Pattern, text: &[u8], into: &mut Found) -> Result<(), No
     Ok(())
 }
 
-/// `level=info msg="order 17 failed" done`; a key alone is true. There must be one pair at least. A message without quotes
-/// ends at its first blank: where the rest of it must follow, the line is none of logfmt's, or that rest would be lost.
+/// `level=info msg="order 17 failed" done`; a key alone is true. There must be at least one pair. A message without
+/// quotes ends at its first blank; if the rest of it seems to follow, the line is refused, because that rest would be
+/// lost.
 fn logfmt(text: &[u8], into: &mut Found) -> Result<(), NotThis> {
     let text = std::str::from_utf8(text).map_err(|_| NotThis)?;
     let (mut rest, mut pairs) = (text.trim_start(), 0);
@@ -151,8 +152,8 @@ fn logfmt(text: &[u8], into: &mut Found) -> Result<(), NotThis> {
     if pairs == 0 { Err(NotThis) } else { Ok(()) }
 }
 
-/// Whether a value without quotes is only the beginning of a text: a word that is no pair stands behind it, or a quote of
-/// another kind is open in it.
+/// Whether a value without quotes is only the beginning of a text: a word that is no pair follows, or it contains an
+/// open quote of another kind.
 fn goes_on(value: &str, behind: &str) -> bool {
     let next = behind.trim_start();
     let next_len = next.find(|c: char| c == '=' || c.is_whitespace()).unwrap_or(next.len());
@@ -161,7 +162,7 @@ fn goes_on(value: &str, behind: &str) -> bool {
     is_word || is_open('\'') || is_open('`')
 }
 
-/// Length of a text in quotes, both included.
+/// Length of a text in quotes, including the quotes.
 fn quoted_len(text: &str) -> Option<usize> {
     let mut escaped = false;
     for (at, byte) in text.bytes().enumerate().skip(1) {
@@ -175,7 +176,7 @@ fn quoted_len(text: &str) -> Option<usize> {
     None
 }
 
-/// One object and nothing else. Objects within it become names with dots, lists their text; null is left out.
+/// One object and nothing else. Nested objects become names with dots, lists become their text, and null is left out.
 fn json(text: &[u8], into: &mut Found) -> Result<(), NotThis> {
     if text.trim_ascii_start().first() != Some(&b'{') {
         return Err(NotThis);
@@ -192,9 +193,9 @@ fn json(text: &[u8], into: &mut Found) -> Result<(), NotThis> {
     Ok(())
 }
 
-/// What programs write though JSON has no such text: half of a pair of surrogates (JavaScript does, of an emoji that was
-/// cut), control characters, bytes that are not UTF-8, Python's NaN and Infinity. They become U+FFFD, are escaped, or become
-/// texts, and the line keeps its fields. `None` = there is none of it.
+/// Repairs what programs write although it is not JSON: half a surrogate pair (JavaScript does this when it cuts an
+/// emoji), control characters, bytes that are not UTF-8, Python's NaN and Infinity. They become U+FFFD, escapes or
+/// strings, and the line keeps its fields. `None` = the text has nothing of the kind.
 fn mended(text: &[u8]) -> Option<Vec<u8>> {
     let (mut out, mut quoted, mut at) = (Vec::with_capacity(text.len() + 16), false, 0);
     let is_utf8 = !utf8::push_lossy(&mut out, text);
@@ -238,7 +239,7 @@ fn mended(text: &[u8]) -> Option<Vec<u8>> {
     changed.then_some(out)
 }
 
-/// What Python's json writes of floats that JSON has no number for, where a value stands.
+/// What Python's json writes for floats that JSON has no number for, in a value's place.
 fn word_for_a_number(before: &[u8], text: &[u8]) -> Option<&'static [u8]> {
     let words = [&b"NaN"[..], b"Infinity", b"-Infinity"];
     let word = words.into_iter().find(|word| text.starts_with(word))?;
@@ -247,10 +248,10 @@ fn word_for_a_number(before: &[u8], text: &[u8]) -> Option<&'static [u8]> {
     (is_value && matches!(behind, Some(b',' | b']' | b'}'))).then_some(word)
 }
 
-/// Bytes of a lone surrogate's escape.
+/// Length of a lone surrogate's escape.
 const LONE_BYTES: usize = 6;
 
-/// How long the escape of a surrogate is: alone, or as one of a pair. `None` = it is none.
+/// Length of the escape of a lone surrogate or of a pair; `None` = there is no surrogate here.
 fn surrogates(text: &[u8]) -> Option<u8> {
     let unit = |at: usize| {
         let digits = text.get(at..at + 6)?.strip_prefix(b"\\u")?;
@@ -267,16 +268,16 @@ fn json_as_it_is(text: &str, into: &mut Found) -> Result<(), NotThis> {
     Object { name: &mut String::new(), depth: 0, into }.read(text)
 }
 
-/// An object whose members become fields. Its values are first found as they stand in the text, which takes no recursion
-/// however deep they are, and leaves a number the digits that it has.
+/// An object whose members become fields. Its values are first located in the text, which takes no recursion however
+/// deep they are, and keeps the digits of a number.
 struct Object<'a, 'f, 'm> {
-    /// Its names so far.
+    /// The names of the objects around it.
     name: &'a mut String,
     depth: usize,
     into: &'f mut Found<'m>,
 }
 
-/// A key as it stands, if nothing in it is escaped.
+/// A key, borrowed if nothing in it is escaped.
 #[derive(Deserialize)]
 struct Key<'k>(#[serde(borrow)] Cow<'k, str>);
 
@@ -329,7 +330,7 @@ impl<'de> Visitor<'de> for Object<'_, '_, '_> {
     }
 }
 
-/// The text that a string in quotes stands for.
+/// The text of a quoted string.
 fn string(quoted: &str) -> Result<Cow<'_, str>, NotThis> {
     let inside = quoted.get(1..quoted.len() - 1).ok_or(NotThis)?;
     if memchr::memchr(b'\\', inside.as_bytes()).is_none() {
@@ -338,8 +339,8 @@ fn string(quoted: &str) -> Result<Cow<'_, str>, NotThis> {
     serde_json::from_str(quoted).map(Cow::Owned).map_err(|_| NotThis)
 }
 
-/// A list as JSON in its shortest form: no blanks between its values, nothing escaped that need not be. Else what `redact`
-/// looks for would stand in it in other words.
+/// A list as the shortest JSON: no blanks between values, nothing escaped without need. Otherwise `redact` could miss
+/// what it looks for.
 fn list(text: &str) -> Result<Cow<'_, str>, NotThis> {
     if !text.bytes().any(|byte| matches!(byte, b' ' | b'\t' | b'\n' | b'\r' | b'\\')) {
         return Ok(Cow::Borrowed(text));
@@ -408,7 +409,7 @@ mod tests {
         for bad in ["", "x", "[1]", "\"a\"", "{", r#"{"a":1} x"#, r#"{"a":}"#, "{'a':1}", r#"{"a":01}"#] {
             json(bad, "no");
         }
-        // What JSON has not, and programs write: the fields stay.
+        // Not JSON, but written by programs: the fields are kept.
         json(r#"{"level":"debug","a":"cut \ud83d"}"#, "level=\"debug\" a=\"cut \u{fffd}\" MENDED");
         json(
             r#"{"a":"\udc00x\ud83d\ude00\ud83d\ud83d\ude00","\ud800":1}"#,
@@ -425,7 +426,7 @@ mod tests {
         json(&format!("{{{:?}:1}}", "k".repeat(200)), "LIMITED");
         let deeper = format!("{}1{}", "{\"a\":".repeat(500), "}".repeat(500));
         json(&deeper, "LIMITED");
-        // What is too deep costs neither the line nor the fields beside it.
+        // Too deep an object costs neither the line nor its other fields.
         for depth in [9, 200, 100_000] {
             let objects = format!("{}1{}", "{\"a\":".repeat(depth), "}".repeat(depth));
             json(&format!("{{\"x\":{objects},\"level\":\"info\"}}"), r#"level="info" LIMITED"#);
@@ -434,7 +435,7 @@ mod tests {
         json(&format!("{{\"a\":{lists},\"b\":1}}"), &format!("a={lists:?} b=1"));
     }
 
-    /// A number is what the program wrote, whatever numbers this program could hold.
+    /// A number is what the program wrote, whatever numbers this program can hold.
     #[test]
     fn json_numbers_stay_as_they_are() {
         let digits = "9".repeat(400);
@@ -462,7 +463,7 @@ mod tests {
             json(&format!("{{\"a\":[ {number} , {number}]}}"), &format!("a=\"[{number},{number}]\""));
             json(&format!("{{\"msg\":{number}}}"), &format!("MESSAGE {number:?}"));
         }
-        // A part of a number is another one.
+        // Part of a number would be another number.
         let too_long = "9".repeat(crate::limits::FIELD_VALUE_BYTES_MAX + 1);
         check(&ParseFormat::Json, &format!("{{\"a\":{too_long},\"b\":1}}"), "b=1 LIMITED");
     }
@@ -479,7 +480,7 @@ mod tests {
         }
     }
 
-    /// A list is its JSON, as short as can be.
+    /// A list is its JSON in the shortest form.
     #[test]
     fn json_lists() {
         let json = |text: &str, expected: &str| check(&ParseFormat::Json, text, expected);

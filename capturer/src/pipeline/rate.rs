@@ -1,5 +1,6 @@
-//! How much of a source goes on in a second: a bucket that fills with the time of its lines. So a backlog that is read in
-//! a moment is not cut, only what was printed too fast. A line without a time of its own has that of its reading.
+//! How much of a source passes per second: a bucket that fills by the time of its lines. So a backlog that is read at
+//! once is not cut, only lines that were printed too fast. A line without a time of its own counts as written when it
+//! was read.
 
 use crate::settings::pipeline::RateLimit;
 
@@ -15,7 +16,7 @@ pub(super) struct Bucket {
 }
 
 impl Bucket {
-    /// Whether a line may go on; if so, its room is taken.
+    /// Whether a line may pass; if so, takes its room.
     pub(super) fn takes(&mut self, limit: RateLimit, time_ns: i64, len: u32) -> bool {
         let full = |rate: u64| u128::from(rate) * limit.burst.as_nanos();
         let (lines_full, bytes_full) = (full(limit.lines), full(limit.bytes));
@@ -29,7 +30,7 @@ impl Bucket {
             }
         }
         self.newest_ns = Some(self.newest_ns.map_or(time_ns, |newest| newest.max(time_ns)));
-        // A line longer than the whole bucket takes all of it: else it could never go on.
+        // A line longer than the whole bucket takes all of it, because otherwise it could never pass.
         let lines = SECOND_NS.min(lines_full);
         let bytes = (u128::from(len) * SECOND_NS).min(bytes_full);
         if self.lines < lines || self.bytes < bytes {

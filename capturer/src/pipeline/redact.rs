@@ -1,12 +1,12 @@
-//! Secrets are replaced, in whole messages however long, and in every field and label.
+//! Replaces secrets, in messages of any length and in every field and label.
 //!
 //! ```text
 //! text ─▶ key_secret ─▶ bearer_token ─▶ known tokens ─▶ e-mail ─▶ credit card ─▶ own patterns, in the config's order ─▶ text
 //! ```
-//! It fails closed: where the work or the size of a line passes its bound, the rest of the line is replaced. Own patterns
-//! may be written so that each match looks at the whole rest of the line; so what they look at is added up, match by
-//! match, against [`WORK_BYTES_MAX`]. The presets need no such bound: none looks further than a few bytes behind what it
-//! matches. Presets look past colours; own patterns may mean them.
+//! It fails closed: if the work for a line or the line's size exceeds its bound, the rest of the line is replaced. A
+//! user's pattern may look at the whole rest of the line for each match, so what patterns look at is summed over all
+//! matches and bounded by [`WORK_BYTES_MAX`]. The presets need no such bound: none looks further than a few bytes
+//! behind its match. Presets ignore colours; a user's patterns may contain them.
 
 use std::borrow::Cow;
 use std::ops::Range;
@@ -16,19 +16,19 @@ use super::colours::Uncoloured;
 use super::secrets;
 use crate::settings::pipeline::{Pattern, Redact, RedactPreset};
 
-/// Takes the place of a secret; presets add what it was.
+/// The replacement for a secret; presets add its kind.
 const REDACTED: &str = "[redacted]";
-/// Takes the place of the rest of a line that costs too much.
+/// The replacement for the rest of a line that takes too much work.
 const TOO_MUCH: &[u8] = b"[redacted: the rest of the line, which costs too much to look at]";
-/// Bytes that own patterns may look at in one line, all matches added up, or [`WORK_FACTOR`] times its length if that is
-/// more.
+/// Bytes that users' patterns may look at in one line, summed over all matches, or [`WORK_FACTOR`] times its length if
+/// that is more.
 const WORK_BYTES_MAX: usize = 4 * 1024 * 1024;
 const WORK_FACTOR: usize = 16;
-/// This many times its length, and this many bytes more, a line may grow.
+/// A line may grow to this many times its length, plus some bytes.
 const GROWTH_FACTOR: usize = 4;
 const GROWTH_BYTES: usize = 4 * 1024;
 
-/// What a colour leaves behind: what it parts may be one word, or two.
+/// Replacements for a colour: what it separates may be one word, or two.
 const JOINED: &[u8] = b"";
 const APART: &[u8] = b"\x1b";
 
@@ -41,7 +41,7 @@ static WEB_TOKEN: LazyLock<Pattern> = LazyLock::new(|| {
     Pattern::of_ours(r"(?-u)\beyJ[A-Za-z0-9_-]{5,}\.[A-Za-z0-9_-]{5,}(?:\.[A-Za-z0-9_-]*)?")
 });
 
-/// Tokens that say by their beginning what they are.
+/// Tokens that are recognized by their prefix.
 static TOKEN: LazyLock<Pattern> = LazyLock::new(|| {
     Pattern::of_ours(concat!(
         r"(?-u)\b(?:",
@@ -64,11 +64,11 @@ static TOKEN: LazyLock<Pattern> = LazyLock::new(|| {
 pub(super) struct Done {
     /// Something was replaced.
     pub(super) changed: bool,
-    /// A bound bit, and the rest of the line went.
+    /// A bound applied, and the rest of the line was replaced.
     pub(super) limited: bool,
 }
 
-/// Redacts a text; `text` stays borrowed where there is nothing to hide.
+/// Redacts a text; the result borrows `text` if there is nothing to hide.
 pub(super) fn redact<'t>(rules: &Redact, text: &'t [u8]) -> (Cow<'t, [u8]>, Done) {
     let mut line = RedactedLine { text: Cow::Borrowed(text), done: Done::default(), work: 0 };
     let has = |preset| rules.presets.contains(&preset);
@@ -105,7 +105,7 @@ pub(super) fn is_secret_field(rules: &Redact, name: &str) -> bool {
     rules.presets.contains(&RedactPreset::KeySecret) && secrets::is_secret_key(name.as_bytes())
 }
 
-/// What a secret field gets.
+/// The value of a field that is secret.
 pub(super) fn redacted() -> String {
     REDACTED.to_owned()
 }
@@ -113,13 +113,13 @@ pub(super) fn redacted() -> String {
 struct RedactedLine<'t> {
     text: Cow<'t, [u8]>,
     done: Done,
-    /// Bytes that own patterns have looked at, as far as can be known from outside: from where a search began to the
-    /// end of the line, for the last byte of a match may depend on all that follow.
+    /// Bytes that users' patterns have looked at, as far as that is known from outside: from where a search began to
+    /// the end of the line, because the last byte of a match may depend on everything behind it.
     work: usize,
 }
 
 impl RedactedLine<'_> {
-    /// Looks at the text without its colours, each of which leaves one of `marks` behind.
+    /// Searches the text without colours, each replaced by one of `marks`.
     fn replace(&mut self, marks: &[&[u8]], find: impl Fn(&[u8]) -> Vec<Range<usize>>, with: &str) {
         for mark in marks {
             let Some(plain) = Uncoloured::of(&self.text, mark) else {
@@ -155,7 +155,7 @@ impl RedactedLine<'_> {
         let text = &*self.text;
         loop {
             self.work += text.len() - from;
-            // The first search of a line is always made: without a match there is no second.
+            // The first search of a line is always made; without a match there is no second.
             let too_much = (self.work > work_max && from > 0) || out.len() + text.len() - at > len_max;
             if too_much {
                 out.extend_from_slice(TOO_MUCH);
@@ -168,7 +168,7 @@ impl RedactedLine<'_> {
             };
             let found = captures.get_match();
             if found.is_empty() {
-                // Only a place between bytes: there is nothing to hide in it.
+                // An empty match has nothing to hide.
                 from = found.end() + 1;
                 if from > text.len() {
                     out.extend_from_slice(&text[at..]);
@@ -190,10 +190,10 @@ impl RedactedLine<'_> {
     }
 }
 
-/// Where a number or a list of JSON is replaced, the text that takes its place needs quotes, or the line is JSON no more.
+/// Where a number or list in JSON is replaced, the replacement needs quotes, or the line would not be JSON any more.
 struct InJson<'t> {
     text: &'t [u8],
-    /// The text is JSON by its beginning: so far it was looked at for quotes, and this is where they leave it.
+    /// The text begins like JSON: quotes have been tracked up to this offset.
     looked_at: Option<usize>,
     quoted: bool,
 }
@@ -204,7 +204,7 @@ impl<'t> InJson<'t> {
         InJson { text, looked_at: is_json.then_some(0), quoted: false }
     }
 
-    /// What must stand around that which replaces this; nothing if it is a part of a text. Ranges come in order.
+    /// The quotes that the replacement needs; none within a string. Call it with ranges in order.
     fn quote_of(&mut self, range: &Range<usize>) -> &'static [u8] {
         if let Some(from) = self.looked_at {
             let mut escaped = false;
@@ -228,7 +228,7 @@ impl<'t> InJson<'t> {
         let key_ends =
             |end: &[u8]| before.strip_suffix(b":").is_some_and(|key| key.trim_ascii_end().ends_with(end));
         let in_list = self.looked_at.is_some() && !self.quoted && matches!(before.last(), Some(b'[' | b','));
-        // JSON within JSON has its quotes escaped; once more within it, what stands there is no JSON any more.
+        // JSON within JSON has escaped quotes. Nested once more, the text is not treated as JSON.
         if key_ends(br#"\\""#) {
             b""
         } else if key_ends(br#"\""#) {
@@ -241,7 +241,7 @@ impl<'t> InJson<'t> {
     }
 }
 
-/// Blanks around a sign of JSON.
+/// Most blanks around one of JSON's signs.
 const BLANKS_MAX: usize = 8;
 
 fn groups(pattern: &Pattern, text: &[u8], group: usize, is_one: impl Fn(&[u8]) -> bool) -> Vec<Range<usize>> {

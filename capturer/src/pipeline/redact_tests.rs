@@ -51,7 +51,7 @@ fn keys_with_secrets() {
         (r#"{"body":"{\"pin\":17,\"x\":1}"}"#, r#"{"body":"{\"pin\":\"[redacted]\",\"x\":1}"}"#),
         (r#"{"body":"{\\\"pin\\\":17}"}"#, r#"{"body":"{\\\"pin\\\":[redacted]}"}"#),
         (r#"{"m":"secrets: [a, b]"}"#, r#"{"m":"secrets: [redacted]"}"#),
-        // Options that do not say what they are; lists with blanks in their values; addresses that are signed.
+        // Options whose names do not say that they are secret; lists with blanks in their values; signed addresses.
         ("mysql -u root -psecret123 db", "mysql -u root -p[redacted] db"),
         (r#"["mysqldump","-phunter2","db"]"#, r#"["mysqldump","-p[redacted]","db"]"#),
         ("mysql -p db", "mysql -p db"),
@@ -113,7 +113,7 @@ fn keys_with_secrets() {
     }
 }
 
-/// As logrus, zerolog, slog's tint, pino-pretty, structlog and jq write them: a key, its sign and its value, each by itself.
+/// As logrus, zerolog, slog's tint, pino-pretty, structlog and jq write them: key, sign and value coloured separately.
 #[test]
 fn colours_part_nothing() {
     let mut rules = preset(RedactPreset::KeySecret);
@@ -159,7 +159,8 @@ fn tokens() {
     let token = "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxMjM0In0.dozjgNryP4J3jVmNHl0w5N_XgL0n3I9PlFUP0THsR8U";
     check(&rules, &format!("cookie={token};"), "cookie=[redacted: token];");
     check(&rules, "eyJ is no token, nor eyJx.y", "eyJ is no token, nor eyJx.y");
-    // Made up, in the form that the issuers document. Each is put together here, so that no scanner takes it for a real one.
+    // Invented, in the form that the issuers document. Each is assembled here, so that no scanner takes it for a real
+    // one.
     let body = "0123456789abcdefABCDEF0123456789abcd";
     for head in [
         "ghp_",
@@ -208,7 +209,7 @@ fn addresses() {
 #[test]
 fn credit_cards() {
     let rules = preset(RedactPreset::CreditCard);
-    // The numbers that issuers publish for tests.
+    // Numbers that issuers publish for tests.
     for card in [
         "4111111111111111",
         "4111 1111 1111 1111",
@@ -295,7 +296,7 @@ fn all_presets_and_any_bytes() {
     }
 }
 
-/// A secret must not get through because the line is long, wherever it stands in it.
+/// A secret must not get through because the line is long, wherever it is in the line.
 #[test]
 fn a_secret_in_a_long_line() {
     let all =
@@ -314,7 +315,8 @@ fn a_secret_in_a_long_line() {
     }
 }
 
-/// Each match of this pattern depends on the last byte of the line. The work is counted, and what is past its bound goes.
+/// Each match of this pattern depends on the last byte of the line. The work is counted, and the line is replaced
+/// beyond the bound.
 #[test]
 fn work_is_bounded_and_fails_closed() {
     let rules = own("a.*z|a", "*");
@@ -322,7 +324,7 @@ fn work_is_bounded_and_fails_closed() {
     let (found, done) = redact(&rules, &text);
     assert_eq!(done, Done { changed: true, limited: true });
     assert!(found.ends_with(TOO_MUCH));
-    // Each star stands for a search over a mebibyte.
+    // Each star is a search over a mebibyte.
     let searches = found.iter().filter(|byte| **byte == b'*').count();
     assert!(searches * text.len() <= WORK_FACTOR * text.len() + text.len(), "{searches}");
     let short = b"a".repeat(1_000);
@@ -330,7 +332,7 @@ fn work_is_bounded_and_fails_closed() {
     assert_eq!((&*found, done.limited), (&b"*".repeat(1_000)[..], false), "no usual line is cut");
 }
 
-/// A replacement that is longer than what it replaces makes no line of any length.
+/// A replacement longer than what it replaces does not make lines of unbounded length.
 #[test]
 fn growth_is_bounded() {
     let text = b"a".repeat(10_000);

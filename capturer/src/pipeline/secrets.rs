@@ -1,20 +1,22 @@
-//! Where secrets stand in a text, by hand, for no expression says it: values of keys that are called password and the
-//! like, in whatever quotes and escapes, of options and in elements; passwords in addresses; private keys; numbers of payment cards.
+//! Finds secrets in a text by hand, because no regular expression describes them: values of keys called password and
+//! the like, in any quotes and escapes, of options and in elements; passwords in addresses; private keys; numbers of
+//! payment cards.
 //!
-//! One pass each, from left to right. What is looked at behind a place is skipped afterwards, or is bounded.
+//! One pass each, from left to right. Bytes looked at behind a place are skipped afterwards, or their number is
+//! bounded.
 
 use std::ops::Range;
 
 use crate::decode::work;
 
-/// Bytes of a key that are looked at, before its sign.
+/// Longest part of a key before its sign that is looked at.
 const KEY_BYTES_MAX: usize = 64;
-/// Bytes of an element's attributes.
+/// Longest text of an element's attributes.
 const ATTRIBUTES_BYTES_MAX: usize = 256;
-/// Blanks around a sign.
+/// Most blanks around a sign.
 const BLANKS_MAX: usize = 8;
 
-/// Parts of a key's name that make it one of a secret, without signs and in small letters.
+/// If a key's name contains one of these, in lower case and without signs, its value is secret.
 const SECRET_WORDS: [&str; 19] = [
     "password",
     "passwd",
@@ -33,21 +35,21 @@ const SECRET_WORDS: [&str; 19] = [
     "cookie",
     "connectionstring",
     "jwt",
-    // Whoever has an address that is signed has what it leads to.
+    // Whoever has a signed address can read what it leads to.
     "amzsignature",
     "googsignature",
 ];
-/// Ends of such a name: "token" is a secret, "tokens" are counted.
+/// As `SECRET_WORDS`, but only at the end of a name: "token" is a secret, "tokens" are counted.
 const SECRET_ENDS: [&str; 5] = ["token", "tokenvalue", "auth", "pass", "pin"];
-/// What may stand in a value's place and hides nothing.
+/// Values that hide nothing.
 const NO_SECRETS: [&[u8]; 6] = [b"", b"null", b"nil", b"none", b"true", b"false"];
-/// Words before the secret itself, in an `Authorization`.
+/// Words in front of the secret in an `Authorization`.
 const SCHEMES: [&[u8]; 7] = [b"bearer", b"basic", b"token", b"digest", b"negotiate", b"apikey", b"hawk"];
 
-/// Begins what stands in a secret's place.
+/// The beginning of every replacement.
 const REDACTED: &[u8] = b"[redacted";
 
-/// Whether a key is called so that its value must be a secret.
+/// Whether the key's name says that its value is secret.
 pub(super) fn is_secret_key(key: &[u8]) -> bool {
     let key = &key[key.len().saturating_sub(KEY_BYTES_MAX)..];
     let letters =
@@ -56,7 +58,7 @@ pub(super) fn is_secret_key(key: &[u8]) -> bool {
     if SECRET_WORDS.iter().any(|word| name.contains(word)) {
         return true;
     }
-    // "pass" and "pin" are secrets as words of their own, "bypass" and "spin" are not.
+    // "pass" and "pin" are secrets as separate words; "bypass" and "spin" are not.
     let last_is = |word: &str| {
         let at = key.len().checked_sub(word.len());
         at.is_some_and(|at| {
@@ -67,7 +69,7 @@ pub(super) fn is_secret_key(key: &[u8]) -> bool {
     name.ends_with("token") || name.ends_with("tokenvalue") || SECRET_ENDS.iter().any(|word| last_is(word))
 }
 
-/// Places of secret values, in order, none within another.
+/// Places of secret values, in order and not nested.
 pub(super) fn values(text: &[u8]) -> Vec<Range<usize>> {
     let (mut found, mut at) = (Vec::new(), 0);
     let mut programs = Programs::default();
@@ -97,7 +99,7 @@ pub(super) fn values(text: &[u8]) -> Vec<Range<usize>> {
     found
 }
 
-/// `-----BEGIN RSA PRIVATE KEY-----` to its end, or to that of the text.
+/// From `-----BEGIN RSA PRIVATE KEY-----` to its end, or to the end of the text.
 fn private_key(text: &[u8], at: usize) -> Option<Range<usize>> {
     const BEGIN: &[u8] = b"-----BEGIN ";
     const END: &[u8] = b"-----END ";
@@ -124,7 +126,7 @@ fn password_of_address(text: &[u8], start: usize) -> Option<Range<usize>> {
     (name_len + 1 < user_len).then(|| start + name_len + 1..start + user_len)
 }
 
-/// Where programs whose options mean a password are first named; found when it is first asked.
+/// Where programs with password options are first named; searched for once, when needed.
 #[derive(Default)]
 struct Programs {
     mysql: Option<usize>,
@@ -132,7 +134,7 @@ struct Programs {
 }
 
 impl Programs {
-    /// Whether one of these names stands before a place.
+    /// Whether one of these names comes before a place.
     fn stands_before(known: &mut Option<usize>, names: [&[u8]; 2], text: &[u8], place: usize) -> bool {
         let first = *known.get_or_insert_with(|| {
             work::add(text.len());
@@ -142,14 +144,14 @@ impl Programs {
     }
 }
 
-/// `mysql -psecret`, `curl -u user:password`: options whose names do not say it, of programs that are named before.
+/// `mysql -psecret`, `curl -u user:password`: options whose names do not say it, of programs named before them.
 fn password_of_program(text: &[u8], sign: usize, programs: &mut Programs) -> Option<Range<usize>> {
     let begins = sign > 0 && b" \t\"'`,[(".contains(&text[sign - 1]);
     if !begins {
         return None;
     }
     let ends = |byte: &u8| byte.is_ascii_whitespace() || b"\"'`".contains(byte);
-    // Nothing is skipped behind what was redacted, and there may be many: the end is looked for last.
+    // Nothing is skipped behind redacted text, and there may be much of it, so the end is searched for last.
     let until_end = |start: usize| {
         let rest = Some(&text[start..]).filter(|rest| !rest.starts_with(REDACTED))?;
         let end = start + rest.iter().position(ends).unwrap_or(rest.len());
@@ -162,7 +164,7 @@ fn password_of_program(text: &[u8], sign: usize, programs: &mut Programs) -> Opt
         // `docker run --name mysql -p3306:3306` is about ports.
         let value = &text[range.clone()];
         let is_port = value.contains(&b':') && value.iter().all(|byte| b"0123456789.:".contains(byte));
-        // Options of other programs, and long ones with one dash.
+        // Options of other programs, and long options with one dash.
         const OTHERS: [&[u8]; 7] = [b"ort", b"id", b"ath", b"ool", b"rotocol", b"lugin", b"rint"];
         let is_other = OTHERS.iter().any(|name| {
             value.strip_prefix(*name).is_some_and(|rest| rest.is_empty() || rest.starts_with(b"="))
@@ -201,7 +203,7 @@ fn value_of_option(text: &[u8], sign: usize) -> Option<Range<usize>> {
         _ => start..unquoted_end(text, start),
     };
     let value = &text[range.clone()];
-    // Another option, or nothing.
+    // Not if another option or nothing follows.
     (!value.is_empty() && !value.starts_with(b"-") && !value.starts_with(REDACTED)).then_some(range)
 }
 
@@ -220,7 +222,7 @@ fn inside_element(text: &[u8], sign: usize) -> Option<Range<usize>> {
         return None;
     }
     let content = &text[start..];
-    // What is not read as text hides no less.
+    // A CDATA section hides a value just as well.
     let end = match content.starts_with(b"<![CDATA[") {
         true => memchr::memmem::find(content, b"]]>").unwrap_or(content.len()),
         false => memchr::memchr(b'<', content).unwrap_or(content.len()),
@@ -228,7 +230,7 @@ fn inside_element(text: &[u8], sign: usize) -> Option<Range<usize>> {
     (!content[..end].trim_ascii().is_empty()).then_some(start..start + end)
 }
 
-/// `password%3Dx%26y%3Dz`, and the same encoded once more.
+/// `password%3Dx%26y%3Dz`, and the same encoded twice.
 fn value_behind_encoded(text: &[u8], sign: usize) -> Option<Range<usize>> {
     let rest = &text[sign + 1..];
     let rest = rest.strip_prefix(b"25").unwrap_or(rest);
@@ -237,7 +239,7 @@ fn value_behind_encoded(text: &[u8], sign: usize) -> Option<Range<usize>> {
         .is_some_and(|code| code.eq_ignore_ascii_case(b"3D") || code.eq_ignore_ascii_case(b"3A"));
     let key = key_before(&text[..sign]);
     let before = text[..sign].strip_suffix(key).unwrap_or_default();
-    // The end of the code before: `%26pin`.
+    // The key may begin with the end of the code before it: `%26pin`.
     let key = if before.ends_with(b"%") { key.strip_prefix(b"25").unwrap_or(key).get(2..)? } else { key };
     if !is_sign || !is_secret_key(key) {
         return None;
@@ -253,12 +255,12 @@ fn value_behind_encoded(text: &[u8], sign: usize) -> Option<Range<usize>> {
     (end > 0).then_some(start..start + end)
 }
 
-/// Bytes of a name.
+/// A byte that a name may have.
 fn is_of_name(byte: &u8) -> bool {
     byte.is_ascii_alphanumeric() || b"_-.".contains(byte)
 }
 
-/// `"name":"DB_PASSWORD","value":` and `key="Password" value=`: the name of a value that stands in a pair of its own.
+/// `"name":"DB_PASSWORD","value":` and `key="Password" value=`: the name is in a pair of its own, before the value's.
 fn is_value_of_secret(text: &[u8], sign: usize) -> bool {
     const LOOKED_AT_BYTES: usize = 2 * KEY_BYTES_MAX;
     let text = &text[sign.saturating_sub(LOOKED_AT_BYTES)..sign];
@@ -279,7 +281,7 @@ fn is_value_of_secret(text: &[u8], sign: usize) -> bool {
     name.eq_ignore_ascii_case(b"name") || name.eq_ignore_ascii_case(b"key")
 }
 
-/// The value behind `=` or `:`, if a secret's key stands before.
+/// The value behind `=` or `:`, if the key before the sign is secret.
 fn value_behind(text: &[u8], sign: usize) -> Option<Range<usize>> {
     let is_secret = is_secret_key(key_before(&text[..sign])) || is_value_of_secret(text, sign);
     if !is_secret {
@@ -293,7 +295,7 @@ fn value_behind(text: &[u8], sign: usize) -> Option<Range<usize>> {
     start += text[start..].iter().take(BLANKS_MAX).take_while(|byte| matches!(byte, b' ' | b'\t')).count();
     let escapes = text[start..].iter().take_while(|byte| **byte == b'\\').count();
     let quoted = matches!(text.get(start + escapes), Some(b'"' | b'\'' | b'`'));
-    // Before its end is looked for: nothing is skipped behind it, and there may be many.
+    // Tested before the end is searched for: nothing is skipped behind redacted text, and there may be much of it.
     if text[start + if quoted { escapes + 1 } else { 0 }..].starts_with(REDACTED) {
         return None;
     }
@@ -319,13 +321,13 @@ fn key_before(text: &[u8]) -> &[u8] {
     &text[start..end]
 }
 
-/// Where the quote is closed: behind as many escapes as it was opened with. An open one goes to the end.
+/// Where the quote is closed, behind as many escapes as it was opened with. An unclosed one ends with the text.
 fn quoted_end(text: &[u8], inside: usize, escapes: usize, quote: u8) -> usize {
     let mut run = 0;
     for (at, byte) in text.iter().enumerate().skip(inside) {
         match *byte {
             b'\\' => run += 1,
-            // Within quotes that are not escaped, an odd number of escapes makes the quote a part of the value.
+            // In unescaped quotes, an odd number of escapes makes the quote part of the value.
             byte if byte == quote && (if escapes == 0 { run % 2 == 0 } else { run <= escapes }) => {
                 return at - run.min(escapes);
             }
@@ -338,7 +340,7 @@ fn quoted_end(text: &[u8], inside: usize, escapes: usize, quote: u8) -> usize {
     text.len()
 }
 
-/// Behind the bracket that closes the one at `start`. An open one goes to the end.
+/// The place behind the bracket that closes the one at `start`. An unclosed one ends with the text.
 fn nested_end(text: &[u8], start: usize) -> usize {
     let (mut depth, mut quoted, mut escaped) = (0_usize, false, false);
     for (at, byte) in text.iter().enumerate().skip(start) {
@@ -359,7 +361,8 @@ fn nested_end(text: &[u8], start: usize) -> usize {
     text.len()
 }
 
-/// A blank ends it, a quote, or a sign that another pair or the end of a list follows. A scheme takes the word behind it.
+/// A blank ends it, or a quote, or a sign with another pair or the end of a list behind it. Behind a scheme, the next
+/// word is taken, too.
 fn unquoted_end(text: &[u8], start: usize) -> usize {
     let mut end = start;
     while let Some(byte) = text.get(end) {
@@ -379,7 +382,7 @@ fn unquoted_end(text: &[u8], start: usize) -> usize {
     let is_scheme = SCHEMES.iter().any(|scheme| scheme.eq_ignore_ascii_case(&text[start..end]));
     match text.get(end) {
         Some(b' ') if is_scheme => {
-            // A scheme behind a scheme is no scheme: each word is looked at once.
+            // A scheme behind a scheme is not one, so that each word is looked at once.
             let next = end + 1;
             let is_end = |byte: &u8| byte.is_ascii_whitespace() || b"\"'`,".contains(byte);
             next + text[next..].iter().position(is_end).unwrap_or(text.len() - next)
@@ -388,7 +391,8 @@ fn unquoted_end(text: &[u8], start: usize) -> usize {
     }
 }
 
-/// The end of a value that ended at a blank: in a list of pairs with semicolons it may go on, `Password=p w;Encrypt=true`.
+/// The end of a value that ended at a blank: in a list of pairs with semicolons it may continue, `Password=p
+/// w;Encrypt=true`.
 fn in_connection_string(text: &[u8], end: usize) -> usize {
     if text.get(end) != Some(&b' ') {
         return end;
@@ -402,13 +406,13 @@ fn in_connection_string(text: &[u8], end: usize) -> usize {
     if is_pair && pair.get(name_len(pair)) == Some(&b'=') { end + len } else { end }
 }
 
-/// Nothing, a blank, or a name with its sign.
+/// Whether nothing, a blank, or a name with its sign follows.
 fn a_pair_follows(text: &[u8]) -> bool {
     let name = |byte: &u8| byte.is_ascii_alphanumeric() || b"_-.\"'\\".contains(byte);
     match text.first() {
         None => true,
         Some(byte) if byte.is_ascii_whitespace() => true,
-        // The next key of JSON, which may have blanks before its sign. A quote ends the value anyway.
+        // JSON's next key, which may have blanks before its sign. A quote ends the value in any case.
         Some(b'"') => true,
         Some(b'\\') if text.get(1) == Some(&b'"') => true,
         Some(_) => {
@@ -421,8 +425,8 @@ fn a_pair_follows(text: &[u8]) -> bool {
 /// Digits of the longest and the shortest number of a payment card.
 const CARD_DIGITS: std::ops::RangeInclusive<usize> = 13..=19;
 
-/// Places of numbers of payment cards: 13 to 19 digits in groups, which begin as an issuer's do and whose check digit is
-/// right. Random digits pass both tests once in some hundred.
+/// Places of payment card numbers: 13 to 19 digits in groups that begin as an issuer's do and have a valid check digit.
+/// Random digits pass both tests about once in a hundred.
 pub(super) fn cards(text: &[u8]) -> Vec<Range<usize>> {
     let (mut found, mut at): (Vec<Range<usize>>, usize) = (Vec::new(), 0);
     while let Some(run) = text[at..].iter().position(u8::is_ascii_digit) {
@@ -434,7 +438,7 @@ pub(super) fn cards(text: &[u8]) -> Vec<Range<usize>> {
                 found.push(start..card_end);
                 at = card_end;
             }
-            // A number can begin at any group of digits, not within one.
+            // A number can begin at any group of digits, but not within one.
             None => at = end,
         }
     }
@@ -482,7 +486,7 @@ fn is_card(digits: &[u8]) -> bool {
         }
         _ => false,
     };
-    // Maestro's numbers have any of these lengths.
+    // Maestro's numbers can have any of these lengths.
     let maestro = matches!(four, 5018 | 5020 | 5038 | 5893 | 6304 | 6759 | 6761..=6763);
     if !(issuer || maestro) {
         return false;

@@ -63,7 +63,7 @@ impl Feed {
     }
 }
 
-/// Records as NDJSON writes them, without what is the same in all.
+/// Records as NDJSON writes them, without what is the same in all of them.
 fn show(batch: &Batch) -> Vec<String> {
     let mut out = Vec::new();
     encode(batch, &SourcePrefix::new(&batch.source), 0, usize::MAX, &mut out);
@@ -85,7 +85,7 @@ fn check(section: &str, lines: &[&str], expected: &[&str], tally: &str) {
     assert_eq!(feed.tally(), tally, "{section}");
 }
 
-/// After a crash a line is read at another time. If that stood in the record as its own, nobody would know the line again.
+/// After a crash a line is read at another time. If the record had this time as its own, it would not be recognized.
 #[test]
 fn a_changed_line_that_has_no_time_gets_none() {
     let mut feed = Feed::new("steps: [{redact: {presets: [email]}}]");
@@ -122,13 +122,13 @@ fn parse_takes_fields_and_marks_what_it_can_not() {
     assert_eq!(feed.tally(), "parse failed 1", "what is too long is not parsed, and not cut");
 }
 
-/// No name is lost for being given to another field in the same step.
+/// No name is lost because another field gets it in the same step.
 #[test]
 fn fields_are_renamed_at_once() {
     let table = [
         ("{a: b, b: a}", r#""fields":{"c":3,"b":1,"a":2}"#),
         ("{a: b, b: d}", r#""fields":{"c":3,"b":1,"d":2}"#),
-        // Two of one name: both stay.
+        // Two with the same name: both stay.
         ("{a: b}", r#""fields":{"a":1,"b":2,"c":3},"failed":["rename"]"#),
         ("{a: b, b: b}", r#""fields":{"a":1,"b":2,"c":3},"failed":["rename"]"#),
         ("{a: x, b: x, c: y}", r#""fields":{"a":1,"b":2,"c":3},"failed":["rename"]"#),
@@ -183,7 +183,7 @@ fn keep_and_drop() {
         "drop dropped 1",
     );
     check("steps: [{keep: {matches: '^a'}}]", &["a", "ba"], &[r#"{"message":"a"}"#], "keep dropped 1");
-    // What could not be parsed is kept: nobody knows what it says.
+    // A line that could not be parsed is kept, because nobody knows what it says.
     check(
         "steps: [{parse: {format: json, message: m}}, {keep: {field: level, matches: 'warn|error'}}]",
         &[r#"{"level":"error","m":"a"}"#, r#"{"level":"info","m":"b"}"#, r#"{"m":"c"}"#, "panic: at once"],
@@ -204,7 +204,7 @@ fn keep_and_drop() {
     assert_eq!(feed.lines(&[&far]).len(), 1, "only the beginning is looked at");
 }
 
-/// An error must not be dropped because its program has a word of its own for it.
+/// An error must not be dropped because its program has another word for the level.
 #[test]
 fn keep_lets_a_level_through_that_is_not_known() {
     let keep = "{keep: {field: level, matches: '^(warn|error|fatal)$'}}";
@@ -234,7 +234,7 @@ fn keep_lets_a_level_through_that_is_not_known() {
         ],
         "keep dropped 1, parse changed 5",
     );
-    // Of two steps, one knew it; whether there is a level is a question with an answer; other fields are no level.
+    // One of two steps knew the level; whether a level exists can be answered; other fields are no level.
     check(
         &format!("steps: [{{parse: {{format: logfmt}}}}, {{parse: {{format: level, from: odd}}}}, {keep}]"),
         &["level=info odd=x", "odd=x"],
@@ -273,7 +273,7 @@ fn redaction_covers_fields_and_labels() {
     );
 }
 
-/// Docker writes `&` as `\u0026`: a pattern must see what the process wrote.
+/// Docker writes `&` as `\u0026`, but a pattern must see what the process wrote.
 #[test]
 fn escapes_are_undone_before_anything_looks() {
     let mut feed = Feed::new("steps: [{drop: {matches: 'a&b'}}, {redact: {presets: [key_secret]}}]");
@@ -302,7 +302,7 @@ fn labels_and_their_bound() {
     );
 }
 
-/// Lines of a backlog are read in a moment, and have their own times only behind the step that finds them.
+/// Lines of a backlog are read at once, and have their own times only behind the step that finds these.
 #[test]
 fn rate_limit_goes_by_the_times_that_steps_set() {
     let limit = "rate_limit: {lines: 1, burst: 1s, over: drop}";
@@ -324,7 +324,7 @@ fn rate_limit_that_drops() {
         &[r#"{"message":"1"}"#, r#"{"message":"2"}"#],
         "rate_limit dropped 1",
     );
-    // What waits was held back before it came here.
+    // Lines that wait were held back before they came here.
     check(
         "rate_limit: {lines: 1, burst: 1s}",
         &["1", "2"],
@@ -342,13 +342,13 @@ fn dedup_keeps_first_and_last() {
         feed.lines(&["b", "c"]),
         [r#"{"repeated":3,"message":"a"}"#, r#"{"message":"b"}"#, r#"{"message":"c"}"#]
     );
-    // A single repeat stands for one line: it is not folded into nothing, and needs no number.
+    // A single repeat stands for one line: it passes, without a number.
     assert_eq!(feed.lines(&["c", "d"]), [r#"{"message":"c"}"#, r#"{"message":"d"}"#]);
     assert_eq!(feed.tally(), "dedup dropped 2");
     assert_eq!(feed.lines(&["d"]), [] as [&str; 0]);
     let (_, left) = feed.pipelines.detach(StreamId(1)).expect("it was there");
     assert_eq!(left, Tally::from([(("dedup", Outcome::Dropped), 1)]));
-    // The other channel's run is its own.
+    // The other channel has a run of its own.
     let mut both = batch(&feed.source, &[b"a", b"a", b"a"]);
     both.records[1].std_type = StdType::Stderr;
     let mut feed = Feed::new("steps: [{dedup: {window: 1m}}]");
@@ -356,7 +356,7 @@ fn dedup_keeps_first_and_last() {
     assert_eq!(feed.batch(&Arc::new(both)).len(), 2);
 }
 
-/// The end of a stream, or a stop: what is held goes out, once, on both channels.
+/// At the end of a stream, or a stop, held lines are delivered, once, on both channels.
 #[test]
 fn the_last_batch_lets_go_of_what_dedup_holds() {
     let mut feed = Feed::new("steps: [{dedup: {window: 1m}}]");
@@ -374,7 +374,7 @@ fn the_last_batch_lets_go_of_what_dedup_holds() {
     assert!(left.is_empty(), "it was delivered: {left:?}");
 }
 
-/// Six failed payments of one text are six orders.
+/// Six failed payments with the same text are six orders.
 #[test]
 fn dedup_folds_what_is_equal_in_all_that_it_says() {
     let check = |steps: &str, lines: &[&str], expected: &[&str]| {
@@ -404,7 +404,7 @@ fn dedup_folds_what_is_equal_in_all_that_it_says() {
         &[r#"{"msg":"x","a":"1"}"#, r#"{"msg":"x","a":"2"}"#],
         &[r#"{"labels":{"a":"1"}}"#, r#"{"labels":{"a":"2"}}"#],
     );
-    // A line's time is its own; a text that is no time is not.
+    // A line's time may differ; a text that is no time may not.
     let time = format!("{json}, {{timestamp: {{field: t}}}}, {{remove: {{fields: [none]}}}}");
     let with_time = |t: &str| format!("{{\"msg\":\"x\",\"t\":\"{t}\"}}");
     let lines = ["2026-11-22T00:52:48Z", "2026-11-22T00:52:49Z", "2026-11-22T00:52:50Z"].map(with_time);
@@ -427,7 +427,7 @@ fn the_window_ends_a_run() {
     assert!(out[1].contains("\"repeated\":2"));
 }
 
-/// A batch that a pipeline leaves as it is must not be copied.
+/// A batch that a pipeline does not change must not be copied.
 #[test]
 fn nothing_to_do_is_nothing_done() {
     for section in ["steps: []", "steps: [{drop: {matches: nope}}, {redact: {presets: [email]}}, {dedup: }]"]
@@ -463,7 +463,7 @@ const SECTIONS: [&str; 8] = [
 ];
 
 /// Whatever comes in: nothing panics, every line is delivered, dropped or held and counted as such, in order, and the
-/// output is whole JSON.
+/// output is valid JSON.
 #[test]
 fn any_pipeline_over_any_batches() {
     let mut rng = Rng::from_env();
@@ -515,7 +515,7 @@ fn any_pipeline_over_any_batches() {
     }
 }
 
-/// Lines that go on keep their order: each carries its number.
+/// Lines that pass keep their order: each has its number.
 #[test]
 fn order_is_kept() {
     let mut rng = Rng::from_env();
@@ -538,7 +538,7 @@ fn order_is_kept() {
     }
 }
 
-/// A record's own extra is that of its index, whatever was left out before it.
+/// A record's extra has the record's index, whatever was left out before it.
 #[test]
 fn extras_belong_to_their_records() {
     let feed = Feed::new("steps: [{drop: {matches: out}}, {parse: {format: logfmt}}]");

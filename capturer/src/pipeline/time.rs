@@ -1,5 +1,4 @@
-//! Times as fields hold them, to nanoseconds since 1970. Built on decode/timestamp.rs, which reads the one form that
-//! Docker writes.
+//! Turns times in fields into nanoseconds since 1970. decode/timestamp.rs reads the one form that Docker writes.
 
 use jiff::tz::TimeZone;
 
@@ -11,10 +10,10 @@ const DAY_NS: i64 = 86_400_000_000_000;
 /// Longest text that can be a time.
 const TEXT_BYTES_MAX: usize = 128;
 
-/// Since 2001 and before 2200. A number outside counts in another unit: seconds taken for milliseconds are a day in 1970.
+/// From 2001 to 2199. A number outside is in another unit: seconds read as milliseconds would be a day in 1970.
 const PLAUSIBLE_NS: std::ops::Range<i64> = 978_307_200_000_000_000..7_258_118_400_000_000_000;
 
-/// `None` = it is no time of this form. `now_ns` gives the year where the form has none.
+/// `None` = the text is no time of this form. `now_ns` gives the year if the form has none.
 pub(super) fn parse(settings: &Timestamp, text: &str, now_ns: i64) -> Option<i64> {
     let text = text.trim_ascii();
     if text.len() > TEXT_BYTES_MAX {
@@ -45,8 +44,8 @@ fn rfc3339(text: &str) -> Option<i64> {
     timestamp::parse(copy)
 }
 
-/// The other forms of ISO 8601 in use: offsets of hours alone or without a colon, a comma before the fraction, no seconds,
-/// no signs between the parts; and without an offset, where a time zone is given.
+/// Other common forms of ISO 8601: offsets of hours alone or without a colon, a comma before the fraction, no seconds,
+/// no signs between the parts, and, if a time zone is given, no offset.
 fn iso8601(text: &[u8], timezone: Option<&TimeZone>) -> Option<i64> {
     let mut civil = Civil::default();
     let extended = text.get(4) == Some(&b'-');
@@ -85,7 +84,7 @@ fn rest_is_none(rest: &[u8]) -> Option<()> {
     rest.is_empty().then_some(())
 }
 
-/// A number with or without a fraction, in units of this many nanoseconds, if it is a plausible time. Java writes those of
+/// A number with or without a fraction, in units of this many nanoseconds, if it is a plausible time. Java writes
 /// seconds with an exponent: `1.795888888123E9`.
 fn number(text: &str, unit_ns: i128) -> Option<i64> {
     if let Some((mantissa, exponent)) = text.split_once(['e', 'E']) {
@@ -105,7 +104,7 @@ fn number(text: &str, unit_ns: i128) -> Option<i64> {
     i64::try_from(ns).ok().filter(|ns| PLAUSIBLE_NS.contains(ns))
 }
 
-/// The same number without its exponent, of those that can be a time.
+/// The same number without an exponent, if it can be a time.
 fn shifted(mantissa: &str, exponent: &str) -> Option<String> {
     let exponent: usize = exponent.parse().ok().filter(|exponent| *exponent <= 20)?;
     let (whole, fraction) = mantissa.split_once('.').unwrap_or((mantissa, ""));
@@ -123,12 +122,12 @@ struct Civil {
     month: i64,
     day: i64,
     hour: i64,
-    /// 12-hour clock: whether it is the second half.
+    /// With a 12-hour clock: whether it is the second half of the day.
     afternoon: Option<bool>,
     minute: i64,
     second: i64,
     nanos: i64,
-    /// Minutes east of UTC, if the text says.
+    /// Minutes east of UTC, if the text has an offset.
     offset_min: Option<i64>,
 }
 
@@ -138,7 +137,7 @@ fn by_parts(parts: &[TimePart], text: &[u8], timezone: Option<&TimeZone>, now_ns
     for part in parts {
         rest = civil.take(*part, rest)?;
     }
-    // What stands behind the time is no matter of ours only if there is none.
+    // Nothing may follow the time.
     if !rest.is_empty() {
         return None;
     }
@@ -146,11 +145,11 @@ fn by_parts(parts: &[TimePart], text: &[u8], timezone: Option<&TimeZone>, now_ns
         Some(year) => year,
         None => {
             let this: i64 = timestamp::format(now_ns).get(..4)?.parse().ok()?;
-            // A line of December that is read in January. Eight years may lie between two days of the 29th of February.
+            // A line of December may be read in January. Eight years may be between two 29ths of February.
             let is_past = |year: &i64| {
                 civil.to_ns(*year, timezone).is_some_and(|ns| ns <= now_ns.saturating_add(DAY_NS))
             };
-            // At New Year, the next year has begun already where the zone is ahead of UTC, or the clock is.
+            // At New Year the next year has already begun where the zone is ahead of UTC, or the clock is.
             (this - 8..=this + 1).rev().find(is_past)?
         }
     };
@@ -158,7 +157,7 @@ fn by_parts(parts: &[TimePart], text: &[u8], timezone: Option<&TimeZone>, now_ns
 }
 
 impl Civil {
-    /// Takes a part off the text.
+    /// Takes a part from the beginning of the text.
     fn take<'t>(&mut self, part: TimePart, text: &'t [u8]) -> Option<&'t [u8]> {
         let (value, rest) = match part {
             TimePart::Literal(b' ') => {
@@ -225,7 +224,7 @@ impl Civil {
         let behind = rest.strip_prefix(b":");
         let (minutes, rest) = match number_of(behind.unwrap_or(rest), 2, 2) {
             Some(found) => found,
-            // Hours alone, as PostgreSQL writes them.
+            // PostgreSQL writes hours alone.
             None if behind.is_none() => (0, rest),
             None => return None,
         };
@@ -240,7 +239,7 @@ impl Civil {
         };
         let (month, day, minute, second) = (self.month, self.day, self.minute, self.second);
         if let (None, Some(timezone)) = (self.offset_min, timezone) {
-            // A leap second is the first of the next minute, as everywhere.
+            // A leap second is the first of the next minute, as elsewhere.
             let leap = i64::from(second == 60);
             let part = |value: i64| i8::try_from(value).ok();
             let civil = jiff::civil::DateTime::new(
@@ -252,7 +251,7 @@ impl Civil {
                 part(second - leap)?,
                 i32::try_from(self.nanos).ok()?,
             );
-            // Of an hour that comes twice it is the first; one that does not come is as far behind the hour before.
+            // An hour that occurs twice means the first; a time that a zone skips is moved by the length of the gap.
             let time = timezone.to_ambiguous_timestamp(civil.ok()?).compatible().ok()?;
             let ns = i64::try_from(time.as_nanosecond()).ok().filter(|ns| *ns >= 0)?;
             return ns.checked_add(leap * SECOND_NS as i64);
@@ -263,7 +262,7 @@ impl Civil {
     }
 }
 
-/// A number of this many digits, and what is behind it.
+/// A number with this many digits, and the rest.
 fn number_of(text: &[u8], least: usize, most: usize) -> Option<(i64, &[u8])> {
     let len = text.iter().take(most).take_while(|byte| byte.is_ascii_digit()).count();
     (len >= least).then(|| {
@@ -329,11 +328,11 @@ mod tests {
             |format: &str, text: &str, expected: &str| check_at("Europe/Berlin", format, text, expected);
         berlin("rfc3339", "2026-11-22T01:52:48.5", "2026-11-22T00:52:48.500000000Z");
         berlin("rfc3339", "2026-07-22 02:52:48", "2026-07-22T00:52:48.000000000Z");
-        // What the text says counts.
+        // The text's own offset takes precedence.
         berlin("rfc3339", "2026-11-22T00:52:48Z", "2026-11-22T00:52:48.000000000Z");
         berlin("%F %T %z", "2026-11-22 01:52:48 -0500", "2026-11-22T06:52:48.000000000Z");
         berlin("%F %T", "2026-11-22 01:52:48", "2026-11-22T00:52:48.000000000Z");
-        // The hour that comes twice, and the one that does not come.
+        // The hour that occurs twice, and the one that is skipped.
         berlin("%F %T", "2025-10-26 02:30:00", "2025-10-26T00:30:00.000000000Z");
         berlin("%F %T", "2026-03-29 02:30:00", "2026-03-29T01:30:00.000000000Z");
         berlin("%b %e %T", "Dec 31 10:00:00", "2025-12-31T09:00:00.000000000Z");
@@ -365,12 +364,12 @@ mod tests {
         check("%m/%d/%Y %I:%M %p", "11/2/2026 12:05 AM", "2026-11-02T00:05:00.000000000Z");
         check("%m/%d/%Y %I:%M %p", "11/2/2026 12:05 pm", "2026-11-02T12:05:00.000000000Z");
         check("%a %b %e %H:%M:%S %Y", "Sun Nov  2 00:05:00 2026", "2026-11-02T00:05:00.000000000Z");
-        // Without a year: the one that is not in the future.
+        // Without a year: the year in which it is not in the future.
         check("%b %e %T", "Jan  1 10:00:00", "2026-01-01T10:00:00.000000000Z");
         check("%b %e %T", "Dec 31 10:00:00", "2025-12-31T10:00:00.000000000Z");
         check("%b %e %T", "Feb 29 10:00:00", "2024-02-29T10:00:00.000000000Z");
         check("%b %e %T", "Feb 30 10:00:00", "no");
-        // At New Year: the zone is in the next year before UTC is, or another host's clock is.
+        // At New Year the zone may be in the next year before UTC is, or another host's clock may be.
         for (now, timezone, text, expected) in [
             ("2026-12-31T23:10:00Z", "Europe/Berlin", "Jan  1 00:09:00", "2026-12-31T23:09:00.000000000Z"),
             ("2026-12-31T12:00:00Z", "Pacific/Auckland", "Jan  1 01:00:00", "2026-12-31T12:00:00.000000000Z"),
@@ -391,7 +390,7 @@ mod tests {
         }
     }
 
-    /// Else a line of today would stand in 1970, and nobody would hear of it.
+    /// Otherwise a line of today would be dated 1970, and nobody would notice.
     #[test]
     fn numbers_in_another_unit_are_no_times() {
         let (s, ms, us, ns) = ("1795308768", "1795308768162", "1795308768162820", "1795308768162820305");
