@@ -1,4 +1,4 @@
-//! What health, log and `doctor` say of an Engine that can't be asked.
+//! The words of health, log and `doctor` for an Engine that can't be asked.
 
 use crate::model::docker::{EngineFault, EngineTrouble};
 use crate::settings::advice::SILENT_DOCKERD;
@@ -14,7 +14,7 @@ pub fn cure(fault: EngineFault, socket: &str) -> String {
 
 const OTHER_CURE: &str = "check dockerd: timeout 5 docker info must answer at once";
 
-/// What is wrong in words that say more than the error, and what to do.
+/// What is wrong, in words that say more than the error, and what to do.
 fn fault_text(fault: EngineFault, socket: &str) -> Option<(String, &'static str)> {
     match fault {
         EngineFault::Silent { .. } => {
@@ -33,8 +33,8 @@ fn fault_text(fault: EngineFault, socket: &str) -> Option<(String, &'static str)
     }
 }
 
-/// What health says of an Engine that can't be asked: the cause and what it costs, what to do, and then the details.
-/// `running` = containers that ran when it was last known; `seconds` since the error came.
+/// What health says of an Engine that can't be asked: the cause and its cost, what to do, then details. `running` =
+/// containers that ran when the Engine last answered; `seconds` = time since the error.
 pub fn trouble_text(
     trouble: &EngineTrouble,
     socket: &str,
@@ -52,7 +52,7 @@ pub fn trouble_text(
             1 => "the one running container".to_owned(),
             many => format!("all {many} running containers"),
         };
-        // The question had waited for so long when the error came.
+        // When the error came, the request had already waited this long.
         let since = age_text(seconds + waited_s);
         return format!(
             "Docker has not answered for {since}, so lines of {whose} are late; {SILENT_DOCKERD}; nothing is lost as far as the \
@@ -102,7 +102,7 @@ mod tests {
         let expected = "no process listens at /d.sock (connecting to /d.sock: Connection refused (os error 111)); start dockerd";
         assert!(away.starts_with(expected), "{away}");
         assert!(!away.contains("json-file") && away.ends_with("over the API wait"));
-        // Words alone change nothing.
+        // The text alone changes nothing.
         let other = trouble_text(
             &trouble(EngineFault::Other, "permission denied, no answer, timed out"),
             "/d.sock",

@@ -1,11 +1,11 @@
-//! Losses as a state: what was lost in the last ten minutes, of which source, for which sinks, why, and what to do so
-//! that it does not happen again. A counter that rose is seen by whoever looks at the right moment; this stands in
-//! `/health` and `top` long enough to be seen.
+//! Losses as a state: what was lost in the last ten minutes, from which source, for which sinks, why, and what to do so
+//! that it does not happen again. A counter that rose is seen only by somebody who looks at the right moment; `/health`
+//! and `top` show this long enough.
 //!
-//! What may be lost stands there as well, and is only a note: nobody knows whether anything is missing, so nobody is woken,
-//! but who looks is told where to look and how to make sure of it the next time.
+//! Possible losses are shown as well, but only as a note. Nobody knows whether anything is missing, so nobody is woken;
+//! the note says where to look, and what to change so that the next time it is known.
 //!
-//! The log has a line for the first loss of a source and reason, then one a minute with their sum. Pure.
+//! The log has a line for the first loss of a source and reason, then one per minute with their sum. Pure.
 
 use std::collections::BTreeMap;
 
@@ -14,40 +14,40 @@ use crate::telemetry::metrics::LossReason;
 use crate::text::age::age_text;
 use crate::text::counted::amount;
 
-/// How long a loss keeps health from being well.
+/// How long health shows a loss.
 pub const SHOWN_MS: u64 = 10 * 60_000;
-/// Until so many seconds after a loss others may follow.
+/// Losses may continue until this many seconds after the last one.
 const GOES_ON_S: u64 = 60;
-/// Between two lines in the log about the same.
+/// Time between two log lines about the same loss.
 const LINE_EVERY_MS: u64 = 60_000;
-/// Sources that are known by name; those past it share one entry.
+/// So many sources are listed by name; further ones share an entry.
 const ENTRIES_MAX: usize = 1_000;
-/// Sources of which the log tells one by one that they lost something for the same reason.
+/// Up to this many sources that lost something for the same reason have a log line each.
 const LINES_MAX: usize = 3;
 /// Entries that health names.
 const NAMED_MAX: usize = 5;
 /// Stands for sources past [`ENTRIES_MAX`].
 const OTHERS: &str = "other sources";
 
-/// Of what something was lost, and why.
+/// The source and the reason of a loss.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct Key {
     source: String,
     sinks: String,
     reason: LossReason,
     possible: bool,
-    /// Name of an archive that may hold it.
+    /// Name of an archive that may have the lost lines.
     archive: Option<String>,
 }
 
-/// Losses of one kind.
+/// The sum of several losses.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Sum {
     losses: u64,
     bytes: u64,
-    /// Of some of them nobody knows the bytes.
+    /// The bytes of some of them are unknown.
     unknown: bool,
-    /// A sink took nothing when it happened.
+    /// Reading waited for a sink when it happened.
     sink_waited: bool,
 }
 
@@ -55,7 +55,7 @@ struct Sum {
 struct Entry {
     shown: Sum,
     last_ms: u64,
-    /// Not in the log yet.
+    /// Not logged yet.
     unsaid: Sum,
     said_ms: Option<u64>,
 }
@@ -63,7 +63,7 @@ struct Entry {
 /// One or several losses of the same source and reason.
 #[derive(Clone, Copy, Debug)]
 pub struct Loss<'a> {
-    /// For people: `container web-1`, `file /var/log/a.log`, or empty where only the sink is known.
+    /// For people: `container web-1`, `file /var/log/a.log`, or empty if only the sink is known.
     pub source: &'a str,
     /// Sinks that did not get it.
     pub sinks: &'a str,
@@ -74,14 +74,14 @@ pub struct Loss<'a> {
     pub losses: u64,
     /// Bytes of all of them; 0 = unknown.
     pub bytes: u64,
-    /// A sink took nothing when it happened, so reading waited.
+    /// Reading waited when it happened, because a sink took nothing.
     pub sink_waited: bool,
-    /// Name of a file beside the log that may hold it: an archive that can't be read, or one of which nothing but its place
-    /// tells that it was rotated.
+    /// Name of a file beside the log that may have the lost lines: an archive that can't be read, or a file that only
+    /// its place marks as rotated.
     pub archive: Option<&'a str>,
 }
 
-/// See the module's head.
+/// Recent losses; see the head of this file.
 #[derive(Debug, Default)]
 pub struct Losses {
     entries: BTreeMap<Key, Entry>,
@@ -105,12 +105,12 @@ impl Sum {
     }
 }
 
-/// What there is to say of losses.
+/// The worst that happened lately.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum State {
     /// Nothing was lost.
     Well,
-    /// Something may have been; nobody can know.
+    /// Something may have been lost; nobody can know.
     Doubt,
     /// Something was lost.
     Loss,
@@ -121,7 +121,7 @@ impl Key {
         if self.possible { State::Doubt } else { State::Loss }
     }
 
-    /// What to do if not what is usual. Nobody chooses how Docker rotates its logs.
+    /// Advice that differs from the usual one: an operator can't choose how Docker rotates its logs.
     fn other_cure(&self) -> Option<String> {
         if let Some(archive) = &self.archive {
             if !UNREAD_ARCHIVES.iter().any(|ending| archive.ends_with(ending)) {
@@ -166,7 +166,7 @@ impl Key {
 }
 
 impl Losses {
-    /// Something was lost.
+    /// Adds a loss.
     pub fn note(&mut self, now_ms: u64, loss: Loss<'_>) {
         let mut key = Key {
             source: loss.source.to_owned(),
@@ -185,8 +185,8 @@ impl Losses {
         entry.last_ms = now_ms;
     }
 
-    /// Lines for the log that are due: one for each source, or one for all of a reason if there are many. Forgets what was
-    /// long ago.
+    /// Log lines that are due: one per source, or one for all sources of a reason if there are many. Forgets old
+    /// losses.
     pub fn lines(&mut self, now_ms: u64) -> Vec<(State, String)> {
         let mut due: BTreeMap<Cause<'_>, Vec<(&Key, Sum)>> = BTreeMap::new();
         for (key, entry) in &mut self.entries {
@@ -209,14 +209,14 @@ impl Losses {
         lines
     }
 
-    /// Whether all is well, and what was lost, or may be.
+    /// The state, and a message about what was or may be lost.
     pub fn health(&self, now_ms: u64) -> (State, String) {
         let mut shown: Vec<_> =
             self.entries.iter().filter(|(_, entry)| now_ms < entry.last_ms + SHOWN_MS).collect();
         if shown.is_empty() {
             return (State::Well, format!("nothing was lost in the last {} minutes", SHOWN_MS / 60_000));
         }
-        // What is known first, then the latest.
+        // Certain losses first, then the latest.
         shown.sort_by_key(|(key, entry)| std::cmp::Reverse((key.state(), entry.last_ms)));
         let worst = shown.first().map_or(State::Well, |(key, _)| key.state());
         let headline = headline(&shown, now_ms);
@@ -230,7 +230,7 @@ impl Losses {
     }
 }
 
-/// Whether lines are still being lost, and how much that was so far; `None` = nothing is known to be lost.
+/// Whether lines are still being lost, and how much so far; `None` = nothing is known to be lost.
 fn headline(shown: &[(&Key, &Entry)], now_ms: u64) -> Option<String> {
     let known = || shown.iter().filter(|(key, _)| key.state() == State::Loss).map(|(_, entry)| entry);
     let last_ms = known().map(|entry| entry.last_ms).max()?;
@@ -243,10 +243,10 @@ fn headline(shown: &[(&Key, &Entry)], now_ms: u64) -> Option<String> {
     })
 }
 
-/// Sinks, reason, whether it is known, and what to do if not what is usual.
+/// Sinks, reason, whether the loss is only possible, and advice other than the usual one.
 type Cause<'a> = (&'a str, LossReason, bool, Option<String>);
 
-/// What several sources lost for one reason.
+/// The losses of several sources for one reason.
 fn together(of_cause: &[(&Key, Sum)]) -> (State, String) {
     let mut sum = Sum::default();
     for (_, other) in of_cause {
@@ -263,7 +263,7 @@ fn together(of_cause: &[(&Key, Sum)]) -> (State, String) {
     (all.state(), all.sentence_with(&sum, first.other_cure()))
 }
 
-/// What may be lost, and what to do so that it is known the next time.
+/// What may be lost, and what to change so that the next time it is known.
 fn doubt(reason: LossReason) -> (&'static str, &'static str) {
     match reason {
         LossReason::FileTruncated => (
@@ -370,7 +370,7 @@ mod tests {
         check("a-1.log", "it may be in a-1.log, which is not read, because its name is not recognized");
     }
 
-    /// It wakes nobody, hides behind no loss that is known, and hides none.
+    /// A possible loss wakes nobody, is not hidden by a certain one, and hides none.
     #[test]
     fn what_may_be_lost_is_said_as_long_and_apart() {
         let doubt = |source, reason| Loss { reason, possible: true, bytes: 0, ..loss(source, 0) };
@@ -398,7 +398,7 @@ mod tests {
         assert_eq!(losses.health(2_000 + SHOWN_MS).0, State::Well);
     }
 
-    /// Its lines are not gone: they are in an archive that is not read, and whoever looks for them must know which.
+    /// Such lines are not gone but in an archive that is not read, and whoever looks for them must know in which.
     #[test]
     fn an_archive_that_may_hold_it_is_named() {
         for possible in [true, false] {
@@ -432,7 +432,7 @@ mod tests {
         }
     }
 
-    /// A cure that names a key which is not there helps nobody.
+    /// Advice that names a missing key helps nobody.
     #[test]
     fn cures_name_keys_of_the_config() {
         let config = include_str!("../../../configs/config.yaml");
@@ -465,7 +465,7 @@ mod tests {
         assert!(losses.lines(SHOWN_MS + 1_000).is_empty() && losses.entries.is_empty());
     }
 
-    /// A disk that was full for a minute costs two hundred containers something, for one reason.
+    /// A disk that is full for a minute costs two hundred containers something, for one reason.
     #[test]
     fn many_sources_of_one_reason_are_one_line() {
         let mut losses = Losses::default();

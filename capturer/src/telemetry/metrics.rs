@@ -1,11 +1,12 @@
 //! Every metric the agent has: one list (`metrics!` below) makes the struct, its registration and the catalog
 //! that the reference page, the dashboards and the alert rules are checked against, so a name can't drift.
 //!
-//! Label values are closed sets written as enums, created at zero at start so that rates work from the first
-//! event on. Two sets are open, and both bounded: sources (`source_*`, by_source.rs, filled by scrape.rs) and containers (containers.rs).
+//! Label values are closed sets written as enums and created at zero at start, so that rates work from the first event
+//! on. Two sets are open and bounded: sources (`source_*`, by_source.rs, filled by scrape.rs) and containers
+//! (containers.rs).
 //!
-//! `source_*` is by source, whatever it is read from; `container_stream_*` is about streams over the Engine's API, but for
-//! `container_stream_errors_total`, which counts those of every stream. What a source does is counted once, however many
+//! `source_*` is by source, however it is read. `container_stream_*` is about streams over the Engine's API, except
+//! `container_stream_errors_total`, which counts errors of every stream. What a source does counts once, however many
 //! outlets read it; errors count for each outlet.
 //!
 //! Not here: deciding when something counts. Each part counts at the place where the thing happens.
@@ -46,11 +47,11 @@ pub use values::{
 
 use crate::ledger::Resource;
 
-/// What every name begins with.
+/// The prefix of every name.
 pub const PREFIX: &str = "log_capturer_";
 /// Longest label value in bytes. Docker accepts names of up to 60,004 bytes.
 pub const LABEL_BYTES_MAX: usize = 128;
-/// Stands for all containers beyond `metrics.max_containers`.
+/// The label value for all containers beyond `metrics.max_containers`.
 pub const OTHER: &str = "other";
 
 /// Makes [`Metrics`], its constructor and [`CATALOG`] from one list: `name: type [labels] unit "help";`.
@@ -65,7 +66,7 @@ macro_rules! metrics {
             help: $help,
         }),*];
 
-        /// The agent's metrics. Shared by all threads; counting takes no lock but for per-container series.
+        /// The agent's metrics, shared by all threads. Counting takes no lock, except for series by container.
         pub struct Metrics {
             containers: Mutex<ContainerSeries>,
             sources: Mutex<scrape::Sources>,
@@ -85,14 +86,14 @@ macro_rules! metrics {
                 Ok(Metrics { containers, sources, network_sinks, untold: Untold::default(), $($name,)* })
             }
 
-            /// Hands over each metric that has a series, one after the other: all of them at once would be megabytes, with
-            /// hundreds of sources.
+            /// Passes each metric that has series to `take`, one at a time: all of them together would be megabytes
+            /// with hundreds of sources.
             fn each_family(&self, mut take: impl FnMut(MetricFamily)) {
                 $(sorted(self.$name.collect()).for_each(&mut take);)*
             }
 
-            /// Drops the series with these values from every metric that has just these labels: one that is added to the list
-            /// is dropped with the others.
+            /// Drops the series with these values from every metric with exactly these labels, so that a new metric in
+            /// the list is covered.
             fn forget_series(&self, labels: &[&str], values: &[&str]) {
                 $(
                     if labels == <[&str]>::as_ref(&[$($label),*]) {
@@ -237,7 +238,7 @@ metrics! {
     kernel_fd_drift: IntGauge [] Count "Descriptors by the kernel's account minus those in /proc/self/fd; 0 is right.";
 }
 
-/// Those with samples, and these in the order of their labels: the vectors keep them in none.
+/// Families that have samples, sorted by labels, because the vectors have no order.
 fn sorted(families: Vec<MetricFamily>) -> impl Iterator<Item = MetricFamily> {
     families.into_iter().filter(|family| !family.get_metric().is_empty()).map(|mut family| {
         let mut samples = family.take_metric();
@@ -270,7 +271,7 @@ impl Metrics {
     pub fn write_to(&self, text: &mut impl Write) {
         let encoder = TextEncoder::new();
         self.each_family(|family| {
-            // Can't happen with a family that has a sample; a scraper shows a comment to nobody, so log it too.
+            // Can't happen with a family that has samples. Nobody reads a comment in the exposition, so log it, too.
             if let Err(error) = encoder.encode(&[family], text) {
                 tracing::error!(%error, "metrics could not be encoded");
                 let _ = writeln!(text, "# metrics could not be encoded: {error}");
@@ -278,7 +279,7 @@ impl Metrics {
         });
     }
 
-    /// The same as one text.
+    /// The exposition as one string.
     #[cfg(test)]
     pub fn encode(&self) -> String {
         let mut text = Vec::new();
@@ -291,7 +292,7 @@ impl Metrics {
         self.container_stream_errors_total.with_label_values(&[error.as_str()]).inc();
     }
 
-    /// This many records were passed over.
+    /// So many records were skipped.
     pub fn skipped(&self, reason: SkipReason, records: u64) {
         self.skipped_records_total.with_label_values(&[reason.as_str()]).inc_by(records);
     }
@@ -316,7 +317,7 @@ impl Metrics {
         self.task_heartbeats_total.with_label_values(&[task]).inc_by(turns);
     }
 
-    /// What became of a reload. The time of a config that is used from now on, in seconds since 1970.
+    /// The result of a reload, and when a config was taken into use, in seconds since 1970.
     pub fn reload(&self, result: ReloadResult, now_s: f64) {
         self.config_reloads_total.with_label_values(&[result.as_str()]).inc();
         let in_use = matches!(result, ReloadResult::Applied | ReloadResult::Unchanged);

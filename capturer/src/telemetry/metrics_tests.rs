@@ -16,7 +16,7 @@ fn samples(metrics: &Metrics, name: &str) -> Vec<String> {
     text.lines().filter(|line| line.starts_with(&format!("{PREFIX}{name}"))).map(str::to_owned).collect()
 }
 
-/// After a reload nobody counts for a pipeline that is not there any more.
+/// After a reload nothing counts for a pipeline that no longer exists.
 #[test]
 fn series_of_a_gone_pipeline_sink_or_step_go() {
     let metrics = Metrics::new(10).unwrap();
@@ -41,11 +41,11 @@ fn series_of_a_gone_pipeline_sink_or_step_go() {
     }
 }
 
-/// Without this a metric could be scraped and stand in no reference page, or the reverse.
+/// Otherwise a metric could be scraped but missing from the reference page, or the reverse.
 #[test]
 fn registered_metrics_and_catalog_are_the_same() {
     let metrics = metrics();
-    // A vector without any series is not gathered at all.
+    // A vector without series is not gathered.
     metrics.expect_sink("local_file");
     metrics.expect_network_sink("loki");
     let steps = vec![Step::Sample { keep_one_in: 2 }];
@@ -73,7 +73,7 @@ fn registered_metrics_and_catalog_are_the_same() {
     }
 }
 
-/// Driven by the catalog's labels, so that a new metric by source or by sink can't be forgotten: neither shown nor dropped.
+/// Driven by the catalog's labels, so that a new metric by source or sink can't be forgotten.
 #[test]
 fn whatever_is_by_source_or_by_sink_comes_and_goes_with_it() {
     let metrics = metrics();
@@ -147,7 +147,7 @@ fn closed_sets_begin_at_zero() {
     assert!(metrics.encode().contains("container_stream_errors_total{error_type=\"pool_full\"} 1\n"));
 }
 
-/// The reference page lists the values of every label whose values are all there from the start.
+/// The reference page lists the values of every label whose series exist from the start.
 #[test]
 fn every_closed_set_is_listed() {
     let metrics = metrics();
@@ -173,7 +173,7 @@ fn every_closed_set_is_listed() {
     assert_eq!(several.collect::<BTreeMap<_, _>>(), listed.collect::<BTreeMap<_, BTreeSet<_>>>());
 }
 
-/// Otherwise a host that starts a container a minute grows series without end.
+/// Otherwise a host that starts a container a minute would gain series for ever.
 #[test]
 fn container_series_are_bounded_and_removed() {
     let metrics = metrics();
@@ -197,7 +197,7 @@ fn container_series_are_bounded_and_removed() {
     assert!(!metrics.encode().contains("container_id=\"a\""));
 }
 
-/// Otherwise a sink that a reload took away would be scraped for ever, and alarm.
+/// Otherwise a sink that a reload removed would be scraped for ever, and raise alarms.
 #[test]
 fn a_sink_that_is_gone_leaves_no_series() {
     let metrics = metrics();

@@ -1,5 +1,5 @@
-//! What the agent says of itself: metrics, status, losses, its own log, and the server that is asked for them. Everybody
-//! may tell it something; it knows nobody who captures or delivers.
+//! What the agent reports about itself: metrics, status, losses, its own log, and the server that answers requests for
+//! them. Every part may report to it; it knows none of the parts that capture or deliver.
 
 pub(crate) mod admin;
 pub(crate) mod docker_words;

@@ -1,21 +1,21 @@
-//! Where reloads are asked for and answered. SIGHUP and `/-/reload` ask and go on; the loop takes what was asked, and its
-//! answer is for all that had been asked by then: whoever asks while a reload is under way gets the next one, and many
-//! who do get one together.
+//! Requests for reloads, and their results. SIGHUP and `/-/reload` post a request and continue. The loop takes what was
+//! requested, and its result is for every request posted by then. A request during a reload is answered by the next
+//! one, and several such requests share it.
 //!
 //! Not here: what a reload does (agent/reload.rs).
 
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
-/// What became of a reload. The text is for people, a line for each thing.
+/// The result of a reload. The text is for people, one item per line.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ReloadOutcome {
     /// The config is in use.
     Applied(String),
-    /// It can't be used, and why; nothing has changed.
+    /// It can't be used, for these reasons; nothing has changed.
     Refused(String),
-    /// It looked good and could not be started; the one before is in use again.
+    /// It passed the check but could not be started; the previous one is in use again.
     Failed(String),
-    /// The agent ends, or never reloads.
+    /// The agent is ending, or never reloads.
     Stopping,
 }
 
@@ -23,7 +23,7 @@ pub enum ReloadOutcome {
 #[derive(Clone, Copy, Debug)]
 pub struct Ticket(u64);
 
-/// Shared by those who ask and the one who answers.
+/// Shared by those who request reloads and the loop that answers.
 #[derive(Default)]
 pub struct ReloadRequests {
     wake: OnceLock<Box<dyn Fn() + Send + Sync>>,
@@ -32,21 +32,21 @@ pub struct ReloadRequests {
 
 #[derive(Default)]
 struct Book {
-    /// Number of the last ask.
+    /// Number of the last request.
     asked: u64,
-    /// All up to this one are answered, by `outcome`.
+    /// `outcome` is the result for all requests up to this one.
     answered: u64,
     outcome: Option<ReloadOutcome>,
     closed: bool,
 }
 
 impl ReloadRequests {
-    /// Sets how the one who answers is woken. Once; without it every answer is [`ReloadOutcome::Stopping`].
+    /// Sets how the loop is woken. Call it once; without it every result is [`ReloadOutcome::Stopping`].
     pub fn open(&self, wake: Box<dyn Fn() + Send + Sync>) {
         let _ = self.wake.set(wake);
     }
 
-    /// Asks for a reload, without waiting.
+    /// Requests a reload, without waiting.
     pub fn ask(&self) -> Ticket {
         let mut book = self.book();
         book.asked += 1;
@@ -58,7 +58,7 @@ impl ReloadRequests {
         ticket
     }
 
-    /// What became of it; `None` = not known yet.
+    /// The result; `None` = not known yet.
     pub fn outcome(&self, ticket: Ticket) -> Option<ReloadOutcome> {
         let book = self.book();
         if book.answered >= ticket.0 {
@@ -67,26 +67,26 @@ impl ReloadRequests {
         (book.closed || self.wake.get().is_none()).then_some(ReloadOutcome::Stopping)
     }
 
-    /// For the one who answers: the last ask, if it has no answer yet.
+    /// For the loop: the last request, if it has no result yet.
     pub fn unanswered(&self) -> Option<Ticket> {
         let book = self.book();
         (book.asked > book.answered).then_some(Ticket(book.asked))
     }
 
-    /// Answers that ask and all before it.
+    /// Sets the result for this request and all before it.
     pub fn answer(&self, ticket: Ticket, outcome: ReloadOutcome) {
         let mut book = self.book();
         book.answered = ticket.0;
         book.outcome = Some(outcome);
     }
 
-    /// The agent ends: nothing more is answered.
+    /// The agent is ending: no more requests are answered.
     pub fn close(&self) {
         self.book().closed = true;
     }
 
     fn book(&self) -> MutexGuard<'_, Book> {
-        // Nothing is left half written in it.
+        // A poisoned lock is usable: nothing in it is left half written.
         self.book.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -120,7 +120,7 @@ mod tests {
         assert_eq!(woken.load(Ordering::Relaxed), 3);
     }
 
-    /// Who asks must not wait for an agent that ends, or that has nothing to reload.
+    /// A request must not wait for an agent that is ending, or that can't reload.
     #[test]
     fn nobody_is_left_waiting() {
         let requests = ReloadRequests::default();

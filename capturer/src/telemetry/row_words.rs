@@ -1,5 +1,5 @@
-//! What a row of `/api/v1/streams` says to people: what the source is at, with the cause first, and how much attention it
-//! wants. The status page and `capturer top` both show this, so that they never word it in two ways. Pure.
+//! The words of a row in `/api/v1/streams`: the state of the source with the cause first, and how much attention it
+//! needs. The status page and `capturer top` both show these, so they can't differ. Pure.
 
 use std::collections::BTreeMap;
 
@@ -11,36 +11,36 @@ use crate::telemetry::stream_row::Blocked;
 use crate::text::age::age_text;
 use crate::text::ids::briefly;
 
-/// A read of a file that takes so long is worth a look.
+/// A read of a file that takes this long is worth showing.
 const OPERATION_IS_LONG_MS: u64 = 1_000;
 /// The operation of a stream that waits for its pipeline's rate limit.
 pub const RATE_LIMIT: &str = "waiting (rate_limit)";
-/// Why a stream begins again that has nothing wrong.
+/// The cause of a new connection if nothing is wrong.
 pub const PLANNED: &str = "planned rotation";
 
-/// How much attention a source wants.
+/// How much attention a source needs.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Attention {
-    /// None.
+    /// It needs none.
     #[default]
     None,
-    /// Its lines are late, or some of it is left out, as somebody chose.
+    /// Lines are late, or some are left out on purpose.
     Some,
-    /// Its lines wait or were lost, and somebody has to do something.
+    /// Lines wait or were lost, and somebody has to act.
     Much,
 }
 
-/// What is put beside a row.
+/// What is added to a row.
 #[derive(Debug, Serialize)]
 pub struct Words {
-    /// What it is at, and why.
+    /// Its state, and why.
     pub says: String,
     /// 0 = none, 1 = lines are late or left out, 2 = lines wait or are lost.
     pub attention: u8,
-    /// It waits for something that has gone wrong, or is held back: a group of sinks that it reads for may go on while it
-    /// does.
+    /// It waits for something that went wrong, or is held back. Another group of sinks may still read the same source.
     pub waits: bool,
-    /// What becomes of its lines beside a group of sinks that waits, where that is more than that it goes on.
+    /// What happens to its lines in this group of sinks while another group waits, if it is more than that reading goes
+    /// on.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub besides: String,
     /// Nobody knows how much is unread.
@@ -50,14 +50,15 @@ pub struct Words {
 /// What all rows of a snapshot have in common.
 #[derive(Debug, Default)]
 pub struct About<'a> {
-    /// dockerd is there and gives no answer: it writes the files of containers, so their end tells nothing.
+    /// dockerd does not answer. It writes the files of containers, so a file read to its end does not mean that nothing
+    /// is missing.
     dockerd_is_silent: bool,
-    /// What is wrong with sinks, by component.
+    /// Messages of components that are not well.
     components: BTreeMap<&'a str, &'a str>,
 }
 
 impl<'a> About<'a> {
-    /// Of a snapshot and what health says, with titles.
+    /// From a snapshot, and from health with titles.
     pub fn new(snapshot: &Snapshot, components: &'a BTreeMap<String, Health>) -> About<'a> {
         let docker = &snapshot.docker;
         let bad = components.iter().filter(|(name, health)| !health.ok && name.starts_with("sink_"));
@@ -77,12 +78,12 @@ impl<'a> About<'a> {
         of_sink.or_else(|| self.why_not_delivered(sink))
     }
 
-    /// Why the other side of a network sink takes nothing: meanwhile the sink puts lines into its spool.
+    /// Why the server of a network sink takes nothing; meanwhile the sink puts lines into its spool.
     fn why_not_delivered(&self, sink: &str) -> Option<&'a str> {
         self.components.get(format!("sink_{sink}_delivery").as_str()).copied()
     }
 
-    /// A sink that reads on is not one whose lines arrive.
+    /// That a sink reads on does not mean that its lines arrive.
     fn besides(&self, row: &StreamRow) -> String {
         if row.sinks.iter().all(|sink| self.why_not_delivered(sink).is_none()) {
             return String::new();
@@ -94,7 +95,7 @@ impl<'a> About<'a> {
         each.collect::<Vec<_>>().join("; ")
     }
 
-    /// See [`Words`].
+    /// The words for a row.
     pub fn words(&self, row: &StreamRow) -> Words {
         let doubtful = self.dockerd_is_silent && row.mode == "file" && !row.container_id.is_empty();
         let attention = attention(row).max(if doubtful { Attention::Some } else { Attention::None });
@@ -154,7 +155,7 @@ impl<'a> About<'a> {
         if doubtful {
             return "lines may wait in dockerd".to_owned();
         }
-        // An operation with a timer ends by itself, and says nothing to who looks for what is wrong.
+        // An operation with a timer ends by itself, and says nothing about a fault.
         match now.operation_age_ms.filter(|age| *age >= OPERATION_IS_LONG_MS && !now.operation.is_empty()) {
             Some(age) => format!("follows: {} for {}", now.operation, age_text(age / 1000)),
             None if row.mode == "api" => "follows over the API".to_owned(),
@@ -162,7 +163,7 @@ impl<'a> About<'a> {
         }
     }
 
-    /// The core knows that a sink takes nothing; the sink has said why.
+    /// The core knows that a sink takes nothing; the sink has reported why.
     fn held_up(&self, row: &StreamRow) -> String {
         let why = row.sinks.iter().find_map(|sink| Some((sink, self.why(sink)?)));
         match why {
@@ -184,7 +185,7 @@ fn attention(row: &StreamRow) -> Attention {
     if row.failures > 0 || row.counts.losses > 0 || held || is_told || is_unread {
         return Attention::Much;
     }
-    // What is left out for its age is as its owner wants it.
+    // What is skipped for its age is skipped on purpose.
     let is_left_out = !now.left_out.is_empty() && !now.left_out_for_age;
     let is_late = now.operation == RATE_LIMIT || now.waits_its_turn;
     if is_left_out || is_late { Attention::Some } else { Attention::None }
@@ -194,13 +195,13 @@ fn no_answer(waited_s: u64) -> String {
     format!("waits: no answer from dockerd within {waited_s} s")
 }
 
-/// In a narrow row the end is cut: so the cause comes first, in the fewest words. Only words depend on words here.
+/// The end of a narrow row is cut, so the cause comes first, in the fewest words. Only words depend on words here.
 fn cause_first(text: &str) -> String {
     let text = briefly(text);
     if let Some((_, within)) = text.rsplit_once(" within ").filter(|_| text.contains("no answer to ")) {
         return format!("no answer from dockerd within {within}");
     }
-    // The details have the whole of it.
+    // The details have the full text.
     let known = [
         ("No space left on device", "disk full"),
         ("Disk quota exceeded", "disk quota used up"),
@@ -216,12 +217,12 @@ fn cause_first(text: &str) -> String {
     }
 }
 
-/// The path that a text begins with.
+/// The path at the beginning of a text.
 fn path_at(text: &str) -> &str {
     text.split([' ', ',', ';']).next().unwrap_or_default().trim_end_matches([':', '.'])
 }
 
-/// A title within a sentence.
+/// A title for the middle of a sentence.
 fn lower(title: &str) -> String {
     let is_word = title.chars().nth(1).is_some_and(|sign| sign.is_ascii_lowercase() || sign == ' ');
     let is_name = title.starts_with("Loki") || title.starts_with("Docker");
@@ -295,7 +296,7 @@ mod tests {
         check(&lost, "follows its file", Attention::Much);
     }
 
-    /// One state had three wordings: of the stream, of its last error, and of `top`.
+    /// One state once had three wordings: in the stream, its last error, and `top`.
     #[test]
     fn a_silent_dockerd_is_worded_in_one_way() {
         let says = "waits: no answer from dockerd within 5 s";
@@ -327,7 +328,7 @@ mod tests {
         assert_eq!((words.says.as_str(), words.waits), ("loki waits: the spool is full", true));
     }
 
-    /// A row once said that "loki goes on" beside a full disk of the files, while Loki refused every push.
+    /// A row once said "loki goes on" beside a full disk of the files, while Loki refused every push.
     #[test]
     fn what_goes_on_beside_a_sink_that_waits_is_true_in_each_state() {
         let told = |message: &str| Health {
@@ -355,7 +356,7 @@ mod tests {
         assert_eq!(words.besides, "", "it goes on");
     }
 
-    /// A zero that nobody knows looks like all is read.
+    /// A zero in place of an unknown number looks as if everything were read.
     #[test]
     fn what_is_not_known_is_no_zero() {
         let denied = StreamRow {

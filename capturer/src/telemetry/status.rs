@@ -1,8 +1,8 @@
-//! What the threads tell each other about themselves: what `capture` and the sinks tell, and what `admin` shows.
+//! What the threads report about themselves: `capture` and the sinks write it, `admin` shows it.
 //!
-//! `admin` must answer while `capture` is stuck, so it never waits for it without a limit: it asks for a fresh
-//! [`Snapshot`], waits briefly, and else shows the last one with its age. Idle costs nothing: a snapshot is made
-//! only when asked for.
+//! `admin` must answer while `capture` is stuck, so it never waits for it without a limit: it asks for a new
+//! [`Snapshot`], waits briefly, and otherwise shows the last one with its age. An idle agent makes none, since a
+//! snapshot is only made on request.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -25,13 +25,13 @@ use crate::text::over::over;
 pub struct Snapshot {
     /// Milliseconds since the agent began.
     pub taken_at_ms: u64,
-    /// Every source there is has its row; not yet so at the start of a run.
+    /// Every source has its row; false at the start of a run.
     pub all_listed: bool,
     /// A row for each stream.
     pub streams: Vec<StreamRow>,
     /// The Engine, as far as the loop knows.
     pub docker: DockerRow,
-    /// Operations the core waits for (reads, requests, openings).
+    /// Operations that the core waits for (reads, requests, openings).
     pub operations: u64,
 }
 
@@ -44,53 +44,53 @@ pub struct DockerRow {
     pub reachable: bool,
     /// Path of the socket.
     pub socket: String,
-    /// Why not reachable; empty if it is.
+    /// Why it can't be reached; empty if it can.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub error: String,
-    /// The same as a kind, by which rows are worded.
+    /// The kind of error, on which the words of rows depend.
     #[serde(skip)]
     pub fault: EngineFault,
     /// Running containers seen.
     pub containers: u64,
 }
 
-/// How bad it is with a component.
+/// How bad the state of a component is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum HealthState {
-    /// It is well.
+    /// Nothing is wrong.
     Well,
-    /// It is not, and no line is lost or waits for that: amber.
+    /// Something is wrong, but no line is lost or waits: amber.
     Warning,
-    /// It is not, and lines are lost, wait or do not come: red.
+    /// Lines are lost, wait or do not arrive: red.
     Bad,
 }
 
-/// Health of one component, as it told itself.
+/// Health of one component, as it reported it.
 #[derive(Clone, Debug, Serialize, PartialEq)]
 pub struct Health {
-    /// False = needs somebody's attention.
+    /// False = somebody has to act.
     pub ok: bool,
-    /// One sentence: what is wrong and how to mend it, or what is well.
+    /// One sentence: what is wrong and how to fix it, or what works.
     pub message: String,
-    /// It is well, and yet somebody should read this.
+    /// Nothing is wrong, but the message should be read.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub note: bool,
-    /// It is not well, and no line is lost or waits for that: a page must not look as in an outage.
+    /// Something is wrong, but no line is lost or waits: a page must not look as in an outage.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub warning: bool,
-    /// Since when it is as it is (milliseconds since the agent began).
+    /// Since when (milliseconds since the agent began).
     #[serde(skip)]
     pub since_ms: u64,
-    /// What those lines wait for that a network sink has in its spool; empty = none waits.
+    /// What the lines in a network sink's spool wait for; empty = none waits.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub waits_for: String,
-    /// The same for who has five seconds; made when somebody looks, of what is not well or a note.
+    /// A short form for a quick look; made on request for faults and notes.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub told: Option<Told>,
 }
 
 impl Health {
-    /// Without a note, and no mere warning.
+    /// Neither a note nor a mere warning.
     pub fn new(ok: bool, message: impl Into<String>) -> Health {
         Health {
             ok,
@@ -104,12 +104,12 @@ impl Health {
     }
 }
 
-/// What a thread is at that nothing can end: while it works on a step, since when. A step under way for long is said by
-/// `/health`, for the thread itself can't.
+/// The step that a thread is working on and that nothing can interrupt. `/health` reports a step that takes long,
+/// because the thread itself can't.
 #[derive(Debug)]
 pub struct Beat {
     started: Instant,
-    /// Milliseconds since `started`; 0 = it waits for work.
+    /// When the step began, in milliseconds since `started`; 0 = the thread waits for work.
     busy_since_ms: AtomicU64,
     steps: AtomicU64,
 }
@@ -119,7 +119,7 @@ pub struct Beat {
 pub struct Step<'a>(&'a Beat);
 
 impl Beat {
-    /// For how long the step under way has been; zero if there is none.
+    /// How long the present step has taken; zero if there is none.
     pub fn age(&self) -> Duration {
         let since = Duration::from_millis(self.busy_since_ms.load(Ordering::Relaxed));
         if since.is_zero() { Duration::ZERO } else { self.started.elapsed().saturating_sub(since) }
@@ -140,7 +140,7 @@ impl Drop for Step<'_> {
     }
 }
 
-/// Receipt for an [`Status::ask`]; empty if there is nobody to ask.
+/// Receipt for an [`Status::ask`]; empty if nobody answers.
 #[derive(Debug)]
 pub struct Ticket(Option<u64>);
 
@@ -154,9 +154,9 @@ pub struct Status {
     snapshot_made: Condvar,
     ask: OnceLock<Box<dyn Fn() + Send + Sync>>,
     fds: OnceLock<Box<dyn Fn() -> FdTable + Send + Sync>>,
-    /// Reloads that are asked for.
+    /// Requests for reloads.
     pub reload_requests: ReloadRequests,
-    /// Profiles of the agent that are asked for.
+    /// Requests for profiles.
     pub profiles: Profiles,
     /// Live views of records.
     pub taps: Taps,
@@ -191,7 +191,7 @@ impl Default for Status {
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
-    // A thread that panicked while it held the lock wrote whole values only; what it left can be read.
+    // A poisoned lock is usable: threads write only whole values under it.
     mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
 }
 
@@ -217,34 +217,34 @@ impl Status {
         self.elapsed_ms().saturating_sub(self.capture_beat_ms.load(Ordering::Relaxed))
     }
 
-    /// Sets how `admin` wakes the capture loop for a snapshot. Once, at start.
+    /// Sets how `admin` wakes the capture loop for a snapshot. Call it once, at start.
     pub fn on_ask(&self, ask: Box<dyn Fn() + Send + Sync>) {
         let _ = self.ask.set(ask);
     }
 
-    /// Sets how `admin` looks at the descriptors, which needs no loop. Once, at start.
+    /// Sets how `admin` looks at the descriptors, which does not need the loop. Call it once, at start.
     pub fn on_fds(&self, fds: Box<dyn Fn() -> FdTable + Send + Sync>) {
         let _ = self.fds.set(fds);
     }
 
-    /// The descriptors as they are now.
+    /// The present descriptors.
     pub fn fds(&self) -> FdTable {
         self.fds.get().map_or_else(FdTable::default, |fds| fds())
     }
 
-    /// The capture loop's answer to an ask.
+    /// The capture loop's answer to a request.
     pub fn publish(&self, snapshot: Snapshot) {
         *lock(&self.snapshot) = Arc::new(snapshot);
         *lock(&self.snapshot_count) += 1;
         self.snapshot_made.notify_all();
     }
 
-    /// Asks the capture loop for a snapshot without waiting; [`Status::answer`] with this ticket tells when it came.
+    /// Requests a snapshot from the capture loop without waiting; [`Status::answer`] with this ticket returns it.
     pub fn ask(&self) -> Ticket {
         let before = *lock(&self.snapshot_count);
         match self.ask.get() {
             Some(ask) => {
-                // Not under the lock: the asked one may publish at once.
+                // Not under the lock: the loop may publish at once.
                 ask();
                 Ticket(Some(before))
             }
@@ -252,7 +252,7 @@ impl Status {
         }
     }
 
-    /// The snapshot that was asked for, once it is there.
+    /// The snapshot for this ticket, once the loop has made it.
     pub fn answer(&self, ticket: &Ticket) -> Option<Arc<Snapshot>> {
         match ticket.0 {
             Some(before) if *lock(&self.snapshot_count) == before => None,
@@ -260,12 +260,12 @@ impl Status {
         }
     }
 
-    /// The last snapshot there is, however old.
+    /// The last snapshot, however old.
     pub fn last_snapshot(&self) -> Arc<Snapshot> {
         lock(&self.snapshot).clone()
     }
 
-    /// A snapshot made after this call if one comes within `patience`, else the last there is. Blocks this thread.
+    /// A snapshot made after this call if one comes within `patience`, otherwise the last one. Blocks this thread.
     pub fn fresh_snapshot(&self, patience: Duration) -> Arc<Snapshot> {
         if let Ticket(Some(before)) = self.ask() {
             let _unused = self
@@ -276,24 +276,24 @@ impl Status {
         self.last_snapshot()
     }
 
-    /// A component tells how it is. If a fault of it has ended, the log says so.
+    /// Sets a component's health. Logs the end of a fault.
     pub fn set_health(&self, component: &str, ok: bool, message: impl Into<String>) {
         self.set_state(component, if ok { HealthState::Well } else { HealthState::Bad }, message);
     }
 
-    /// A component is not well, and lines arrive all the same.
+    /// Sets a warning: something is wrong, but lines arrive.
     pub fn set_warning(&self, component: &str, message: impl Into<String>) {
         self.set_state(component, HealthState::Warning, message);
     }
 
-    /// A component tells how it is, and how bad that is.
+    /// Sets a component's state and message.
     pub fn set_state(&self, component: &str, state: HealthState, message: impl Into<String>) {
         if let Some(over) = self.put(component, state, message) {
             tracing::info!(component, "{over}");
         }
     }
 
-    /// A component is well, and has something to say that should be read all the same.
+    /// Sets a note: nothing is wrong, but the message should be read.
     pub fn set_note(&self, component: &str, message: impl Into<String>) {
         let health = Health { note: true, ..Health::new(true, message) };
         if let Some(over) = self.insert(component, health) {
@@ -301,7 +301,7 @@ impl Status {
         }
     }
 
-    /// The same as [`Status::set_state`] without a line of the log: answers the line that says that its fault has ended.
+    /// As [`Status::set_state`], but returns the log line about the end of a fault instead of writing it.
     #[must_use]
     pub fn put(&self, component: &str, state: HealthState, message: impl Into<String>) -> Option<String> {
         let warning = state == HealthState::Warning;
@@ -325,7 +325,7 @@ impl Status {
         ended
     }
 
-    /// What the lines of a component's spool wait for.
+    /// Sets what the lines in a component's spool wait for.
     pub fn set_waits_for(&self, component: &str, text: &str) {
         if let Some(health) = lock(&self.health).get_mut(component).filter(|health| health.waits_for != text)
         {
@@ -333,28 +333,28 @@ impl Status {
         }
     }
 
-    /// A component is no more.
+    /// A component no longer exists.
     pub fn forget_health(&self, component: &str) {
         lock(&self.health).remove(component);
     }
 
-    /// What all components told.
+    /// Health of all components.
     pub fn health(&self) -> BTreeMap<String, Health> {
         lock(&self.health).clone()
     }
 
-    /// A beat that no component has.
+    /// A beat that belongs to no component.
     pub fn lone_beat(&self) -> Arc<Beat> {
         let (busy_since_ms, steps) = (AtomicU64::new(0), AtomicU64::new(0));
         Arc::new(Beat { started: self.started, busy_since_ms, steps })
     }
 
-    /// The beat of a component, made by the first who asks.
+    /// The beat of a component, made on first use.
     pub fn beat(&self, component: &str) -> Arc<Beat> {
         Arc::clone(lock(&self.beats).entry(component.to_owned()).or_insert_with(|| self.lone_beat()))
     }
 
-    /// Per component that has a beat: milliseconds that its step has been under way, 0 if there is none; and how many
+    /// For each component with a beat: how many milliseconds its step has taken, 0 if there is none, and how many steps
     /// have ended.
     pub fn beats(&self) -> BTreeMap<String, (u64, u64)> {
         let now = self.elapsed_ms();
@@ -366,12 +366,12 @@ impl Status {
         lock(&self.beats).iter().map(|(component, beat)| (component.clone(), read(beat))).collect()
     }
 
-    /// A sink exists; ready once it accepted something.
+    /// Adds a sink, which is ready once it has accepted something.
     pub fn expect_sink(&self, name: &str) {
         lock(&self.sinks_waiting).entry(name.to_owned()).or_insert(false);
     }
 
-    /// A sink is no more: what was told of it goes, its delivery's words included.
+    /// A sink no longer exists: removes its health, including that of its delivery.
     pub fn forget_sink(&self, name: &str) {
         let component = format!("sink_{name}");
         let part = format!("{component}_");
@@ -381,7 +381,7 @@ impl Status {
         lock(&self.sinks_waiting).remove(name);
     }
 
-    /// A sink has other settings: it has to show anew that it accepts.
+    /// A sink has new settings and must show again that it accepts lines.
     pub fn doubt_sink(&self, name: &str) {
         lock(&self.sinks_held).remove(name);
         if let Some(accepted) = lock(&self.sinks_waiting).get_mut(name) {
@@ -389,12 +389,12 @@ impl Status {
         }
     }
 
-    /// A sink accepted (a batch, or its first attachment).
+    /// A sink has accepted a batch, or its first attachment.
     pub fn sink_accepted(&self, name: &str) {
         lock(&self.sinks_waiting).insert(name.to_owned(), true);
     }
 
-    /// The other side of a sink takes nothing until somebody mends what the reason says; `None` = it is mended.
+    /// A sink's server takes nothing until somebody fixes what `reason` says; `None` = it takes lines again.
     pub fn hold_sink(&self, name: &str, reason: Option<String>) {
         let mut held = lock(&self.sinks_held);
         match reason {
@@ -403,12 +403,12 @@ impl Status {
         }
     }
 
-    /// Per sink that is held: why.
+    /// The sinks that are held, with reasons.
     pub fn held_sinks(&self) -> BTreeMap<String, String> {
         lock(&self.sinks_held).clone()
     }
 
-    /// Per sink: whether it accepted once.
+    /// For each sink, whether it has accepted something.
     pub fn sinks(&self) -> BTreeMap<String, bool> {
         lock(&self.sinks_waiting).clone()
     }
@@ -434,7 +434,7 @@ mod tests {
         assert_eq!(status.answer(&ticket).expect("answered").streams.len(), 2);
     }
 
-    /// `admin` must not hang on a capture loop that does.
+    /// `admin` must not hang with the capture loop.
     #[test]
     fn patience_ends() {
         let status = Status::default();
@@ -443,7 +443,7 @@ mod tests {
         assert_eq!(status.fresh_snapshot(Duration::from_millis(10)).streams.len(), 1);
     }
 
-    /// Seven wordings of the end of a fault once stood in the log. Now whoever is well again has it said here.
+    /// The end of a fault once had seven wordings in the log.
     #[test]
     fn the_end_of_every_components_fault_has_one_form() {
         let status = Status::default();
@@ -472,7 +472,7 @@ mod tests {
         }
     }
 
-    /// What a reload took away must not be waited for, nor alarm.
+    /// A sink that a reload removed must not be waited for, nor raise an alarm.
     #[test]
     fn a_sink_that_is_gone_is_not_waited_for() {
         let status = Status::default();
@@ -490,7 +490,7 @@ mod tests {
         assert!(!status.sinks()["loki"]);
     }
 
-    /// In a simulation the asked one answers within the ask.
+    /// In a simulation the answer may come within the request.
     #[test]
     fn the_asked_one_may_answer_at_once() {
         let status = Arc::new(Status::default());

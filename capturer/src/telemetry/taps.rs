@@ -1,7 +1,7 @@
-//! Live views of records: who watches, and how pieces of lines reach them. A sink's thread offers, the admin server hands
-//! on. Whoever does not read fast enough is skipped and told so: nothing here ever waits, and nothing keeps a batch.
+//! Live views of records: who watches, and how pieces of lines reach them. A sink's thread offers pieces, the admin
+//! server passes them on. A reader that is too slow misses records and is told so: nothing here waits or keeps a batch.
 //!
-//! Not here: what is shown (sink/tap.rs) and to whom over which connection (admin/).
+//! Not here: which lines are shown (sink/tap.rs), and over which connection (admin/).
 
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -16,16 +16,16 @@ use crate::limits::{TAP_PATTERN_BYTES_MAX, TAP_PIECES_MAX, TAPS_MAX};
 /// Memory that a compiled pattern may take.
 const PATTERN_SIZE_MAX: usize = 1 << 20;
 
-/// What a watcher wants to see; everything where nothing is said.
+/// What a watcher wants to see; everything if nothing is set.
 #[derive(Clone, Debug, Default)]
 pub struct Filter {
     /// A container's name or the beginning of its ID, a followed path or its last part.
     pub source: Option<String>,
-    /// Over the message.
+    /// Matched against the message.
     pub pattern: Option<Regex>,
 }
 
-/// Compiles a pattern within bounds; an error says what is wrong with it.
+/// Compiles a pattern within bounds; the error says what is wrong with it.
 pub fn pattern(text: &str) -> Result<Regex, String> {
     if text.len() > TAP_PATTERN_BYTES_MAX {
         return Err(format!("the pattern is longer than {TAP_PATTERN_BYTES_MAX} bytes"));
@@ -33,58 +33,58 @@ pub fn pattern(text: &str) -> Result<Regex, String> {
     RegexBuilder::new(text).size_limit(PATTERN_SIZE_MAX).build().map_err(|error| error.to_string())
 }
 
-/// All who watch.
+/// All watchers.
 #[derive(Default)]
 pub struct Taps {
     count: AtomicUsize,
     watchers: Mutex<Vec<Arc<Watcher>>>,
     closed: AtomicBool,
-    /// Records skipped, of all watchers, that were not asked for yet.
+    /// Records that watchers missed, since the last call of `take_skipped`.
     skipped: AtomicU64,
 }
 
-/// One who watches, as the offering side and the connection's keeper see it.
+/// A watcher, as the offering side and the connection's keeper see it.
 pub struct Watcher {
     /// What it wants.
     pub filter: Filter,
-    /// Gone once the agent stops, which ends the view.
+    /// `None` once the agent stops, which ends the view.
     pieces: Mutex<Option<Sender<Bytes>>>,
-    /// Records it was not shown, that it was not told of yet.
+    /// Records it missed and was not told of yet.
     skipped: AtomicU64,
     taken: AtomicU64,
 }
 
-/// One who watches, as the reading side sees it. Ends the view when dropped.
+/// A watcher, as the reading side sees it. Dropping it ends the view.
 pub struct Watch {
     taps: Arc<dyn AsRef<Taps> + Send + Sync>,
     watcher: Arc<Watcher>,
     pieces: Receiver<Bytes>,
-    /// Comes after what it was skipped before.
+    /// Waits behind the message about missed records.
     next: Option<Bytes>,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    // Whole values only are written under these locks.
+    // Only whole values are written under these locks.
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Taps {
-    /// Whether somebody watches.
+    /// Whether anybody watches.
     pub fn are_watched(&self) -> bool {
         self.count.load(Ordering::Relaxed) > 0
     }
 
-    /// How many watch.
+    /// How many watchers there are.
     pub fn count(&self) -> usize {
         self.count.load(Ordering::Relaxed)
     }
 
-    /// Everybody who watches now.
+    /// The present watchers.
     pub fn watchers(&self) -> Vec<Arc<Watcher>> {
         lock(&self.watchers).clone()
     }
 
-    /// Begins a view; `None` = there are as many as may be, or the agent stops. `taps` leads here.
+    /// Begins a view; `None` = there are as many as allowed, or the agent is stopping. `taps` leads here.
     pub fn watch(taps: Arc<dyn AsRef<Taps> + Send + Sync>, filter: Filter) -> Option<Watch> {
         let this: &Taps = (*taps).as_ref();
         let mut watchers = lock(&this.watchers);
@@ -100,13 +100,13 @@ impl Taps {
         Some(Watch { taps, watcher, pieces, next: None })
     }
 
-    /// The agent stops: ends all views once they have read what waits, and begins no more.
+    /// The agent is stopping: views end once they have read what waits, and no new one begins.
     pub fn close(&self) {
         self.closed.store(true, Ordering::Relaxed);
         lock(&self.watchers).iter().for_each(|watcher| *lock(&watcher.pieces) = None);
     }
 
-    /// This many records were not shown to one.
+    /// Counts records that a watcher missed.
     pub fn skip(&self, watcher: &Watcher, records: u64) {
         watcher.skipped.fetch_add(records, Ordering::Relaxed);
         self.skipped.fetch_add(records, Ordering::Relaxed);
@@ -125,17 +125,17 @@ impl Taps {
 }
 
 impl Watcher {
-    /// A piece would find room.
+    /// Whether there is room for a piece.
     pub fn has_room(&self) -> bool {
         lock(&self.pieces).as_ref().is_some_and(|pieces| pieces.capacity() > 0)
     }
 
-    /// Hands it whole lines; false = there is no room.
+    /// Passes it whole lines; false = there is no room.
     pub fn offer(&self, piece: Bytes) -> bool {
         lock(&self.pieces).as_ref().is_some_and(|pieces| pieces.try_send(piece).is_ok())
     }
 
-    /// How many pieces were taken, and whether some wait: if the one stands still while the other holds, nobody reads.
+    /// How many pieces were taken, and whether some wait: if the number stands still while some wait, nobody reads.
     pub fn progress(&self) -> (u64, bool) {
         let waits = lock(&self.pieces).as_ref().is_some_and(|pieces| pieces.capacity() < TAP_PIECES_MAX);
         (self.taken.load(Ordering::Relaxed), waits)
@@ -143,12 +143,12 @@ impl Watcher {
 }
 
 impl Watch {
-    /// For who looks whether it is read.
+    /// For whoever checks that the view is read.
     pub fn watcher(&self) -> Arc<Watcher> {
         Arc::clone(&self.watcher)
     }
 
-    /// The next piece, whole lines of NDJSON; `None` = the end. Before a piece it is told what was skipped.
+    /// The next piece, whole lines of NDJSON; `None` = the end. Missed records are reported before the next piece.
     pub fn poll_piece(&mut self, cx: &mut Context<'_>) -> Poll<Option<Bytes>> {
         if let Some(piece) = self.next.take() {
             return Poll::Ready(Some(piece));
@@ -185,7 +185,7 @@ mod tests {
         watch.poll_piece(&mut Context::from_waker(std::task::Waker::noop()))
     }
 
-    /// Whoever does not read costs a bounded amount of memory, and is told what it did not see.
+    /// A reader that does not read costs a bounded amount of memory, and is told what it missed.
     #[test]
     fn what_finds_no_room_is_skipped_and_told() {
         let holder = Arc::new(Holder(Taps::default()));

@@ -1,8 +1,8 @@
-//! What a component says, for who has five seconds: a title that names the fault, a line for each thing to know or to do,
-//! and the runbook. The status page and `capturer top` show these. Pure.
+//! A component's message in short: a title that names the fault, a line for each thing to know or to do, and the
+//! runbook. The status page and `capturer top` show these. Pure.
 //!
-//! A sentence of health has parts between semicolons. Where it has many, the first says what is wrong and some say what to
-//! do; of the others it is at least said how many there are.
+//! A message of health has parts separated by semicolons. If there are many, the first says what is wrong, some say
+//! what to do, and for the rest at least their number is shown.
 
 use std::collections::BTreeSet;
 
@@ -10,25 +10,25 @@ use serde::Serialize;
 
 use crate::text::ids::briefly;
 
-/// So many lines are read at a glance, where there may be several causes.
+/// So many lines can be read at a glance if there may be several causes.
 const LINES_MAX: usize = 7;
-/// The same of a component with one cause and one cure: what follows them is read by who has time.
+/// So many for a component with one cause and one cure; the rest is unfolded.
 const LINES_OF_ONE_CAUSE_MAX: usize = 3;
-/// How what to do begins.
+/// First words of advice.
 const VERBS: &[&str] = &[
     "allow", "check", "correct", "exclude", "fix", "free", "get", "give", "keep", "let", "look", "lower",
     "make", "move", "name", "raise", "remove", "repair", "report", "restart", "see", "send", "set", "start",
     "upgrade", "use",
 ];
 
-/// See the module's head.
+/// A message in short; see the head of this file.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Told {
     /// Names the fault in few words.
     pub title: String,
-    /// What to know and what to do, a line each.
+    /// What to know and what to do, one item per line.
     pub lines: Vec<String>,
-    /// All parts of the sentence, where `lines` has not all of them.
+    /// All parts of the message, if `lines` does not have all of them.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub all: Vec<String>,
     /// Name of the page in docs/runbooks.
@@ -36,11 +36,11 @@ pub struct Told {
 }
 
 impl Told {
-    /// Of a component's sentence.
+    /// Shortens a component's message.
     pub fn of(component: &str, message: &str) -> Told {
         let all: Vec<String> = parts(message).iter().map(|part| capital(&briefly(part))).collect();
         let lines = match component {
-            // They stand in the order in which they matter, and the page unfolds the rest.
+            // They are in order of importance, and the page unfolds the rest.
             "docker" => all.iter().take(LINES_OF_ONE_CAUSE_MAX).cloned().collect(),
             _ => lines(&all),
         };
@@ -49,7 +49,7 @@ impl Told {
     }
 }
 
-/// Where a component can be unwell for several reasons, the one that its sentence names first is the title.
+/// If a component can be unwell for several reasons, the title is the first one in its message.
 fn title(component: &str, message: &str) -> String {
     let lower = message.to_ascii_lowercase();
     let (reasons, usual) = titles(component);
@@ -57,7 +57,7 @@ fn title(component: &str, message: &str) -> String {
     let title = named.min_by_key(|(at, _)| *at).map_or(usual, |(_, title)| title);
     match title {
         "" => component.to_owned(),
-        // The beginning of the sentence says it, with its number.
+        // The beginning of the message says it, with its number.
         OWN_WORDS => capital(message.split([':', ';']).next().unwrap_or_default().trim()),
         LOSSES => capital(message.split([',', ';']).next().unwrap_or_default().trim()),
         SERVER_ERROR => {
@@ -79,7 +79,7 @@ const SERVER_ERROR: &str = "Loki has an internal error";
 
 type Titles = (&'static [(&'static str, &'static str)], &'static str);
 
-/// Words of a component's sentence and the title that they make; and the title without any.
+/// Words of a component's message with the title for each, and the title if none of them occurs.
 fn titles(component: &str) -> Titles {
     match component {
         "losses" => (&[("lines are being lost", LOSSES), ("lines were lost", LOSSES)], "Lines may be lost"),
@@ -185,8 +185,8 @@ fn runbook(component: &str, message: &str) -> &'static str {
     }
 }
 
-/// A sentence's parts, which stand between semicolons outside of quotes and brackets. Where those do not close, whatever it
-/// is that was quoted has some of its own, and they count for nothing.
+/// The parts of a message, separated by semicolons outside quotes and brackets. If a bracket or quote does not close,
+/// it is part of quoted text and does not count.
 fn parts(text: &str) -> Vec<String> {
     let made = split(text, true).or_else(|| split(text, false));
     made.unwrap_or_else(|| text.split("; ").map(|part| part.trim().to_owned()).collect())
@@ -216,8 +216,8 @@ fn split(text: &str, brackets_count: bool) -> Option<Vec<String>> {
     (!quoted && depth == 0).then_some(parts)
 }
 
-/// At most [`LINES_MAX`]: those that say the same of something else are one, then the first, what to do and what that is for,
-/// and then others in their order. How many are left out is said.
+/// At most [`LINES_MAX`]: parts that say the same of different things become one; then the first part, advice and its
+/// purpose, and then others in their order. A line says how many are left out.
 fn lines(all: &[String]) -> Vec<String> {
     let mut kept: Vec<(String, &str, usize)> = Vec::new();
     for part in all {
@@ -231,7 +231,7 @@ fn lines(all: &[String]) -> Vec<String> {
     if kept.len() > LINES_MAX {
         let first = std::iter::once(0);
         let cures = (1..kept.len()).filter(|at| is_cure(kept[*at].1));
-        // The line that says how many are left out has its place, too.
+        // The line about omitted parts needs a place, too.
         let by_weight = first.chain(cures).chain(1..kept.len());
         wanted.clear();
         for at in by_weight {
@@ -288,7 +288,7 @@ fn capital(text: &str) -> String {
 mod tests {
     use super::*;
 
-    /// A sentence was once cut inside its brackets, and the page said "lost: (4 MiB".
+    /// A message was once cut inside its brackets, and the page said "lost: (4 MiB".
     #[test]
     fn brackets_and_quotes_are_not_split() {
         let check = |text: &str, expected: &[&str]| assert_eq!(parts(text), expected);
@@ -301,7 +301,7 @@ mod tests {
             &["label set {a=\"x; y\", b=\"\\\"; \"} waits", "look"],
         );
         check("a&amp;b; c;", &["a&amp;b", "c"]);
-        // What a server says may be cut anywhere.
+        // A server's answer may be cut anywhere.
         check("it said: {\"a\":[1; check", &["it said: {\"a\":[1", "check"]);
         check("it said (x; check", &["it said (x", "check"]);
         check("x) y; z", &["x) y", "z"]);
@@ -317,7 +317,7 @@ mod tests {
         assert_eq!((told.lines[0].as_str(), told.lines[5].as_str()), ("It is bad", "Raise the limit"));
         assert_eq!(told.lines[6], "And 5 more: /health has all");
         assert_eq!(told.all.len(), 11);
-        // Few are shown as they are.
+        // Few parts are shown unchanged.
         let told = Told::of("x", "it is bad: /a/b; look there");
         assert_eq!((told.lines.len(), told.all.len()), (2, 0), "{told:?}");
         let alike = Told::of("x", "read /a: EIO 5; read /b: EIO 5; read /c: EIO 5; check it");

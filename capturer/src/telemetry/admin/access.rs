@@ -1,4 +1,5 @@
-//! Who is answered over the network: who names this server ([`Hosts`]) and, where there is one, brings the token.
+//! Which requests over the network are answered: those that name this server ([`Hosts`]) and, if a token is set, have
+//! it.
 
 use base64::Engine as _;
 use hyper::header::{AUTHORIZATION, HeaderMap};
@@ -6,7 +7,7 @@ use hyper::header::{AUTHORIZATION, HeaderMap};
 use super::hosts::Hosts;
 use crate::settings::Secret;
 
-/// See the module's head.
+/// The rules for requests; see the head of this file.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Access {
     pub hosts: Hosts,
@@ -14,7 +15,7 @@ pub(super) struct Access {
 }
 
 impl Access {
-    /// Whether a request brings the token, or none is wanted. Browsers ask people for a password, which is the token then.
+    /// Whether a request has the token, or none is set. Browsers ask for a password, which is the token then.
     pub fn knows(&self, headers: &HeaderMap) -> bool {
         let Some(token) = &self.token else { return true };
         let given = headers.get(AUTHORIZATION).and_then(|value| value.to_str().ok()).unwrap_or_default();
@@ -29,7 +30,7 @@ impl Access {
     }
 }
 
-/// Takes as long wherever they differ, so that a token can't be found out byte by byte.
+/// Takes the same time wherever the texts differ, so that a token can't be guessed byte by byte.
 fn same(given: &[u8], wanted: &[u8]) -> bool {
     let differ = given.iter().zip(wanted).fold(0, |differ, (a, b)| differ | (a ^ b));
     given.len() == wanted.len() && differ == 0

@@ -1,4 +1,4 @@
-//! Bodies of answers: one that is there, or records as they come.
+//! Bodies of answers: complete ones, and records as they come.
 
 use std::convert::Infallible;
 use std::pin::Pin;
@@ -10,10 +10,10 @@ use hyper::body::{Frame, SizeHint};
 use super::pieces::Pieces;
 use crate::telemetry::taps::Watch;
 
-/// See the module's head.
+/// The body of an answer.
 pub(super) enum Body {
     Whole(Pieces),
-    /// Until the reader leaves or the agent stops.
+    /// Records until the reader leaves or the agent stops.
     Live(Watch),
 }
 

@@ -1,4 +1,4 @@
-//! What the parts of the agent told, put together: is it well, is it ready, and if not, why. Pure.
+//! Joins what the parts of the agent reported: is it healthy, is it ready, and if not, why. Pure.
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -12,36 +12,36 @@ use crate::text::terminal::shown;
 
 /// The capture loop turns at least once a second; after this long without a turn it is stuck.
 pub const CAPTURE_BEAT_AGE_MAX_MS: u64 = 3_000;
-/// While sources are listed for the first time one turn may take as long: ten thousand files are taken up in it.
+/// Longest turn while sources are listed for the first time, when one turn may take up ten thousand files.
 pub const START_BEAT_AGE_MAX_MS: u64 = 60_000;
-/// A step of a thread that takes longer hangs, as a write to a disk or a file system that does not answer.
+/// A thread's step that takes longer is stuck, as in a write to a disk or file system that does not answer.
 pub const STEP_AGE_MAX_MS: u64 = 10_000;
-/// How the sentence on what hangs begins.
+/// The beginning of a message about a component that is stuck.
 const STUCK: &str = "stuck: ";
-/// Name of the component that the beat speaks for.
+/// The component for the loop's beat.
 pub const CAPTURE_LOOP: &str = "capture_loop";
 
-/// Everything health is made from, at one moment.
+/// Everything that health is made from, at one moment.
 #[derive(Clone, Debug, Default)]
 pub struct Facts {
-    /// What each component told.
+    /// What each component reported.
     pub components: BTreeMap<String, Health>,
     /// Milliseconds since the capture loop's last turn.
     pub capture_beat_age_ms: u64,
-    /// Per component with a beat: milliseconds that its step has been under way.
+    /// How many milliseconds the step of each component with a beat has taken.
     pub steps_ms: BTreeMap<String, u64>,
     /// The config is loaded and the sources were listed once.
     pub sources_ready: bool,
-    /// Per sink: whether it accepted once.
+    /// For each sink, whether it has accepted something.
     pub sinks: BTreeMap<String, bool>,
-    /// Per sink: lines that it acknowledged, and for a network sink those that its other side took.
+    /// For each sink, the lines it acknowledged; for a network sink also the lines its server accepted.
     pub lines: BTreeMap<String, (u64, Option<u64>)>,
-    /// Per sink whose other side takes nothing until somebody mends something: what.
+    /// For each sink whose server takes nothing until somebody fixes something: what to fix.
     pub held: BTreeMap<String, String>,
 }
 
 impl Facts {
-    /// As they are now.
+    /// The present state.
     pub fn of(status: &Status) -> Facts {
         Facts {
             components: status.health(),
@@ -60,11 +60,11 @@ impl Facts {
 pub struct Report {
     /// All components are well.
     pub ok: bool,
-    /// Each with its sentence.
+    /// Each component with its message.
     pub components: BTreeMap<String, Health>,
 }
 
-/// Health by component, with the capture loop's own.
+/// Health by component, including the capture loop's.
 pub fn report(facts: &Facts) -> Report {
     let mut components = facts.components.clone();
     components.insert(CAPTURE_LOOP.to_owned(), capture_loop(facts));
@@ -88,7 +88,7 @@ pub fn report(facts: &Facts) -> Report {
     Report { ok: components.values().all(|health| health.ok), components }
 }
 
-/// Whether this component hangs, or the loop does.
+/// Whether this component or the loop is stuck.
 pub fn is_stuck(facts: &Facts, component: &str) -> bool {
     if component == CAPTURE_LOOP {
         return facts.capture_beat_age_ms > beat_age_max_ms(facts);
@@ -127,9 +127,10 @@ fn capture_loop(facts: &Facts) -> Health {
     Health::new(false, message)
 }
 
-/// What still lacks for `/readyz`, one reason a line; empty = ready. Readiness is about having begun: a sink that
-/// accepted once and is slow now makes nobody unready, for then an outage of Loki would restart every agent. One that is
-/// held (a wrong token, a wrong address) does: it does not pass by itself, and who rolls out a config looks here.
+/// What is missing for `/readyz`, one reason per line; empty = ready. Readiness is about having begun. A sink that
+/// accepted something once stays ready when it becomes slow: otherwise an outage of Loki would restart every agent. A
+/// held sink (wrong token, wrong address) is not ready: this does not pass by itself, and whoever rolls out a config
+/// looks here.
 pub fn not_ready(facts: &Facts) -> Vec<String> {
     let mut reasons = Vec::new();
     if !facts.sources_ready {
@@ -177,7 +178,7 @@ mod tests {
         }
     }
 
-    /// A sentence that never changes is not true for long.
+    /// A message that never changes is soon untrue.
     #[test]
     fn a_sink_that_is_well_says_what_it_has_done() {
         let mut facts = facts();
@@ -233,7 +234,7 @@ mod tests {
         assert_eq!(not_ready(&facts).len(), 1);
     }
 
-    /// Ten thousand files are taken up in one turn; that is no reason for an alarm, and a minute is.
+    /// Ten thousand files taken up in one turn are no reason for an alarm; a minute without a turn is.
     #[test]
     fn a_slow_start_is_not_stuck() {
         let mut facts = Facts { sources_ready: false, capture_beat_age_ms: 30_000, ..facts() };
@@ -243,7 +244,7 @@ mod tests {
         assert!(!report(&facts).ok);
     }
 
-    /// Its thread can't say so itself.
+    /// A thread that hangs can't report it itself.
     #[test]
     fn a_hung_write_is_named_and_leaves_the_agent_ready() {
         let mut facts = facts();
@@ -256,7 +257,7 @@ mod tests {
         assert_eq!(not_ready(&facts), Vec::<String>::new());
     }
 
-    /// An outage passes and restarts nobody; a token that expired has to be seen.
+    /// An outage passes and must restart nobody; an expired token must be seen.
     #[test]
     fn a_held_sink_is_not_ready_and_says_why() {
         let held = [("stdout".to_owned(), "status 401; check the token".to_owned())].into();

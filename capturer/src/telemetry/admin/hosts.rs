@@ -1,12 +1,12 @@
-//! Whose requests are answered, by their `Host` header. A web page from elsewhere can give its own name the address of this
-//! server (DNS rebinding), and a browser then lets it read the answers, log lines included. It can't do so under an address
-//! or a name that is not its own: so a request has to name this server as those do who mean it.
+//! Which requests are answered, by their `Host` header. A web page from elsewhere can give its own name this server's
+//! address (DNS rebinding), and a browser then lets it read the answers, including log lines. It can't do so under an
+//! address, or under a name that is not its own. So a request has to name this server by one of these.
 
 use std::net::{IpAddr, SocketAddr};
 
 use hyper::header::{HOST, HeaderMap};
 
-/// What a request may call this server, beside loopback addresses and `localhost`.
+/// Names that a request may use for this server, besides loopback addresses and `localhost`.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Hosts {
     /// The address of `admin.listen`.
@@ -16,8 +16,8 @@ pub(super) struct Hosts {
 }
 
 impl Hosts {
-    /// Whether a request is answered that came to the address `local`. One without the header comes from no browser. The
-    /// error is what it called this server.
+    /// Whether a request that came to the address `local` is answered. A request without the header is not from a
+    /// browser. The error is the name it used.
     pub fn check(&self, headers: &HeaderMap, local: Option<SocketAddr>) -> Result<(), String> {
         for value in headers.get_all(HOST) {
             let text = String::from_utf8_lossy(value.as_bytes());
@@ -40,13 +40,13 @@ impl Hosts {
     }
 }
 
-/// A socket that listens everywhere has IPv4 addresses in their IPv6 form.
+/// A socket that listens on every address shows IPv4 addresses in their IPv6 form.
 fn same(local: IpAddr, ip: IpAddr) -> bool {
     local.to_canonical() == ip.to_canonical()
 }
 
 fn without_port(host: &str) -> &str {
-    // `[::1]:8001`, `::1` is no legal host.
+    // `[::1]:8001`; `::1` without brackets is not a valid host.
     match host.rsplit_once(':') {
         Some((name, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) && !name.ends_with(':') => name,
         _ => host,

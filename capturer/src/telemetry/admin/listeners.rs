@@ -1,4 +1,4 @@
-//! Where the admin server takes connections: an address, with or without TLS, and a Unix socket.
+//! Where the admin server accepts connections: an address, with or without TLS, and a Unix socket.
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
@@ -18,7 +18,7 @@ use crate::ledger::Owner;
 use crate::ledger::claims::{Claim, Claims};
 use crate::settings::{Admin, AdminTls};
 
-/// A connection that was taken.
+/// An accepted connection.
 pub(super) enum Incoming {
     Tcp(tokio::net::TcpStream),
     Unix(tokio::net::UnixStream),
@@ -33,23 +33,23 @@ impl AsFd for Incoming {
     }
 }
 
-/// Ports below this take a right, wherever nobody changed `net.ipv4.ip_unprivileged_port_start`.
+/// Ports below this need a permission, unless somebody changed `net.ipv4.ip_unprivileged_port_start`.
 const UNPRIVILEGED_PORT_MIN: u16 = 1024;
 
-/// A port that takes a right which the agent gives up when it has started: it is bound before that. What fails is told
-/// when the server starts, since another agent with the same `data_dir` is told of that first.
+/// A port that needs a permission is bound here, before the agent gives up its permissions. A failure is reported when
+/// the server starts, so that another agent with the same `data_dir` is reported first.
 #[derive(Debug, Default)]
 pub struct Early(Option<io::Result<TcpListener>>);
 
 impl Early {
-    /// To be called as long as all rights are there.
+    /// Call this while the agent has all its permissions.
     pub fn bind(settings: &Admin) -> Early {
         let listen = settings.listen.filter(|listen| (1..UNPRIVILEGED_PORT_MIN).contains(&listen.port()));
         Early(listen.map(TcpListener::bind))
     }
 }
 
-/// Bound, and not yet on a runtime.
+/// Bound, but not on a runtime yet.
 pub(super) struct Bound {
     tcp: TcpListener,
     unix: Option<(UnixListener, PathBuf)>,
@@ -59,7 +59,7 @@ pub(super) struct Bound {
     pub addr: SocketAddr,
 }
 
-/// On the server's runtime.
+/// The listeners on the server's runtime.
 pub(super) struct Listeners {
     tcp: tokio::net::TcpListener,
     unix: Option<tokio::net::UnixListener>,
@@ -93,7 +93,7 @@ impl Bound {
         Ok(Bound { tcp, unix, tls, addr })
     }
 
-    /// To be called on the runtime.
+    /// Call this on the runtime.
     pub fn listen(self, claims: &Claims) -> io::Result<Listeners> {
         let tcp = tokio::net::TcpListener::from_std(self.tcp)?;
         let mut held = vec![claims.claim(tcp.as_fd(), Owner::Admin)];
@@ -110,7 +110,7 @@ impl Bound {
 }
 
 impl Listeners {
-    /// The next connection, wherever it comes.
+    /// The next connection on any listener.
     pub async fn accept(&self) -> io::Result<Incoming> {
         let unix = async {
             match &self.unix {
@@ -133,7 +133,7 @@ impl Drop for Listeners {
     }
 }
 
-/// A socket that an earlier agent left is taken away, one that is in use is not.
+/// Removes a socket that an earlier agent left, but not one in use.
 fn unix(path: &Path) -> io::Result<UnixListener> {
     let left = std::fs::symlink_metadata(path).is_ok_and(|found| found.file_type().is_socket());
     if left && UnixStream::connect(path).is_err() {
@@ -148,7 +148,7 @@ fn unix(path: &Path) -> io::Result<UnixListener> {
 /// Whether certificate and key can be used.
 ///
 /// # Errors
-/// Names the file.
+/// Names the file that can't be used.
 pub fn check_tls(tls: &AdminTls) -> anyhow::Result<()> {
     acceptor(tls).map(drop)
 }

@@ -1,5 +1,6 @@
-//! What the agent tells about itself over HTTP: metrics, health, streams, and a page for people. It only reads; it
-//! runs on a thread of its own because its first duty is to answer while the capture loop is stuck, and to say so.
+//! What the agent reports about itself over HTTP: metrics, health, streams, and a page for people. The server only
+//! reads. It runs on a thread of its own because its first duty is to answer, and say so, while the capture loop is
+//! stuck.
 
 mod access;
 mod body;

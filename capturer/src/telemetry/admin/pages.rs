@@ -1,4 +1,4 @@
-//! Path → answer. Knows nothing of connections.
+//! The answer for each path. Knows nothing of connections.
 
 use std::io::Write as _;
 use std::net::SocketAddr;
@@ -28,11 +28,11 @@ use crate::telemetry::taps::{Filter, Taps};
 use crate::text::percent;
 use crate::text::terminal;
 
-/// How long a request waits for the capture loop before it shows what is known.
+/// How long a request waits for the capture loop before it gets the last snapshot.
 const PATIENCE: Duration = Duration::from_millis(200);
-/// How long `/-/reload` waits: a drain takes as long as the sinks need.
+/// How long `/-/reload` waits for the result: a drain takes as long as the sinks need.
 const RELOAD_PATIENCE: Duration = Duration::from_secs(8);
-/// How often it looks; a healthy loop answers within a millisecond or two.
+/// How often a waiting request checks; a healthy loop answers within a millisecond or two.
 const LOOK_EVERY: Duration = Duration::from_millis(2);
 
 const HTML: &str = "text/html; charset=utf-8";
@@ -43,8 +43,8 @@ const PPROF: &str = "application/octet-stream";
 const NDJSON: &str = "application/x-ndjson";
 const EXPOSITION: &str = "text/plain; version=0.0.4; charset=utf-8";
 
-/// Only the page's own script and style, and only our own JSON: a hostile container name that slipped into the page
-/// could still run nothing and send nothing anywhere.
+/// Only the page's own script and style, and only our own JSON: even a hostile container name that got into the page
+/// could run nothing and send nothing.
 const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; \
                       base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
 
@@ -53,28 +53,28 @@ const RELOAD: &str = "/-/reload";
 const TAP: &str = "/api/v1/tap";
 const PROFILE: &str = "/debug/profile";
 
-/// For a page that was not made in time.
+/// The answer if a page was not made in time.
 pub(super) fn late(limit: Duration) -> PageResponse {
     let message = format!("This page could not be made within {} s. Please report it.\n", limit.as_secs());
     text(StatusCode::SERVICE_UNAVAILABLE, message)
 }
 
-/// What answers are made from.
+/// Everything that answers are made from.
 pub(super) struct Pages {
     pub status: Arc<Status>,
     pub metrics: Arc<Metrics>,
     pub access: Access,
-    /// Lines may be watched.
+    /// Whether lines may be watched.
     pub tap: bool,
-    /// Profiles may be taken.
+    /// Whether profiles may be taken.
     pub profile: bool,
 }
 
 pub(super) type PageResponse = Response<Body>;
 
 impl Pages {
-    /// Answers one request. Waits for other parts of the agent [`PATIENCE`] at most; for a reload [`RELOAD_PATIENCE`], and
-    /// for a profile as long as the server lets it.
+    /// Answers one request. It waits at most [`PATIENCE`] for other parts of the agent, [`RELOAD_PATIENCE`] for a
+    /// reload, and for a profile as long as the server allows.
     pub(super) async fn answer<B: hyper::body::Body>(
         &self,
         request: &Request<B>,
@@ -87,7 +87,7 @@ impl Pages {
             );
             return text(StatusCode::MISDIRECTED_REQUEST, message);
         }
-        // Only that the process lives is told to everybody: supervisors ask for it, and it says nothing.
+        // `/healthz` needs no token: supervisors ask for it, and it only says that the process lives.
         if local.is_some() && request.uri().path() != "/healthz" && !self.access.knows(request.headers()) {
             let message = "This server requires its token (admin.token): send Authorization: Bearer TOKEN, or use the \
                            token as the password.\n";
@@ -110,7 +110,7 @@ impl Pages {
             return answer;
         }
         if reload && request.headers().contains_key(ORIGIN) {
-            // A browser sends it with every POST: a page from elsewhere must not steer the agent.
+            // Browsers send this header with every POST: a page from elsewhere must not control the agent.
             return text(StatusCode::FORBIDDEN, "Not for web pages.\n");
         }
         if !request.body().is_end_stream() {
@@ -153,7 +153,7 @@ impl Pages {
         self.metrics.tap_watchers.set(taps.count() as i64);
         self.metrics.tap_skipped_lines_total.inc_by(taps.take_skipped());
         let report = health::report(&self.facts());
-        // A component that is gone must not be shown as it was last.
+        // A component that no longer exists must not be shown.
         self.metrics.component_health.reset();
         for (component, health) in &report.components {
             self.metrics.component_health.with_label_values(&[component]).set(i64::from(health.ok));
@@ -163,7 +163,7 @@ impl Pages {
         in_pieces(StatusCode::OK, EXPOSITION, text)
     }
 
-    /// What sinks have done so far is known by the counters.
+    /// The counters know what sinks have done so far.
     fn facts(&self) -> Facts {
         let mut facts = Facts::of(&self.status);
         facts.lines = facts.sinks.keys().map(|sink| (sink.clone(), self.metrics.lines_of(sink))).collect();
@@ -180,7 +180,7 @@ impl Pages {
         json(status(report.ok), &report)
     }
 
-    /// Waits without blocking the thread: others are answered meanwhile.
+    /// Waits without blocking the thread, so that others are answered meanwhile.
     async fn reload(&self) -> PageResponse {
         let requests = &self.status.reload_requests;
         let ticket = requests.ask();
@@ -306,8 +306,8 @@ impl Pages {
         json(StatusCode::OK, &Positions { fresh, age_ms: self.age_ms(&snapshot), positions })
     }
 
-    /// A snapshot and whether it was made for this request. Waits without blocking the thread: others are answered
-    /// meanwhile.
+    /// A snapshot, and whether it was made for this request. Waits without blocking the thread, so that others are
+    /// answered meanwhile.
     async fn snapshot(&self) -> (Arc<Snapshot>, bool) {
         let ticket = self.status.ask();
         let looking = async {
@@ -332,9 +332,9 @@ impl Pages {
 /// What `/api/v1/streams` answers.
 #[derive(Serialize)]
 struct Streams<'a> {
-    /// False = the capture loop did not answer in time and this is its last word.
+    /// False = the capture loop did not answer in time, and this is its last snapshot.
     fresh: bool,
-    /// Age of what follows.
+    /// Age of the snapshot.
     age_ms: u64,
     taken_at_ms: u64,
     streams: Vec<ShownRow<'a>>,
@@ -365,14 +365,14 @@ struct Position {
     position: Option<Cursor>,
 }
 
-/// The status page, with what is known before its script asks.
+/// The status page, including what is known before its script asks.
 fn page() -> String {
     let uname = rustix::system::uname();
     let host = uname.nodename().to_string_lossy();
-    // A host's name has no other characters; one that has is not to be believed.
+    // A host's name has only these characters; any other name is not shown.
     let plain = |c: &char| c.is_ascii_alphanumeric() || ".-_".contains(*c);
     let host: String = host.chars().filter(plain).collect();
-    // What was built without a repository can't tell its commit.
+    // A build without a repository can't name its commit.
     let commit = match env!("CAPTURER_COMMIT") {
         "" | "unknown" => String::new(),
         commit => format!(" ({commit})"),

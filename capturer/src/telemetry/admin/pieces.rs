@@ -1,5 +1,6 @@
-//! A text in pieces of one size, as answers are written and sent. A string that grows is copied into one twice as long, and
-//! what that takes for a moment the allocator keeps: with hundreds of sources it was most of what looking at the agent cost.
+//! Text in pieces of one size, for writing and sending answers. A growing string is copied into one twice as long, and
+//! the allocator keeps what that takes for a moment: with hundreds of sources this was most of what looking at the
+//! agent cost.
 
 use std::collections::VecDeque;
 use std::io::{self, Write};
@@ -9,7 +10,7 @@ use bytes::Bytes;
 /// Size of all pieces but the last.
 const PIECE_BYTES: usize = 32 * 1024;
 
-/// Written at its end, and taken from its beginning.
+/// Written at its end, read from its beginning.
 #[derive(Default)]
 pub(super) struct Pieces {
     full: VecDeque<Bytes>,
@@ -17,7 +18,7 @@ pub(super) struct Pieces {
 }
 
 impl Pieces {
-    /// Bytes that are there.
+    /// Length in bytes.
     pub(super) fn len(&self) -> usize {
         self.full.iter().map(Bytes::len).sum::<usize>() + self.last.len()
     }

@@ -1,9 +1,10 @@
-//! The admin server's thread: takes connections, gives each a deadline, lets `pages` answer.
+//! The admin server's thread: accepts connections, gives each a deadline, and lets `pages` answer.
 //!
 //! Every wait ends: a request has `HEADER_TIME_MAX` to arrive, its page `PAGE_TIME_MAX` to be made and
-//! `CONNECTION_TIME_MAX` to be read, and a connection carries one request. At most `CONNECTIONS_MAX` are open; when all are taken for longer than `SLOT_PATIENCE`, one is closed for the
-//! newest, so that nobody who opens connections and says nothing keeps a health check out. Whoever asked nothing yet
-//! goes first, and last who waits for an answer: while the capture loop is stuck that takes longer than the patience.
+//! `CONNECTION_TIME_MAX` to be read, and a connection carries one request. At most `CONNECTIONS_MAX` are open. If all
+//! of them stay in use for longer than `SLOT_PATIENCE`, one is closed for the newest, so that silent clients can't keep
+//! out a health check. Clients that have sent no request go first. Those waiting for an answer go last, because a stuck
+//! capture loop makes them wait longer than that.
 
 use std::io;
 use std::net::SocketAddr;
@@ -35,38 +36,39 @@ use crate::telemetry::profile::SECONDS_MAX;
 use crate::telemetry::status::Status;
 use crate::telemetry::taps::Watcher;
 
-/// What a server that speaks TLS answers to who does not.
+/// The answer to a plain HTTP request if the server speaks TLS.
 pub const SPEAKS_TLS: &str = "This server speaks TLS: use https://.\n";
 /// Connections open at once.
 const CONNECTIONS_MAX: usize = 32;
-/// How long a new connection waits for one of them to end. An honest request is answered within a millisecond or two.
+/// How long a new connection waits for another one to end. A normal request is answered within a millisecond or two.
 const SLOT_PATIENCE: Duration = Duration::from_millis(10);
-/// For the request's head to arrive.
+/// Longest time for the request's head to arrive.
 const HEADER_TIME_MAX: Duration = Duration::from_secs(3);
-/// For all but the making of the page, so that an answer that nobody reads ends too. A live view lasts as long as it is
-/// read: one that took nothing for this long although something waited is ended.
+/// Longest time for everything but making the page, so that an answer that nobody reads ends, too. A live view may last
+/// as long as it is read; it ends if nothing was read for this long although something waited.
 const CONNECTION_TIME_MAX: Duration = Duration::from_secs(10);
-/// For a page to be made. A reload may take some seconds, and a profile as long as was asked for, and then finds names.
+/// Longest time to make a page. A reload may take seconds, and a profile as long as requested plus the time to find
+/// names.
 const PAGE_TIME_MAX: Duration = Duration::from_secs(if cfg!(test) { 12 } else { SECONDS_MAX + 120 });
-/// Size of a request's head.
+/// Largest head of a request.
 const HEADER_BYTES_MAX: usize = 16 * 1024;
-/// Number of its headers.
+/// Most headers of a request.
 const HEADERS_MAX: usize = 64;
-/// After an accept failed (usually for want of descriptors), so that the loop does not spin.
+/// Pause after a failed accept (usually for lack of descriptors), so that the loop does not spin.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
-/// For answers under way when the server is stopped.
+/// How long a stop waits for answers under way.
 const STOP_PATIENCE: Duration = Duration::from_millis(500);
 
 /// A running admin server. Dropping it stops it.
 pub struct AdminHandle {
-    /// Where it listens; with port 0 in the config, the port it got.
+    /// The address it listens on; for port 0 in the config, with the port it got.
     pub addr: SocketAddr,
     stop: Option<oneshot::Sender<()>>,
     thread: Option<std::thread::JoinHandle<()>>,
 }
 
 impl AdminHandle {
-    /// Takes no more requests, ends those under way, waits for the thread: half a second at most.
+    /// Accepts no more requests, ends those under way, and waits for the thread, half a second at most.
     pub fn stop(mut self) {
         self.end();
     }
@@ -89,8 +91,8 @@ impl Drop for AdminHandle {
     }
 }
 
-/// Listens and answers until the handle is stopped; `None` = the config wants no server. Fails at once if the address
-/// is not available.
+/// Listens and answers until the handle is stopped; `None` = the config turns the server off. Fails at once if the
+/// address is not available.
 pub fn start(
     settings: &Admin,
     early: Early,
@@ -154,18 +156,18 @@ async fn serve(
         }
     }
     drop(listeners);
-    // Nobody waits for those who watch.
+    // A stop does not wait for live views.
     pages.status.taps.close();
     connections.close().await;
     Ok(())
 }
 
-/// How far a connection is; who is least goes first if one must.
+/// How far a connection has come; if one must be closed, it is the one with the least progress.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Phase {
-    /// No whole request came.
+    /// No complete request has arrived.
     Silent,
-    /// The answer is on its way to somebody who does not take it.
+    /// The answer is being sent to a client that does not read it.
     Answered,
     /// The answer is being made.
     Asked,
@@ -184,18 +186,18 @@ struct Connections {
 }
 
 impl Connections {
-    /// Returns when there is room for one more.
+    /// Returns once there is room for one more.
     async fn make_room(&mut self) {
         while self.tasks.try_join_next().is_some() {}
         if self.tasks.len() >= CONNECTIONS_MAX {
             let _ = tokio::time::timeout(SLOT_PATIENCE, self.tasks.join_next()).await;
-            // On a busy machine the time may be over before a request that has arrived was read.
+            // On a busy machine the time may be up before a request that has arrived was read.
             tokio::task::yield_now().await;
         }
         self.by_age.retain(|connection| !connection.task.is_finished());
         let phase =
             |connection: &Connection| *connection.phase.lock().unwrap_or_else(PoisonError::into_inner);
-        // The oldest of those that are equal.
+        // The oldest among equals.
         let first = self.by_age.iter().enumerate().min_by_key(|(_, connection)| phase(connection));
         if self.tasks.len() >= CONNECTIONS_MAX
             && let Some((at, _)) = first
@@ -209,14 +211,14 @@ impl Connections {
         let phase = Arc::new(Mutex::new(Phase::Silent));
         let told = Arc::clone(&phase);
         let task = self.tasks.spawn(async move {
-            // A peer that is slow or speaks no HTTP is its own problem; there is nothing to log or count.
+            // A slow peer, or one that does not speak HTTP, is not our problem: nothing to log or count.
             let watcher = OnceLock::new();
             let conversation = converse(stream, tls, pages, &claims, &told, &watcher);
             let mut conversation = std::pin::pin!(conversation);
             let mut before = None;
             let mut was_asked = false;
             while tokio::time::timeout(CONNECTION_TIME_MAX, &mut conversation).await.is_err() {
-                // The page has a time of its own to be made, and then as much time as every other to be read.
+                // Making the page has its own deadline; then the answer has as much time as any other.
                 let is_asked = *told.lock().unwrap_or_else(PoisonError::into_inner) == Phase::Asked;
                 if std::mem::replace(&mut was_asked, is_asked) || is_asked {
                     continue;
@@ -241,7 +243,7 @@ impl Connections {
     }
 }
 
-/// One request, one answer. A handshake that fails is the peer's own problem.
+/// One request, one answer. A failed handshake is the peer's problem.
 async fn converse(
     stream: Incoming,
     tls: Option<TlsAcceptor>,
@@ -280,8 +282,8 @@ async fn converse(
     outcome
 }
 
-/// Whether a connection begins with TLS's handshake; nothing of it is taken. `None` = nothing came for
-/// as long as a request's head may take.
+/// Whether a connection begins with a TLS handshake; nothing of it is consumed. `None` = nothing arrived in the time
+/// that a request's head may take.
 async fn begins_tls(stream: &TcpStream) -> Option<bool> {
     let mut first = [0];
     match tokio::time::timeout(HEADER_TIME_MAX, stream.peek(&mut first)).await {
@@ -290,16 +292,16 @@ async fn begins_tls(stream: &TcpStream) -> Option<bool> {
     }
 }
 
-/// For who asks a server that speaks TLS without it: a closed connection would say nothing.
+/// Answers a client that does not speak TLS: a closed connection would tell it nothing.
 async fn refuse_plain(stream: TcpStream) {
-    // What is not read would turn the close into a reset, which takes the answer away.
+    // Unread bytes would turn the close into a reset, which discards the answer.
     let _ = stream.try_read(&mut [0; HEADER_BYTES_MAX]);
     let body = SPEAKS_TLS;
     let answer = format!(
         "HTTP/1.1 400 Bad Request\r\nContent-Type: text/plain; charset=utf-8\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{body}",
         body.len()
     );
-    // A new connection has room for it.
+    // A new connection has room for the answer.
     let _ = stream.try_write(answer.as_bytes());
 }
 

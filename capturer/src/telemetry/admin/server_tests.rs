@@ -1,4 +1,4 @@
-//! The server from outside, over raw sockets: what it answers, and that no client can hold it up.
+//! The server from outside, over raw sockets: what it answers, and that no client can block it.
 
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, TcpStream};
@@ -111,7 +111,7 @@ fn a_reload_is_asked_for_by_post_and_answered_by_the_loop() {
     }
 }
 
-/// A drain takes seconds; whoever asks for health meanwhile must not wait for it.
+/// A drain takes seconds; health must be answered meanwhile.
 #[test]
 fn others_are_answered_while_a_reload_is_under_way() {
     let server = server();
@@ -129,7 +129,7 @@ fn others_are_answered_while_a_reload_is_under_way() {
     assert!(read_all(&mut waiting).starts_with("HTTP/1.1 503"));
 }
 
-/// Else whoever asks for it would keep a connection for ever.
+/// Otherwise whoever requests it would keep a connection for ever.
 #[test]
 fn a_page_that_is_never_made_is_given_up() {
     let server = server_with(Admin { profile: true, ..Admin::default() });
@@ -141,7 +141,7 @@ fn a_page_that_is_never_made_is_given_up() {
     assert!(orders.lock().expect("orders")[0].answer.is_closed(), "its taker knows that nobody waits");
 }
 
-/// The page shows what the agent says, by these names.
+/// The page refers to the agent's answers by these names.
 #[test]
 fn the_page_and_its_answers_agree() {
     let server = server();
@@ -300,7 +300,7 @@ fn nonsense_gets_an_error_or_a_closed_connection() {
     assert_eq!(server.get("/healthz").0, 200);
 }
 
-/// Slow clients end by their deadline and keep nobody out meanwhile.
+/// Slow clients end by their deadline, and keep out nobody meanwhile.
 #[test]
 fn silent_clients_are_closed_and_keep_nobody_out() {
     let server = server();
@@ -318,7 +318,8 @@ fn silent_clients_are_closed_and_keep_nobody_out() {
     assert!(began.elapsed() < Duration::from_secs(18), "{:?}", began.elapsed());
 }
 
-/// While the loop is stuck an answer takes longer than a new client waits for a slot: who asked keeps it.
+/// While the loop is stuck an answer takes longer than a new client waits for a slot: a client that sent a request
+/// keeps its slot.
 #[test]
 fn who_waits_for_an_answer_is_not_closed_for_who_says_nothing() {
     let server = server();
@@ -342,8 +343,9 @@ fn who_waits_for_an_answer_is_not_closed_for_who_says_nothing() {
 #[test]
 fn a_hundred_clients_at_once_are_all_answered() {
     let server = server();
-    // Each asks as soon as it is connected, as honest clients do. Those that connect and say nothing meanwhile are closed
-    // for newer ones on purpose, and a busy machine makes any pause between connecting and asking longer than that takes.
+    // Each client sends its request as soon as it is connected, as normal clients do. Clients that connect and send
+    // nothing are closed for newer ones on purpose, and on a busy machine any pause between connecting and sending
+    // would be long enough for that.
     let mut clients: Vec<TcpStream> = (0..100)
         .map(|_| {
             let mut client = server.connect();
@@ -381,7 +383,7 @@ fn it_stops_at_once_and_frees_its_port() {
     assert!(TcpStream::connect(addr).is_err());
 }
 
-/// A page from elsewhere whose name was given our address must not read log lines.
+/// A foreign page whose name has our address must not read log lines.
 #[test]
 fn a_stranger_is_not_answered() {
     let server = server();
@@ -396,7 +398,7 @@ fn a_stranger_is_not_answered() {
     assert!(server.send(b"GET /healthz HTTP/1.0\r\n\r\n").starts_with("HTTP/1.0 200"));
 }
 
-/// Whoever reaches the address sees names and lines, so where a token is wanted nothing but life is told without it.
+/// Whoever reaches the address sees names and lines; with a token set, only `/healthz` is answered without it.
 #[test]
 fn without_the_token_nothing_is_told() {
     let token = "0123456789abcdef";
@@ -421,12 +423,12 @@ fn watching_lines_can_be_switched_off() {
     assert_eq!(server.get("/healthz").0, 200);
 }
 
-/// Who may use it is up to its permissions, so no token is asked for; and nothing of it is left behind.
+/// Its permissions decide who may use it, so no token is needed; the server removes it when it ends.
 #[test]
 fn a_unix_socket_answers_without_a_token_and_goes_with_the_server() {
     let folder = tempfile::tempdir().expect("a folder");
     let path = folder.path().join("admin.sock");
-    // What a killed agent left is in nobody's way.
+    // A socket left by a killed agent does not matter.
     drop(std::os::unix::net::UnixListener::bind(&path).expect("a socket"));
     let token = Some(crate::settings::Secret::new("0123456789abcdef"));
     let server = server_with(Admin { socket: Some(path.clone()), token, ..Admin::default() });

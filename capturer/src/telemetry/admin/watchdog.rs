@@ -1,5 +1,5 @@
-//! Once a second: what hangs is said in the log as well, by the thread that does not hang with it, and so is that it goes
-//! on. The words are those of `/health`. Not here: what a component says of itself; it logs that on its own.
+//! Once a second: logs what is stuck, and when it works again, on a thread that does not get stuck with it. The words
+//! are those of `/health`. Not here: what a component reports itself; it logs that on its own.
 
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
@@ -14,21 +14,21 @@ use crate::text::over::over;
 /// Pause between two looks.
 pub const LOOK_EVERY: Duration = Duration::from_secs(1);
 
-/// See the module's head.
+/// Watches components with a beat; see the head of this file.
 pub struct Watchdog {
     status: Arc<Status>,
     metrics: Arc<Metrics>,
-    /// Since when each hangs that does.
+    /// Since when each stuck component has been stuck.
     stuck: BTreeMap<String, u64>,
     steps: BTreeMap<String, u64>,
 }
 
-/// What is to be said of a component.
+/// What is new about a component.
 #[derive(Debug, PartialEq, Eq)]
 enum News {
-    /// It hangs: the words of `/health`.
+    /// It is stuck: the message of `/health`.
     Stuck(String, String),
-    /// It does not any more, and did for so many seconds.
+    /// It works again, and was stuck for so many seconds.
     GoesOn(String, u64),
 }
 
@@ -38,14 +38,14 @@ impl Watchdog {
         Watchdog { status, metrics, stuck: BTreeMap::new(), steps: BTreeMap::new() }
     }
 
-    /// Looks, and says what is new.
+    /// Looks, and logs what is new.
     pub fn look(&mut self) {
         #[cfg(feature = "test-faults")]
         crate::faults::here();
         self.metrics.heartbeat("admin");
         for (component, (_, steps)) in self.status.beats() {
             let before = self.steps.insert(component.clone(), steps).unwrap_or(0);
-            // A reload may have taken the component away and given it back, with a new count.
+            // A reload may have removed the component and added it again, with a new count.
             self.metrics.heartbeats(&component, steps.checked_sub(before).unwrap_or(steps));
         }
         for news in judge(&Facts::of(&self.status), &mut self.stuck, self.status.elapsed_ms()) {
@@ -57,7 +57,7 @@ impl Watchdog {
     }
 }
 
-/// Components that are watched from outside, and how they are now against what was `stuck` before.
+/// Components that are watched from outside, compared with those in `stuck` before.
 fn judge(facts: &Facts, stuck: &mut BTreeMap<String, u64>, now_ms: u64) -> Vec<News> {
     let watched = |component: &str| component == CAPTURE_LOOP || facts.steps_ms.contains_key(component);
     let mut news = Vec::new();
@@ -105,7 +105,7 @@ mod tests {
         facts.steps_ms.insert("sink_stdout".to_owned(), 0);
         let over = [News::GoesOn("sink_stdout".to_owned(), 12)];
         assert_eq!(judge(&facts, &mut stuck, 14_000), over);
-        // Words that begin alike are no sign of anything.
+        // A message that only begins like ours means nothing.
         facts.components.insert("sink_stdout".to_owned(), Health::new(false, "stuck: in its own words"));
         assert_eq!(judge(&facts, &mut stuck, 15_000), []);
     }

@@ -1,6 +1,6 @@
-//! Metrics with a series for each source. The prometheus crate's own vectors keep a name, a help text and the labels for each
-//! of their series, some 800 bytes; with hundreds of sources that was most of what a scrape cost. These keep a number
-//! beside labels that all of them share.
+//! Metrics with a series for each source. The prometheus crate's vectors keep a name, a help text and the labels for
+//! each series, some 800 bytes; with hundreds of sources that was most of what a scrape cost. These keep one number per
+//! series, and share the labels.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -12,14 +12,14 @@ use super::kinds::{Entry, Kind, Make};
 
 /// Labels of a metric by source.
 pub(super) const LABELS: [&str; 3] = ["container_id", "container_name", "path"];
-/// Their values, shared with the rows where those have them.
+/// Label values, shared with the rows where these have them.
 pub(super) type Labels = [Arc<str>; 3];
 
-/// What only rises: a number for each source.
+/// A counter for each source.
 #[derive(Clone)]
 pub struct SourceCounter(Series);
 
-/// A number for each source.
+/// A gauge for each source.
 #[derive(Clone)]
 pub struct SourceGauge(Series);
 

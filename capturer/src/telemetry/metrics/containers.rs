@@ -1,4 +1,4 @@
-//! Series of rotations by container: an open set, so bounded.
+//! Series of rotations by container: an open set, so it is bounded.
 
 use std::collections::BTreeMap;
 use std::sync::PoisonError;
@@ -20,7 +20,7 @@ impl Metrics {
         match containers.names.get(id) {
             Some(known) if known == name => {}
             Some(old) => {
-                // Renamed: the count goes on under the new name, and the old series must not stay behind.
+                // A renamed container keeps its count under the new name, and its old series is removed.
                 let count =
                     self.container_stream_rotations_total.with_label_values(&[id, old.as_str()]).get();
                 let _ = self.container_stream_rotations_total.remove_label_values(&[id, old.as_str()]);
@@ -38,7 +38,7 @@ impl Metrics {
         self.container_stream_rotations_total.with_label_values(&[id, name]).inc();
     }
 
-    /// Only these containers are still there.
+    /// Removes the series of all other containers.
     pub fn retain_containers(&self, is_there: impl Fn(&str) -> bool) {
         let known: Vec<String> = {
             let containers = self.containers.lock().unwrap_or_else(PoisonError::into_inner);
@@ -47,7 +47,7 @@ impl Metrics {
         known.iter().filter(|id| !is_there(id)).for_each(|id| self.forget_container(id));
     }
 
-    /// A container is gone: so are its series.
+    /// A container is gone: removes its series.
     pub fn forget_container(&self, container_id: &str) {
         let mut containers = self.containers.lock().unwrap_or_else(PoisonError::into_inner);
         let id = cap(container_id);

@@ -1,16 +1,17 @@
-//! What was read of a source, each line once: every outlet reads it for itself, and the one that is furthest counts. One
-//! that waits for its sink holds no count back, so no sink has ever delivered more than was read.
+//! Counts what was read of a source, each line once. Every outlet reads the source for itself, and the count is that of
+//! the furthest one. So an outlet that waits for its sink does not hold the count back, and no sink has delivered more
+//! than was read.
 
 use crate::model::rare::Rare;
 
-/// What was read.
+/// What an outlet has read.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Read {
     /// Number of records.
     pub lines: u64,
     /// Bytes of their messages.
     pub bytes: u64,
-    /// Those of them that were cut.
+    /// How many of them were cut.
     pub truncated: u64,
 }
 
@@ -32,13 +33,13 @@ impl Read {
     }
 }
 
-/// How far each outlet has read one source. `O` tells outlets apart. Of tens of thousands of sources nearly all have one
+/// How far each outlet has read one source. `O` identifies outlets. Nearly all of tens of thousands of sources have one
 /// outlet, which needs no list.
 #[derive(Debug)]
 pub struct Furthest<O> {
-    /// The only one so far: it has read up to `furthest`.
+    /// The only outlet so far, which has read up to `furthest`.
     only: Option<O>,
-    /// All, if there are several.
+    /// All outlets, if there are several.
     by_outlet: Rare<Vec<(O, Read)>>,
     furthest: Read,
 }
@@ -50,7 +51,7 @@ impl<O> Default for Furthest<O> {
 }
 
 impl<O: PartialEq + 'static> Furthest<O> {
-    /// An outlet has read so much more. Returns what of it none had read before.
+    /// An outlet has read `more`. Returns the part that no outlet had read before.
     pub fn read(&mut self, outlet: O, more: Read) -> Read {
         let is_only = match &self.only {
             Some(only) => *only == outlet,
@@ -74,7 +75,7 @@ impl<O: PartialEq + 'static> Furthest<O> {
         news
     }
 
-    /// The same under other names; `None` = that outlet is no more.
+    /// The same with other names for outlets; `None` = that outlet no longer exists.
     pub fn renamed<N: PartialEq + 'static>(&self, name: impl Fn(&O) -> Option<N>) -> Furthest<N> {
         let only = self.only.iter().map(|only| (only, self.furthest));
         let known = only.chain(self.by_outlet.iter().map(|(outlet, read)| (outlet, *read)));
@@ -92,7 +93,7 @@ mod tests {
         let mut source = Furthest::default();
         let mut read = |outlet, lines| source.read(outlet, Read { lines, ..Read::default() }).lines;
         assert_eq!([read(0, 5), read(1, 3), read(1, 4), read(0, 1), read(0, 2)], [5, 0, 2, 0, 1]);
-        // The first outlet waits for its sink; the other's lines count all the same.
+        // The first outlet waits for its sink; the other one's lines count anyway.
         assert_eq!(read(1, 100), 99);
     }
 }

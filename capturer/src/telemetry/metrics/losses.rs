@@ -1,4 +1,4 @@
-//! Losses, counted where they happen and handed to whoever knows whose they are.
+//! Losses: counted where they happen, and handed to the caller that knows their source.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -7,7 +7,7 @@ use std::sync::{Mutex, PoisonError};
 use super::{LossReason, Metrics};
 
 impl LossReason {
-    /// Those that nobody may be able to know.
+    /// Reasons for which a loss may be only possible.
     pub(super) const POSSIBLE: [LossReason; 5] = [
         LossReason::FileGoneUnread,
         LossReason::FileTruncated,
@@ -16,27 +16,27 @@ impl LossReason {
         LossReason::SpoolDamaged,
     ];
 
-    /// A file went or was emptied: whoever rotates it may have packed it before.
+    /// A file was removed or emptied; whoever rotates it may have compressed it before.
     pub fn may_be_in_an_archive(self) -> bool {
         matches!(self, LossReason::FileGoneUnread | LossReason::FileTruncated)
     }
 
-    /// It happened in a sink, behind the reading of sources.
+    /// The loss happened in a sink, after reading.
     fn is_of_sink(self) -> bool {
         use LossReason::{DeadLettersFull, SpoolDamaged, SpoolFull, SpoolTooOld};
         matches!(self, SpoolDamaged | SpoolFull | SpoolTooOld | DeadLettersFull)
     }
 }
 
-/// Losses that were counted and not yet told to [`crate::telemetry::losses`]: how many of each reason, and their bytes.
+/// Losses that were counted and not yet passed to [`crate::telemetry::losses`].
 #[derive(Debug, Default)]
 pub(super) struct Untold {
     of_sources: AtomicBool,
-    /// By reason, and whether it is only possible: how many, and their bytes.
+    /// Their number and bytes, by reason and by whether they are only possible.
     by_reason: Mutex<BTreeMap<(LossReason, bool), (u64, u64)>>,
 }
 
-/// Losses of one reason that were counted since somebody asked last.
+/// Losses of one reason since the last call.
 #[derive(Clone, Copy, Debug)]
 pub struct Lost {
     /// Why they were lost.
@@ -50,7 +50,7 @@ pub struct Lost {
 }
 
 impl Metrics {
-    /// This many bytes of source were lost; 0 = nobody knows how many.
+    /// So many bytes of a source were lost; 0 = nobody knows how many.
     pub fn lost(&self, reason: LossReason, bytes: u64) {
         self.losses_total.with_label_values(&[reason.as_str()]).inc();
         self.lost_bytes_total.with_label_values(&[reason.as_str()]).inc_by(bytes);
@@ -66,7 +66,7 @@ impl Metrics {
         }
     }
 
-    /// Which sinks did not get what was lost.
+    /// Counts a loss for the sinks that did not get the lines.
     pub fn lost_for(&self, sinks: &str, losses: u64, bytes: u64) {
         for sink in sinks.split(", ").filter(|sink| !sink.is_empty()) {
             self.sink_losses_total.with_label_values(&[sink]).inc_by(losses);
@@ -74,7 +74,8 @@ impl Metrics {
         }
     }
 
-    /// Losses of sources counted since the last call: the caller knows whose they are. Costs a load while there is none.
+    /// Losses of sources counted since the last call, for the caller that knows the source. Costs one atomic load if
+    /// there are none.
     pub fn take_source_losses(&self) -> Vec<Lost> {
         if !self.untold.of_sources.swap(false, Ordering::Relaxed) {
             return Vec::new();
@@ -82,7 +83,7 @@ impl Metrics {
         self.take_losses(false)
     }
 
-    /// The same for losses within sinks.
+    /// As [`Metrics::take_source_losses`], for losses within sinks.
     pub fn take_sink_losses(&self) -> Vec<Lost> {
         self.take_losses(true)
     }

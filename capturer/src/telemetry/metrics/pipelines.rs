@@ -13,7 +13,7 @@ use crate::settings::Pipeline;
 use crate::settings::pipeline::{Over, Step};
 
 impl Metrics {
-    /// Creates the series of the pipelines of a sink at zero.
+    /// Creates the series of a sink's pipelines at zero.
     pub fn expect_pipelines(&self, sink: &str, pipelines: &[Arc<Pipeline>]) {
         for pipeline in pipelines {
             self.pipeline_lines_in_total.with_label_values(&[sink, pipeline.name.as_str()]);
@@ -28,7 +28,7 @@ impl Metrics {
         }
     }
 
-    /// Drops the series of sinks and pipelines that are no more.
+    /// Drops the series of sinks and pipelines that no longer exist.
     pub fn keep_pipelines(&self, sinks: &[&str], pipelines: &[Arc<Pipeline>]) {
         for metric in self.pipeline_lines_in_total.collect().iter().flat_map(|family| family.get_metric()) {
             let [pipeline, sink] = ["pipeline", "sink"].map(|name| label_of(metric, name));
@@ -51,7 +51,7 @@ impl Metrics {
         }
     }
 
-    /// What each pipeline was given so far and what its steps dropped of it, of the sink that it dropped most for.
+    /// For each pipeline, how many lines it got and what its steps dropped, for the sink for which it dropped most.
     pub fn pipeline_drops(&self) -> BTreeMap<String, Drops> {
         let mut by_sink: BTreeMap<(String, String), Drops> = BTreeMap::new();
         let key =
@@ -79,14 +79,14 @@ impl Metrics {
     }
 }
 
-/// What a pipeline was given and what became of it.
+/// How many lines a pipeline got, and what it dropped.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Drops {
     /// Lines that came to it.
     pub came: u64,
-    /// Those of them that a step dropped.
+    /// How many of them a step dropped.
     pub dropped: u64,
-    /// The same by the step's kind.
+    /// Dropped lines by kind of step.
     pub by_step: BTreeMap<String, u64>,
 }
 

@@ -1,9 +1,10 @@
-//! Figures that are made when somebody asks for `/metrics`: those of single sources, and of the process. They come from the
-//! snapshot that the capture loop makes for the asker, so they cost nothing per line, and nothing at all while nobody asks.
+//! Figures that are made when `/metrics` is requested: those of single sources, and of the process. They come from the
+//! snapshot that the capture loop makes for the request, so they cost nothing per line, and nothing while nobody
+//! scrapes.
 //!
-//! Sources are an open set. At most `metrics.max_containers` have series of their own, first come, first served; the rest
-//! share one. A counter adds what its source read since the scrape before, so the shared one never falls when a source
-//! leaves it.
+//! Sources are an open set. At most `metrics.max_containers` have series of their own, first come, first served; the
+//! others share one. A counter adds what its source read since the last scrape, so the shared one does not fall when a
+//! source leaves it.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, PoisonError};
@@ -20,13 +21,13 @@ use crate::telemetry::status::{StreamCounts, StreamRow};
 /// States of a stream, as rows name them.
 pub(super) const STATES: [&str; 6] = ["found", "opening", "following", "waiting", "draining", "closed"];
 
-/// What was shown last.
+/// What the last scrape showed.
 #[derive(Default)]
 pub(super) struct Sources {
     own: BTreeSet<Labels>,
     other: bool,
     counted: BTreeMap<u32, StreamCounts>,
-    /// By the network sink that an outlet is for; empty = the sinks on this host.
+    /// Keyed by the network sink of an outlet; empty = the sinks on this host.
     read: BTreeMap<Labels, Furthest<Box<str>>>,
 }
 
@@ -40,7 +41,7 @@ struct Figures {
 }
 
 impl Figures {
-    /// Another stream of the same source, which is as far behind as its slowest outlet.
+    /// Adds another stream of the same source: the source is as far behind as its slowest outlet.
     fn add(&mut self, row: &StreamRow, added: StreamCounts) {
         self.added = self.added.plus(added);
         self.lag_bytes = self.lag_bytes.max(row.lag_bytes);
@@ -48,7 +49,7 @@ impl Figures {
         self.last_line_age_ms = youngest(self.last_line_age_ms, row.last_line_age_ms);
     }
 
-    /// Another source that shares the series: they are behind together.
+    /// Adds another source that shares the series: bytes add up, and times are the latest of both.
     fn share(&mut self, other: &Figures) {
         self.added = self.added.plus(other.added);
         let lags = self.lag_bytes.into_iter().chain(other.lag_bytes);
@@ -63,12 +64,13 @@ fn youngest(a: Option<u64>, b: Option<u64>) -> Option<u64> {
 }
 
 impl Sources {
-    /// What is kept of sources is made before all that is needed for a moment. Else it lies between that, and an agent of tens of
-    /// thousands of sources keeps megabytes that hold little. What is there already stays where it is.
+    /// Creates entries that stay before anything that is needed only for a moment. Otherwise they would lie between
+    /// short-lived memory, and an agent with tens of thousands of sources would keep megabytes that are mostly free.
+    /// Existing entries are not touched.
     fn make_room(&mut self, rows: &[&StreamRow]) {
         let known = self.counted.len() + self.read.len();
         for row in rows {
-            // What a new run's stream was carried has been counted by the run before.
+            // What was carried into a new run's stream was counted in the run before.
             self.counted.entry(row.id).or_insert(row.now.carried);
             self.read.entry(labels(row)).or_default();
         }
@@ -82,7 +84,8 @@ impl Sources {
         }
     }
 
-    /// Sorts the rows into series; also how many sources share one. Those that have no row are gone if all have one.
+    /// Sorts the rows into series, and returns how many sources share one. If every source has a row, sources without
+    /// one are removed.
     fn sort(
         &mut self,
         rows: &[StreamRow],
@@ -90,7 +93,7 @@ impl Sources {
         sources_max: usize,
         network_sinks: &BTreeSet<String>,
     ) -> (BTreeMap<Labels, Figures>, usize) {
-        // Sorted rows take a pointer each, tables by labels some hundred bytes.
+        // Sorted rows take a pointer each; tables by labels some hundred bytes.
         let mut rows: Vec<&StreamRow> = rows.iter().collect();
         rows.sort_unstable_by(|a, b| (names(a), a.id).cmp(&(names(b), b.id)));
         let by_source = || rows.chunk_by(|a, b| names(a) == names(b));
@@ -144,7 +147,7 @@ fn labels(row: &StreamRow) -> Labels {
     }
 }
 
-/// The same without a share in it.
+/// Label values without shared ownership.
 fn names(row: &StreamRow) -> [&str; 3] {
     if row.container_id.is_empty() {
         ["", "", cap(&row.name)]
@@ -163,8 +166,8 @@ fn other() -> Labels {
 }
 
 impl Metrics {
-    /// Brings the series of single sources to what these rows say, which are so old. Until all sources are listed, at the
-    /// start of a run, one without a row keeps its series.
+    /// Updates the series of single sources from these rows, which are `age_ms` old. Until all sources are listed, at
+    /// the start of a run, a source without a row keeps its series.
     pub fn show_sources(&self, rows: &[StreamRow], age_ms: u64, all_listed: bool) {
         let network_sinks = self.network_sinks.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let sources_max = self.containers.lock().unwrap_or_else(PoisonError::into_inner).containers_max;
@@ -201,14 +204,14 @@ impl Metrics {
         self.forget_series(&LABELS, &labels.each_ref().map(|label| &**label));
     }
 
-    /// Lines that a sink acknowledged, and for a network sink those that its other side took.
+    /// Lines that a sink acknowledged; for a network sink also lines that its server accepted.
     pub fn lines_of(&self, sink: &str) -> (u64, Option<u64>) {
         let network = self.network_sinks.lock().unwrap_or_else(PoisonError::into_inner).contains(sink);
         let pushed = network.then(|| self.pushed_lines_total.with_label_values(&[sink]).get());
         (self.logs_sent_total.with_label_values(&[sink]).get(), pushed)
     }
 
-    /// What is known of the process, and what sinks brought where it belongs.
+    /// Updates the figures of the process and of sinks' deliveries.
     pub fn show_process(&self) {
         let cpu = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
         let used = cpu.tv_sec as f64 + cpu.tv_nsec as f64 / 1e9;
@@ -268,7 +271,7 @@ mod tests {
         assert_eq!(samples(&metrics, "source_lines_total"), expected);
         assert_eq!(samples(&metrics, "source_lag_bytes"), expected);
         assert_eq!(metrics.sources_in_other.get(), 3);
-        // One of the others goes, one goes on.
+        // One of the others goes, one stays.
         metrics.show_sources(&[row(0, "c0", 100), row(1, "c1", 100), row(4, "c4", 130)], 0, true);
         assert_eq!(samples(&metrics, "source_lines_total")["other"], 330.0);
         assert_eq!(samples(&metrics, "source_lag_bytes")["other"], 130.0);
@@ -297,7 +300,7 @@ mod tests {
         StreamRow { outlet: 1, sinks: ["loki".to_owned()].into(), ..row(id, name, lines) }
     }
 
-    /// Each outlet reads it for itself.
+    /// Each outlet reads the source for itself.
     #[test]
     fn a_source_that_two_outlets_read_counts_once_and_is_as_late_as_the_slower() {
         let metrics = with_loki(9);
@@ -308,7 +311,7 @@ mod tests {
         assert_eq!(samples(&metrics, "source_bytes_total")["web"], 1000.0);
         assert_eq!(samples(&metrics, "source_lag_bytes")["web"], 700.0);
         assert_eq!(samples(&metrics, "source_lag_seconds")["web"], 2.5);
-        // The first outlet waits for its sink: what the other one reads counts.
+        // The first outlet waits for its sink; what the other one reads counts.
         let ahead = loki_row(2, "web", 300);
         metrics.show_sources(&[row(1, "web", 100), ahead], 0, true);
         assert_eq!(samples(&metrics, "source_lines_total")["web"], 300.0);
@@ -317,7 +320,7 @@ mod tests {
         assert_eq!(samples(&metrics, "source_lines_total")["web"], 310.0);
     }
 
-    /// Also where it has no series of its own.
+    /// Also in the series that sources share.
     #[test]
     fn a_source_that_two_outlets_read_is_behind_once_in_other() {
         let metrics = with_loki(0);

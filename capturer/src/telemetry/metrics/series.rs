@@ -1,4 +1,4 @@
-//! Series that are there before their first event, and series of sinks that come and go.
+//! Series that exist before their first event, and series of sinks that come and go.
 
 use std::sync::PoisonError;
 
@@ -12,7 +12,7 @@ use crate::ledger::{Owner, Resource};
 use crate::telemetry::metrics::scrape::STATES;
 
 impl Metrics {
-    /// A series that appears only with its first event has no rate for that event.
+    /// A series that appears with its first event has no rate for that event.
     pub(super) fn create_closed_sets(&self) {
         for value in StreamError::ALL {
             self.container_stream_errors_total.with_label_values(&[value.as_str()]);
@@ -79,7 +79,7 @@ impl Metrics {
         self.network_sinks.lock().unwrap_or_else(PoisonError::into_inner).insert(sink.to_owned());
     }
 
-    /// Those that only a network sink has.
+    /// Gauges that only a network sink has.
     fn spool_gauges(&self) -> [&IntGaugeVec; 5] {
         [
             &self.spool_bytes,
@@ -90,7 +90,7 @@ impl Metrics {
         ]
     }
 
-    /// A sink is gone: so are its series.
+    /// A sink no longer exists: drops its series.
     pub fn forget_sink(&self, sink: &str) {
         self.forget_series(&["sink"], &[sink]);
         self.network_sinks.lock().unwrap_or_else(PoisonError::into_inner).remove(sink);

@@ -1,9 +1,10 @@
-//! Many sources, one cause: two hundred containers whose logs can't be read are one fault with one cure, and whoever
-//! opens the log must see that. The first line of a cause is written at once; those that follow within [`WINDOW_MS`], of
-//! whatever source, become one with their number and the first names. Pure.
+//! Many sources, one cause: if the logs of two hundred containers can't be read, that is one fault with one cure, and
+//! the log must show it so. The first line of a cause is written at once. Those that follow within [`WINDOW_MS`], from
+//! any source, become one line with their number and the first names. Pure.
 //!
-//! A line is of a source if it names one in a field ([`super::line::WHO`]), and two have one cause if they come from one
-//! place in the code and say the same but for names and numbers. Not here: lines without a source (`limit`).
+//! A line belongs to a source if it names one in a field ([`super::line::WHO`]). Two lines have the same cause if they
+//! come from the same place in the code and differ only in names and numbers. Not here: lines without a source
+//! (`limit`).
 
 use std::collections::hash_map::DefaultHasher;
 use std::collections::{HashMap, HashSet};
@@ -14,28 +15,28 @@ use tracing::callsite::Identifier;
 use super::limit::WINDOW_MS;
 use super::line::LogLine;
 
-/// Causes that are known at once; past it, lines are limited by their place alone.
+/// So many causes are known at once; beyond that, lines are limited by their place in the code alone.
 const CAUSES_MAX: usize = 256;
-/// Sources that the one line names.
+/// How many sources the one line names.
 const NAMED_MAX: usize = 3;
-/// Sources that are told apart; past it they are no longer counted.
+/// So many sources are told apart; further ones are not counted.
 const SOURCES_MAX: usize = 20_000;
 
-/// See the module's head.
+/// Holds back lines of the same cause; see the head of this file.
 #[derive(Default)]
 pub(super) struct Gatherer {
     causes: HashMap<(Identifier, String), Group>,
-    /// Causes with lines that were kept back, so that the usual case looks at none.
+    /// How many causes hold back lines, so that the usual case looks at none.
     holding: usize,
 }
 
 struct Group {
     began_ms: u64,
-    /// Kept back.
+    /// How many lines were held back.
     lines: u64,
     names: Vec<String>,
     sources: HashSet<u64>,
-    /// What is said for all.
+    /// The line for all of them.
     line: LogLine,
 }
 
@@ -68,7 +69,7 @@ impl Group {
 }
 
 impl Gatherer {
-    /// Whether the line is kept back, to be told with others.
+    /// Whether the line is held back to be written with others.
     pub(super) fn holds(&mut self, place: Identifier, line: &LogLine, now_ms: u64) -> bool {
         let Some(name) = line.who() else { return false };
         let cause = line.cause();
@@ -81,7 +82,7 @@ impl Gatherer {
             self.holding += usize::from(group.lines == 1);
             return true;
         }
-        // Whatever is held back is told by `due`.
+        // Lines that are held back remain until `due` takes them.
         self.causes.retain(|_, group| group.lines > 0 || now_ms.saturating_sub(group.began_ms) < WINDOW_MS);
         if self.causes.len() < CAUSES_MAX {
             let line = line.without_who(cause.message);
@@ -93,7 +94,7 @@ impl Gatherer {
         false
     }
 
-    /// One line for each cause whose window is over by then. What comes next of it is kept back again.
+    /// One line for each cause whose window is over. Later lines of the cause are held back again.
     pub(super) fn due(&mut self, now_ms: u64) -> Vec<LogLine> {
         if self.holding == 0 {
             return Vec::new();
@@ -115,7 +116,7 @@ impl Gatherer {
         due.into_iter().map(|(_, line)| line).collect()
     }
 
-    /// Whether anything is kept back.
+    /// Whether any line is held back.
     pub(super) fn is_holding(&self) -> bool {
         self.holding > 0
     }

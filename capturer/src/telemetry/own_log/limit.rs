@@ -9,22 +9,22 @@ pub(super) const BUDGET: u64 = 20;
 /// Length of a window.
 pub(super) const WINDOW_MS: u64 = 10_000;
 
-/// What is to be done with an event.
+/// What to do with an event.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Admission {
     /// It is written to the log.
     Admit,
-    /// Do not write it, but give its message to [`Limiter::remember`]: it stands for those that follow.
+    /// Do not write it, but pass its message to [`Limiter::remember`]: it represents those that follow.
     Remember,
     /// Do not write it.
     Suppress,
 }
 
-/// One entry for each place that has logged; the code has a fixed number of them.
+/// One entry for each place that has logged; the code has a fixed number of places.
 #[derive(Default)]
 pub(super) struct Limiter {
     places: HashMap<Identifier, Window>,
-    /// Places that hold something back, so that the usual case looks at none.
+    /// How many places hold something back, so that the usual case looks at none.
     holding: usize,
 }
 
@@ -65,7 +65,7 @@ impl Limiter {
         }
     }
 
-    /// Places whose window is over: an example and how many were held back. Their next window begins empty.
+    /// Places whose window is over, with an example and how many lines were held back. Their next window begins empty.
     pub(super) fn due(&mut self, now_ms: u64) -> Vec<(String, u64)> {
         if self.holding == 0 {
             return Vec::new();
@@ -88,9 +88,9 @@ impl Limiter {
 mod tests {
     use super::*;
 
-    /// Identities of two places in the code.
+    /// Two different places in the code.
     fn places() -> [Identifier; 2] {
-        // Not empty: types without a size may share one address.
+        // Not empty: zero-sized values may share an address.
         struct Place(#[allow(dead_code)] u8);
         impl tracing::Callsite for Place {
             fn set_interest(&self, _: tracing::subscriber::Interest) {}
@@ -121,7 +121,7 @@ mod tests {
         assert_eq!(limiter.holding, 0);
     }
 
-    /// A slow drip is never limited.
+    /// A slow trickle is never limited.
     #[test]
     fn a_window_ends() {
         let [a, _] = places();

@@ -1,4 +1,4 @@
-//! An event as one line of text or JSON. Whatever its values hold, the line stays one line and of bounded length.
+//! An event as one line of text or JSON. Whatever its values contain, it stays one line of bounded length.
 
 use std::fmt::{self, Write};
 use std::time::SystemTime;
@@ -13,18 +13,18 @@ use crate::text::ids::with_ids;
 /// Longest value that is written. Docker accepts names of 60,004 bytes.
 const VALUE_BYTES_MAX: usize = 1024;
 
-/// Fields that name whom a line is about, the name that people know best first.
+/// Fields that name the source of a line, the name that people know best first.
 pub(super) const WHO: [&str; 5] = ["container", "output", "file", "path", "stream"];
 
-/// What a line says of its cause, whoever it is about.
+/// The cause that a line reports, without its source.
 pub(super) struct Cause {
-    /// The same for all that have this cause.
+    /// The same for all lines with this cause.
     pub key: String,
     /// The message without names.
     pub message: String,
 }
 
-/// What a line says.
+/// The content of a line.
 pub(super) struct LogLine {
     level: Level,
     target: &'static str,
@@ -47,7 +47,7 @@ impl LogLine {
         line
     }
 
-    /// The last line of a process that ends because of a mistake of its own.
+    /// The last line of a process that ends because of a bug.
     pub(super) fn error(message: String) -> LogLine {
         LogLine { level: Level::ERROR, target: "capturer", message, fields: Vec::new() }
     }
@@ -57,7 +57,7 @@ impl LogLine {
         LogLine { level: Level::WARN, target: "capturer::telemetry::own_log", message, fields: Vec::new() }
     }
 
-    /// Whom it is about, by the best name there is.
+    /// The source it is about, by its best-known name.
     pub(super) fn who(&self) -> Option<&str> {
         WHO.iter().find_map(|name| self.whos(name).next())
     }
@@ -69,11 +69,11 @@ impl LogLine {
         })
     }
 
-    /// What it says but for names and numbers.
+    /// Everything but names and numbers.
     pub(super) fn cause(&self) -> Cause {
         let mut message = self.message.clone();
         let mut names: Vec<&str> = WHO.iter().flat_map(|name| self.whos(name)).collect();
-        // A path may hold the name of its container.
+        // Longest first, because a path may contain the name of its container.
         names.sort_by_key(|name| std::cmp::Reverse(name.len()));
         for name in names {
             message = without_name(&message, name);
@@ -88,19 +88,19 @@ impl LogLine {
         Cause { key, message }
     }
 
-    /// The same of nobody in particular, with another message.
+    /// The same line without a source, with another message.
     pub(super) fn without_who(&self, message: String) -> LogLine {
         let mut line = self.saying(message);
         line.fields.retain(|(name, value)| !WHO.contains(name) && matches!(value, Value::Text(_)));
         line
     }
 
-    /// The same with another message.
+    /// The same line with another message.
     pub(super) fn saying(&self, message: String) -> LogLine {
         LogLine { message, fields: self.fields.clone(), ..*self }
     }
 
-    /// With its newline.
+    /// The line as text, including its newline.
     pub(super) fn render(&self, format: LogFormat, time: SystemTime) -> String {
         let time = humantime::format_rfc3339_millis(time);
         match format {
@@ -145,7 +145,7 @@ impl LogLine {
     }
 }
 
-/// Where the name stands as a word of its own: a container may be called `a`.
+/// Removes the name where it is a word of its own: a container may be called `a`.
 fn without_name(text: &str, name: &str) -> String {
     let mut safe = String::with_capacity(text.len());
     let mut rest = text;
@@ -161,7 +161,7 @@ fn without_name(text: &str, name: &str) -> String {
     safe + rest
 }
 
-/// IDs of containers are as good as names.
+/// Removes IDs of containers, which identify a source as names do.
 fn without_ids(text: &str) -> String {
     with_ids(text, |_| "…")
 }
@@ -174,7 +174,7 @@ fn plain(value: &str) -> bool {
 fn escaped(text: &str) -> String {
     let mut safe = String::with_capacity(text.len());
     for c in text.chars() {
-        // Direction overrides (U+202E and the like) make a line show what it does not say.
+        // Direction overrides (U+202E and the like) make a line show something other than what it says.
         if c.is_control() || matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}') {
             safe.extend(c.escape_default());
         } else {
@@ -184,7 +184,7 @@ fn escaped(text: &str) -> String {
     safe
 }
 
-/// A JSON string; control characters above U+007F too are written as escapes.
+/// A JSON string in which control characters above U+007F are escaped, too.
 fn json(text: &str) -> String {
     let quoted = serde_json::Value::from(text).to_string();
     let mut safe = String::with_capacity(quoted.len());

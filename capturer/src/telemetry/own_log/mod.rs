@@ -1,6 +1,6 @@
 //! The agent's own log lines, on standard error. Not the logs it captures.
 //!
-//! Four dangers are met here once, so that no caller has to think of them:
+//! Solves four problems once, so that no caller has to think of them:
 //! - a fault that repeats a thousand times a second: each place in the code has a budget (`limit`);
 //! - one cause that hits two hundred sources: it is one line with their number (`gather`);
 //! - text that others control (container names, the Engine's errors): control characters are escaped and long values
@@ -31,19 +31,19 @@ use gather::Gatherer;
 use limit::{Admission, Limiter};
 use line::{LogLine, WHO};
 
-/// Name of the thread that writes.
+/// Name of the writing thread.
 const LOG_THREAD: &str = "log";
-/// Lines that wait for a slow standard error. A full queue drops.
+/// Lines that wait for a slow standard error. If the queue is full, lines are dropped.
 const QUEUE_LINES_MAX: usize = 1024;
-/// How often it is looked whether what is kept back is due, while anything is.
+/// How often the thread checks whether held-back lines are due, while there are any.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
-/// For the limits, by who ends the process.
+/// How long the last words wait for the lock of the limits.
 const LOCK_PATIENCE: Duration = Duration::from_millis(50);
 
-/// The log of this process, for who ends it from another thread.
+/// The log of this process, for a thread that ends the process.
 static OF_PROCESS: OnceLock<Arc<Shared>> = OnceLock::new();
 
-/// Sets up logging for the whole process. Once.
+/// Sets up logging for the whole process. Call it once.
 pub fn init(settings: &Log, on_start: fn()) -> anyhow::Result<(OwnLog, Levels)> {
     let log = OwnLog::new(settings.format, std::io::stderr(), on_start)?;
     let (filter, handle) = reload::Layer::new(filter(settings.level));
@@ -54,26 +54,27 @@ pub fn init(settings: &Log, on_start: fn()) -> anyhow::Result<(OwnLog, Levels)> 
     Ok((log, Levels(handle)))
 }
 
-/// Says why the process ends, from anywhere and at once: behind what was kept back, and also if the queue is full just now.
+/// Logs why the process ends, from any thread and at once: after the lines that were held back, and even if the queue
+/// is full.
 pub fn last_words(words: &str, patience: Duration) {
     if let Some(shared) = OF_PROCESS.get() {
         shared.end_with(LogLine::note(words.to_owned()), Instant::now() + patience);
     }
 }
 
-/// Sets the level of the log while it is used.
+/// Changes the level of the log while it is in use.
 #[derive(Clone)]
 pub struct Levels(reload::Handle<Targets, Registry>);
 
 impl Levels {
-    /// From now on this level holds.
+    /// Uses this level from now on.
     pub fn set(&self, level: LogLevel) {
         // The subscriber lives as long as the process.
         let _ = self.0.reload(filter(level));
     }
 }
 
-/// Libraries speak only when something is wrong: their debug lines are not about captured logs.
+/// Libraries log only what is wrong: their debug lines are not about captured logs.
 fn filter(of: LogLevel) -> Targets {
     let level = level(of);
     Targets::new().with_default(level.min(LevelFilter::WARN)).with_target("capturer", level)
@@ -102,7 +103,7 @@ struct Shared {
     dropped: AtomicU64,
 }
 
-/// What is written at once, what later and what never.
+/// Decides what is written at once, later, or never.
 #[derive(Default)]
 struct Limits {
     gatherer: Gatherer,
@@ -110,7 +111,7 @@ struct Limits {
 }
 
 impl Limits {
-    /// What was kept back and is due by then: one line for each cause, and how often a place was silenced.
+    /// What is due of the held-back lines: one line per cause, and how often each place was silenced.
     fn due(&mut self, now_ms: u64) -> (Vec<LogLine>, Vec<(String, u64)>) {
         (self.gatherer.due(now_ms), self.limiter.due(now_ms))
     }
@@ -122,9 +123,9 @@ impl Limits {
 
 enum Message {
     Line(String),
-    /// Something is kept back, which is to be told even if nothing else is ever logged.
+    /// Something is held back, which must be written even if nothing else is ever logged.
     Holding,
-    /// Answered once everything before it is written.
+    /// Answered when everything before it is written.
     Flush(SyncSender<()>),
 }
 
@@ -137,7 +138,7 @@ impl OwnLog {
         let (queue, messages) = sync_channel(QUEUE_LINES_MAX);
         let (started, limits) = (Instant::now(), Mutex::default());
         let shared = Arc::new(Shared { format, started, limits, queue, dropped: AtomicU64::new(0) });
-        // Ends with the process: the subscriber lives for ever and with it the queue.
+        // Weak: the subscriber, and with it the queue, lives for ever.
         let of_thread = Arc::downgrade(&shared);
         std::thread::Builder::new().name(LOG_THREAD.to_owned()).spawn(move || {
             on_start();
@@ -146,7 +147,7 @@ impl OwnLog {
         Ok(OwnLog { shared })
     }
 
-    /// Says what is still held back and waits until all lines are written, or `patience` is over. Call it last.
+    /// Writes what is held back, and waits until all lines are written or `patience` is over. Call it last.
     pub fn flush(&self, patience: Duration) {
         self.shared.report_suppressed(u64::MAX);
         self.shared.flush(patience);
@@ -165,15 +166,15 @@ fn write_all(messages: &Receiver<Message>, mut writer: impl Write, shared: &Weak
         #[cfg(feature = "test-faults")]
         crate::faults::here();
         match message {
-            // Standard error is where failures are told; its own has nowhere to go.
-            // A queue that is full of lines takes no word of what is kept back, so each line is a reason to look.
+            // A failure to write to standard error can't be reported anywhere. A full queue can't take the message that
+            // something is held back, so every line is a reason to check.
             Ok(Message::Line(line)) => {
                 drop(writer.write_all(line.as_bytes()));
                 is_holding = true;
             }
             Ok(Message::Holding) => is_holding = true,
             Err(RecvTimeoutError::Timeout) => {
-                // This thread must not wait for the limits: who ends the process may have them for ever.
+                // This thread must not wait for the limits: a thread that ends the process may hold them for ever.
                 is_holding = shared.upgrade().is_some_and(|shared| shared.report_if_free());
             }
             Err(RecvTimeoutError::Disconnected) => return,
@@ -195,7 +196,7 @@ impl Shared {
         }
     }
 
-    /// Waits for room until then; whether there was any.
+    /// Waits for room until the deadline; returns whether there was any.
     fn put(&self, mut message: Message, deadline: Instant) -> bool {
         while let Err(TrySendError::Full(unsent)) = self.queue.try_send(message) {
             if Instant::now() >= deadline {
@@ -224,7 +225,7 @@ impl Shared {
             ))
         };
         if dropped > 0 && !queue(&note()) {
-            // To be told when there is room again.
+            // Reported when there is room again.
             self.dropped.fetch_add(dropped, Ordering::Relaxed);
         }
     }
@@ -234,7 +235,7 @@ impl Shared {
         self.tell(due);
     }
 
-    /// Reports what is due; whether there is more.
+    /// Reports what is due; returns whether something is still held back.
     fn report_if_free(&self) -> bool {
         let now_ms = self.now_ms();
         let Some((due, is_holding)) =
@@ -246,7 +247,7 @@ impl Shared {
         is_holding
     }
 
-    /// `None` = somebody has them.
+    /// `None` = another thread holds the limits.
     fn with_free_limits<T>(&self, use_them: impl FnOnce(&mut Limits) -> T) -> Option<T> {
         match self.limits.try_lock() {
             Ok(mut limits) => Some(use_them(&mut limits)),
@@ -255,8 +256,8 @@ impl Shared {
         }
     }
 
-    /// Writes all that is kept back and then a last line, for who ends the process. A thread that panicked may have the
-    /// limits for ever.
+    /// Writes everything held back and then a last line, for a thread that ends the process. A thread that panicked may
+    /// hold the limits for ever.
     fn end_with(&self, line: LogLine, deadline: Instant) {
         let began = Instant::now();
         while began.elapsed() < LOCK_PATIENCE {
@@ -270,7 +271,7 @@ impl Shared {
         self.flush(deadline.saturating_duration_since(Instant::now()));
     }
 
-    /// If the queue is full its lines are the reason to look.
+    /// If the queue is full, the lines in it are the reason to check.
     fn say_holding(&self) {
         let _ = self.queue.try_send(Message::Holding);
     }
@@ -294,7 +295,7 @@ impl Shared {
         let now_ms = self.now_ms();
         self.report_suppressed(now_ms);
         let metadata = event.metadata();
-        // What only who looks for it has switched on is told line by line.
+        // Lines of lower levels are written one by one: whoever turned them on is looking for them.
         let may_be_of_source = *metadata.level() <= Level::INFO
             && WHO.iter().any(|name| metadata.fields().field(name).is_some());
         let line = may_be_of_source.then(|| LogLine::of(event));
@@ -400,7 +401,7 @@ mod tests {
         }
     }
 
-    /// What is said of them.
+    /// The line for both of them.
     const TWO_OF_ONE_CAUSE: &str = "2 sources within 10 s (a, b): can't be read";
 
     /// What a run of `events` writes, without the times.
@@ -428,7 +429,7 @@ mod tests {
         );
     }
 
-    /// The log of a host whose Docker directory was closed to the agent: whoever opens it must see the cause, not a wall.
+    /// The log of a host whose Docker directory became unreadable must show the cause, not a wall of lines.
     #[test]
     fn one_cause_of_two_hundred_sources_is_one_line() {
         let text = written(LogFormat::Text, || {
@@ -478,7 +479,7 @@ mod tests {
         output.wait_for(TWO_OF_ONE_CAUSE);
     }
 
-    /// A container may be named so as to write a line of its own into our log or to steer the terminal.
+    /// A container's name must neither add a line to our log nor control the terminal.
     #[test]
     fn hostile_text_stays_within_its_line() {
         let name = "web\nERROR forged\x1b[2J\u{9b}31m";
@@ -489,7 +490,7 @@ mod tests {
         }
     }
 
-    /// Without the queue a log pipe that nobody reads would stop the capture loop.
+    /// Without the queue, a log pipe that nobody reads would stop the capture loop.
     #[test]
     fn a_stuck_standard_error_stops_nobody() {
         let (stuck, log) = stuck_log();
@@ -499,7 +500,7 @@ mod tests {
         log.flush(Duration::from_secs(5));
     }
 
-    /// The queue has no room for the word that something is kept back.
+    /// The queue has no room for the message that something is held back.
     #[test]
     fn what_is_kept_back_behind_a_full_queue_is_told_by_itself() {
         let (stuck, log) = stuck_log();
@@ -508,7 +509,7 @@ mod tests {
         stuck.output.wait_for(TWO_OF_ONE_CAUSE);
     }
 
-    /// What was kept back is told before the last words, even if whoever panicked had the limits.
+    /// Held-back lines come before the last words, even if the thread that panicked held the limits.
     #[test]
     fn the_last_words_come_last() {
         for is_locked in [false, true] {
@@ -516,7 +517,7 @@ mod tests {
             log.take_two_of_one_cause();
             let guard = is_locked.then(|| log.shared.limits());
             log.shared.write_last("a bug".to_owned());
-            // On a busy machine its patience may be over first.
+            // On a busy machine its time may be up first.
             output.wait_for("ERROR a bug");
             drop(guard);
             let text = output.text();
@@ -527,7 +528,7 @@ mod tests {
         }
     }
 
-    /// A log of which standard error takes nothing, and whose queue is full.
+    /// A log whose standard error takes nothing and whose queue is full.
     fn stuck_log() -> (Stuck, OwnLog) {
         let stuck = Stuck::default();
         let log = OwnLog::new(LogFormat::Text, stuck.clone(), || ()).expect("thread");
@@ -537,7 +538,7 @@ mod tests {
         (stuck, log)
     }
 
-    /// Takes nothing before it is opened.
+    /// Takes nothing until it is opened.
     #[derive(Clone, Default)]
     struct Stuck {
         gate: Arc<(Mutex<bool>, Condvar)>,

@@ -1,10 +1,10 @@
-//! A panic of any thread ends the process: with one line that names the thread and the place, and exit code 70.
+//! A panic of any thread ends the process, with one line that names the thread and the place, and exit code 70.
 //!
-//! A thread that panics leaves its work undone for ever, while all others go on and health says that all is well. The
-//! process is started again instead, by systemd or whoever runs it, and goes on from the saved positions.
+//! A thread that panics leaves its work undone for ever, while all others continue and health says that all is well. So
+//! systemd, or whoever runs it, starts the process again, and it resumes from the saved positions.
 //!
-//! Standard error may be a full pipe, and the thread that panicked may be the one that writes the log. So another thread
-//! writes the last line, and the process ends after [`PATIENCE`] whether that was written or not.
+//! Standard error may be a full pipe, and the thread that panicked may be the one that writes the log. So another
+//! thread writes the last line, and the process ends after [`PATIENCE`] whether the line was written or not.
 
 use std::io::Write as _;
 use std::panic::PanicHookInfo;
@@ -17,11 +17,11 @@ use super::{LOG_THREAD, OwnLog, Shared};
 
 /// How the process ends (EX_SOFTWARE).
 const EXIT_CODE: i32 = 70;
-/// For the last line, and those before it, to be written.
+/// How long to wait for the last line and those before it to be written.
 const PATIENCE: Duration = Duration::from_secs(1);
 
 impl OwnLog {
-    /// From now on a panic ends the process. What may fail on purpose must return errors instead.
+    /// From now on a panic ends the process. Code that may fail must return errors instead.
     pub fn end_process_on_panic(&self) {
         let shared = Arc::clone(&self.shared);
         std::panic::set_hook(Box::new(move |panic| {
@@ -39,7 +39,7 @@ impl Shared {
         let shared = Arc::clone(self);
         let write = move || {
             if on_log_thread {
-                // What was kept back is lost with the queue: nobody takes from it any more.
+                // Held-back lines are lost with the queue, because nobody takes from it any more.
                 let text = line.render(shared.format, SystemTime::now());
                 let _ = std::io::stderr().write_all(text.as_bytes());
             } else {
@@ -47,7 +47,7 @@ impl Shared {
             }
             let _ = done.send(());
         };
-        // Without a thread to write it, the exit code alone has to say it.
+        // Without a thread to write the line, the exit code has to be enough.
         if std::thread::Builder::new().name("last-words".to_owned()).spawn(write).is_ok() {
             let _ = is_done.recv_timeout(PATIENCE);
         }

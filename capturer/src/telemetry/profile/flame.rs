@@ -1,5 +1,5 @@
-//! A profile as a flame graph: a picture that a browser shows by itself. It has no script and no style, so the rules that
-//! the admin server gives to browsers hold for it, too. A box has its function's full name and share as its tooltip.
+//! A profile as a flame graph: a picture that any browser shows. It has no script and no style sheet, so the admin
+//! server's policy for browsers holds for it, too. Each box has its function's full name and share as a tooltip.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -10,11 +10,11 @@ use crate::text::counted::counted;
 const WIDTH: f64 = 1400.0;
 const ROW: f64 = 17.0;
 const HEAD: f64 = 56.0;
-/// Of a character of the 12 px monospaced font.
+/// Width of a character in the 12 px monospaced font.
 const CHARACTER: f64 = 7.3;
-/// Narrower boxes are left out, with what is on top of them.
+/// Narrower boxes are omitted, with everything on top of them.
 const NARROWEST: f64 = 0.4;
-/// How the names of our own functions begin.
+/// Prefix of the agent's own functions.
 const OURS: &str = "capturer::";
 
 /// A function, as called by those below it.
@@ -30,7 +30,7 @@ impl Node<'_> {
     }
 }
 
-/// See the module's head.
+/// The picture as SVG.
 pub(crate) fn svg(profile: &Profile) -> String {
     let mut all = Node::default();
     for (stack, samples) in &profile.stacks {
@@ -56,7 +56,7 @@ pub(crate) fn svg(profile: &Profile) -> String {
     text
 }
 
-/// What it says above the picture.
+/// The text above the picture.
 fn heading(profile: &Profile) -> String {
     let (samples, seconds) = (profile.samples(), profile.time.as_secs_f64());
     let mut said = format!(
@@ -135,7 +135,7 @@ fn escaped(text: &str) -> String {
             '&' => escaped.push_str("&amp;"),
             '<' => escaped.push_str("&lt;"),
             '>' => escaped.push_str("&gt;"),
-            // XML has no way to write the others.
+            // XML can't contain other control characters.
             c if c.is_control() => escaped.push('?'),
             c => escaped.push(c),
         }

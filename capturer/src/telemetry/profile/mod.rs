@@ -1,6 +1,6 @@
-//! Where the agent's processor time goes: what a profile is, who may have one taken, and the two forms it is told in.
+//! Where the agent's processor time goes: what a profile is, who may take one, and its two output formats.
 //!
-//! Not here: how it is taken (witness/profile/), which the admin server asks for through [`Profiles`].
+//! Not here: how it is taken (witness/profile/); the admin server requests it through [`Profiles`].
 
 mod flame;
 mod pprof;
@@ -15,11 +15,11 @@ use tokio::sync::oneshot;
 pub(crate) use flame::svg;
 pub(crate) use pprof::pprof;
 
-/// Samples per second of processor time. Not 100, so that it does not beat in time with what happens every 10 ms.
+/// Samples per second of processor time. Not 100, so that sampling does not run in step with what happens every 10 ms.
 pub const HERTZ: u32 = 99;
 /// Longest profile, in seconds.
 pub const SECONDS_MAX: u64 = 60;
-/// What is taken if nobody says how long.
+/// Length of a profile if the request names none.
 pub const SECONDS_DEFAULT: u64 = 10;
 
 /// A function on a stack.
@@ -33,7 +33,7 @@ pub struct Frame {
     pub line: u32,
 }
 
-/// Where a thread was.
+/// The stack of a thread.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Stack {
     /// The thread's name.
@@ -42,10 +42,10 @@ pub struct Stack {
     pub frames: Vec<Frame>,
 }
 
-/// What was seen.
+/// A profile.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Profile {
-    /// How long it was looked.
+    /// How long it was taken.
     pub time: Duration,
     /// When it began, nanoseconds since 1970.
     pub began_ns: i64,
@@ -53,28 +53,28 @@ pub struct Profile {
     pub stacks: BTreeMap<Stack, u64>,
     /// Samples for which there was no room.
     pub missed: u64,
-    /// What a reader has to know about it; empty = nothing.
+    /// What a reader should know about it; empty = nothing.
     pub note: String,
 }
 
 impl Profile {
-    /// Samples taken.
+    /// Total number of samples.
     pub fn samples(&self) -> u64 {
         self.stacks.values().sum()
     }
 }
 
-/// A profile that is to be taken. When it is dropped the next one may be asked for.
+/// An order to take a profile. When it is dropped, the next one may be requested.
 pub struct Order {
     /// For how long.
     pub time: Duration,
-    /// Takes the profile, or why there is none. Closed = nobody waits for it any more.
+    /// For the profile, or the reason why there is none. Closed = nobody waits for it any more.
     pub answer: oneshot::Sender<anyhow::Result<Profile>>,
     /// Given back last.
     pub turn: Turn,
 }
 
-/// Only one profile is taken at a time: this is the right to.
+/// The right to take a profile: only one is taken at a time.
 pub struct Turn(Arc<AtomicBool>);
 
 impl Drop for Turn {
@@ -85,7 +85,7 @@ impl Drop for Turn {
 
 type Taker = Box<dyn Fn(Order) + Send + Sync>;
 
-/// Where profiles are asked for.
+/// Requests for profiles.
 #[derive(Default)]
 pub struct Profiles {
     taker: OnceLock<Taker>,
@@ -93,19 +93,19 @@ pub struct Profiles {
 }
 
 impl Profiles {
-    /// Sets who takes them. Once.
+    /// Sets who takes profiles. Call it once.
     pub fn open(&self, taker: Taker) {
         let _ = self.taker.set(taker);
     }
 
-    /// Has one taken. `None` = another one is under way.
+    /// Requests a profile. `None` = another one is being taken.
     pub fn ask(&self, time: Duration) -> Option<oneshot::Receiver<anyhow::Result<Profile>>> {
         if self.busy.swap(true, Ordering::AcqRel) {
             return None;
         }
         let turn = Turn(Arc::clone(&self.busy));
         let (answer, profile) = oneshot::channel();
-        // Without anybody who takes it the order is dropped, which tells the reader.
+        // If nobody takes profiles the order is dropped, which tells the reader.
         if let Some(taker) = self.taker.get() {
             taker(Order { time, answer, turn });
         }

@@ -1,5 +1,5 @@
-//! A profile in pprof's own form, gzipped: for `go tool pprof`, speedscope and the stores of profiles. The fields are those
-//! of github.com/google/pprof/proto/profile.proto; those that stay empty are left out.
+//! A profile in pprof's format, gzipped: for `go tool pprof`, speedscope and profile stores. The fields are those of
+//! github.com/google/pprof/proto/profile.proto; empty ones are omitted.
 
 use std::collections::BTreeMap;
 use std::io::Write as _;
@@ -89,7 +89,7 @@ struct Function {
     filename: i64,
 }
 
-/// Numbers things in the order in which they come, from 0.
+/// Numbers values in the order of their first use, from 0.
 struct Numbers<T>(BTreeMap<T, u64>);
 
 impl<T: Ord> Numbers<T> {
@@ -109,7 +109,7 @@ impl<T: Ord> Numbers<T> {
 pub(crate) fn pprof(profile: &Profile) -> Vec<u8> {
     let bytes = file(profile).encode_to_vec();
     let mut gzip = GzEncoder::new(Vec::new(), Compression::fast());
-    // Neither fails: it goes to memory.
+    // Writing to memory does not fail.
     let _ = gzip.write_all(&bytes);
     gzip.finish().unwrap_or_default()
 }
@@ -117,7 +117,7 @@ pub(crate) fn pprof(profile: &Profile) -> Vec<u8> {
 fn file(profile: &Profile) -> File {
     let mut texts = Numbers(BTreeMap::new());
     let mut text = |text: &str| texts.of(text.to_owned()) as i64;
-    // The first must be empty: 0 means none.
+    // The first string must be empty: 0 means none.
     text("");
     let (count, cpu) = (
         ValueType { kind: text("samples"), unit: text("count") },
