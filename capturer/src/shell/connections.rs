@@ -1,4 +1,4 @@
-//! Connections to the Engine, and requests to it. A connection is either at rest here or with the operation that uses it.
+//! Connections to the Engine, and requests to it. A connection is either idle here or with the operation that uses it.
 
 use std::rc::Rc;
 
@@ -13,13 +13,13 @@ use crate::shell::http::{Cancel, Connection};
 const REFUSAL_BYTES_MAX: usize = 64 * 1024;
 
 pub(super) enum Slot {
-    /// No operation of it is under way.
+    /// No operation uses it.
     Resting(Box<Connection>, Rc<Cancel>),
     /// A future has it.
     Busy { cancel: Rc<Cancel>, closing: bool },
 }
 
-/// A connection with 200, another status with the beginning of its body, or an error.
+/// A connection that was answered with 200, another status with the beginning of its body, or an error.
 pub(super) type Opening = Result<Result<Box<Connection>, (u16, Vec<u8>)>, RequestError>;
 
 impl Shell {

@@ -1,8 +1,8 @@
-//! How many file descriptors this process may have, and the part of them that sources may not take: without it, an agent
-//! that follows more files than it may open could not save a position any more, nor answer who asks what is wrong.
+//! How many file descriptors this process may have, and the reserve that sources may not use. Without the reserve, an
+//! agent that follows more files than it may open could neither save positions nor answer requests about what is wrong.
 //!
-//! The kernel gives every new descriptor the lowest free number. So a number near the limit means that all below it are
-//! in use, and nothing has to be counted.
+//! The kernel gives every new descriptor the lowest free number. So a number near the limit means that all numbers
+//! below it are in use, and nothing has to be counted.
 
 use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -14,20 +14,20 @@ use crate::limits::{API_STREAMS_CEILING, OUTPUT_FILES_OPEN_MAX};
 /// How much of the limit is kept for admin connections, checkpoints, listings and sinks: a quarter, within bounds.
 const RESERVE_MIN: u64 = 32;
 const RESERVE_MAX: u64 = 256;
-/// What the most streams of the Engine's API and the most outputs take, with some to spare.
+/// The most that streams over the Engine's API and outputs can use, with some to spare.
 const OTHERS_MAX: u64 = (API_STREAMS_CEILING + OUTPUT_FILES_OPEN_MAX) as u64 + 56;
 /// How to raise the limit.
 pub const HOW: &str =
     "LimitNOFILE= in the systemd unit, --ulimit nofile= of the container, or ulimit -Hn in the shell";
 
-/// As [`raise`] left it; before that there is none.
+/// The limit as [`raise`] left it; before that, no limit.
 static LIMIT: AtomicU64 = AtomicU64::new(u64::MAX);
 
-/// What the agent needs to follow anything: some fifty for ring, threads, checkpoint, outputs, witness and admin server, the
-/// reserve, and some for files.
+/// What the agent needs to follow anything: some fifty for ring, threads, checkpoint, outputs, witness and admin
+/// server, the reserve, and some for files.
 pub const NEEDED: u64 = 96;
 
-/// Raises the limit, and refuses to go on with one under which nothing could be captured.
+/// Raises the limit, and fails if it is too low to capture anything.
 ///
 /// # Errors
 /// If it stays below [`NEEDED`].
@@ -41,7 +41,7 @@ pub fn require() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Raises the soft limit to the hard one, which needs no right. Returns what it was and is.
+/// Raises the soft limit to the hard one, which needs no permission. Returns the old and the new limit.
 pub fn raise() -> (u64, u64) {
     let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
     let before = current.unwrap_or(u64::MAX);
@@ -57,25 +57,25 @@ pub fn limit() -> u64 {
     LIMIT.load(Ordering::Relaxed)
 }
 
-/// How many followed files may be open: what sources may have, but for a part that connections to the Engine, outputs and
-/// archives take.
+/// How many followed files may be open: the descriptors of sources, without a part for connections to the Engine,
+/// outputs and archives.
 pub fn for_files() -> usize {
     let room = limit() - reserve(limit());
     usize::try_from(room - (room / 4).min(OTHERS_MAX)).unwrap_or(usize::MAX)
 }
 
-/// How many outputs a sink of local files may hold open: of a small limit an eighth, or they would take all that sources
-/// may have.
+/// How many outputs a sink of local files may hold open: an eighth of a small limit, because otherwise outputs would
+/// use everything that sources may have.
 pub fn for_outputs() -> usize {
     outputs_of(limit())
 }
 
-/// Whether a source may keep a descriptor that it just got. If not, it must close it and wait.
+/// Whether a source may keep a descriptor it has just opened. If not, it must close it and wait.
 pub fn may_keep(fd: BorrowedFd<'_>) -> bool {
     fits(fd.as_raw_fd(), limit())
 }
 
-/// Whether a source would get one.
+/// Whether a source could open one more.
 pub fn is_room() -> bool {
     let lowest = rustix::io::fcntl_dupfd_cloexec(rustix::stdio::stderr(), 0);
     lowest.is_ok_and(|fd| may_keep(fd.as_fd()))

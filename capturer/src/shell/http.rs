@@ -1,10 +1,10 @@
 //! hyper's HTTP/1.1 client over a ring socket: one GET on one connection to the Docker socket.
 //!
-//! There is no task: whoever wants the next bytes polls the connection itself ([`Connection::read`]), so a stream is
-//! one operation in the loop's set and nothing is left running when it is dropped. Every receive is a timed one; its
-//! time-out is a tick to the reader, not the end of the connection.
+//! There is no task: whoever wants the next bytes polls the connection ([`Connection::read`]), so a stream is one
+//! operation in the loop's set, and nothing is left running when it is dropped. Every receive has a timer; a time-out
+//! is a tick for the reader, not the end of the connection.
 //!
-//! Not here: what the answer means, and any method but GET.
+//! Not here: what the answer means, and methods other than GET.
 
 use std::cell::{Cell, RefCell};
 use std::future::Future;
@@ -32,17 +32,17 @@ use crate::shell::descriptors;
 use crate::shell::ring;
 use crate::shell::ring::ReadOutcome;
 
-/// Bytes of one receive. One line is one HTTP chunk to dockerd, so a busy stream fills it.
+/// Bytes of one receive. dockerd sends each line as an HTTP chunk, so a busy stream fills it.
 const RECEIVE_BYTES: usize = 32 * 1024;
 
-/// Too many open files.
+/// The error for too many open files.
 const EMFILE: i32 = rustix::io::Errno::MFILE.raw_os_error();
 
 /// A connection's descriptor, with its owner.
 type Socket = Claimed<OwnedFd>;
 
-/// Ends a connection from outside, whatever it is doing: the way to take back an opening or a read that waits. Linux
-/// before 5.19 can't cancel by descriptor, but shutting a socket down ends its receives everywhere.
+/// Ends a connection from outside, whatever it is doing: this ends an opening or a read that waits. Linux before 5.19
+/// can't cancel by descriptor, but shutting down a socket ends its receives on every kernel.
 #[derive(Debug, Default)]
 pub struct Cancel {
     socket: RefCell<Option<Rc<Socket>>>,
@@ -64,17 +64,17 @@ impl Cancel {
     }
 }
 
-/// As much of the Engine's name is kept.
+/// Most characters of the Engine's name that are kept.
 const SERVER_CHARS_MAX: usize = 100;
 
-/// One connection with one answer on it.
+/// One connection with one answer.
 pub struct Connection {
     driver: Option<http1::Connection<RingSocket, Empty<Bytes>>>,
     body: Option<Incoming>,
     shared: Rc<Shared>,
     path: String,
     broken: Option<String>,
-    /// What the Engine calls itself, from the answer's head.
+    /// The Engine's name for itself, from the answer's head.
     server: Option<String>,
     /// Kept so that hyper does not end the connection after the first request.
     _sender: http1::SendRequest<Empty<Bytes>>,
@@ -88,10 +88,10 @@ struct Shared {
 
 impl Connection {
     /// Connects, sends `GET path`, and waits for the answer's head. `timeout` bounds each wait from here on; `cancel`
-    /// ends it at any time, now or later. `owner` is who the connection belongs to.
+    /// can end it at any time, now or later. `owner` holds the connection.
     ///
     /// # Errors
-    /// [`RequestError`]; the connection is closed then.
+    /// [`RequestError`]; then the connection is closed.
     pub async fn get(
         socket_path: &Path,
         path: &str,
@@ -170,12 +170,12 @@ impl Connection {
         }
     }
 
-    /// What the Engine calls itself: `Docker/28.5.2 (linux)`.
+    /// The Engine's name for itself: `Docker/28.5.2 (linux)`.
     pub fn server(&self) -> Option<&str> {
         self.server.as_deref()
     }
 
-    /// Adds what comes to `buffer`, up to about `gather` bytes if more is there at once.
+    /// Appends what arrives to `buffer`, up to about `gather` bytes if more is there at once.
     pub async fn read(&mut self, buffer: &mut Vec<u8>, gather: usize) -> BodyOutcome {
         std::future::poll_fn(|cx| self.poll_read(cx, buffer, gather)).await
     }
@@ -205,7 +205,7 @@ impl Connection {
                         return Poll::Ready(BodyOutcome::Bytes);
                     }
                 }
-                // What was gathered goes first; the end is found again by the next read.
+                // The gathered bytes are returned first; the next read finds the end again.
                 Poll::Ready(None) => {
                     self.body = None;
                     if buffer.len() > before {
@@ -226,8 +226,8 @@ impl Connection {
         }
     }
 
-    /// The rest of the body, whole. One that grows beyond [`ANSWER_BYTES_USUAL`] first waits for a permit of `large`,
-    /// so that what many answers hold together is bounded; the Engine waits meanwhile.
+    /// The complete rest of the body. If it grows beyond [`ANSWER_BYTES_USUAL`], it first waits for a permit of
+    /// `large`, so that the memory of all answers is bounded; the Engine waits meanwhile.
     ///
     /// # Errors
     /// [`RequestError`], also when it is larger than `max` bytes.
@@ -255,9 +255,9 @@ impl Connection {
         }
     }
 
-    /// Ends the connection: shuts the socket down, which ends a receive in flight at once (on 5.10 too, where nothing
-    /// can cancel it), waits for that end, and only then closes the descriptor. Closing it first would leave the socket
-    /// alive behind the receive, and the peer would see no end.
+    /// Ends the connection: shuts down the socket, which ends a receive in flight at once (on 5.10 too, where nothing
+    /// can cancel it), waits for that, and only then closes the descriptor. If it were closed first, the socket would
+    /// live on with the receive, and the peer would see no end.
     pub async fn close(mut self) {
         let _ = rustix::net::shutdown(&**self.shared.socket, rustix::net::Shutdown::Both);
         self.body = None;
@@ -272,7 +272,7 @@ impl Connection {
     }
 }
 
-/// hyper's message with its cause, which alone says what happened.
+/// hyper's message with its cause, which is what says what happened.
 fn describe(error: &hyper::Error) -> String {
     match std::error::Error::source(error) {
         Some(source) => format!("{error}: {source}"),
@@ -283,11 +283,11 @@ fn describe(error: &hyper::Error) -> String {
 fn connect(path: &Path) -> Result<OwnedFd, RequestError> {
     let connecting = || -> rustix::io::Result<OwnedFd> {
         let address = SocketAddrUnix::new(path)?;
-        // Non-blocking for the connect alone: a full backlog answers EAGAIN instead of waiting without a limit.
+        // Non-blocking only for the connect: a full backlog answers EAGAIN instead of waiting without a limit.
         let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
         let socket = rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
         rustix::net::connect(&socket, &address)?;
-        // The ring answers EAGAIN at once on a non-blocking socket instead of waiting for its timer.
+        // On a non-blocking socket the ring would answer EAGAIN at once instead of waiting for its timer.
         rustix::fs::fcntl_setfl(&socket, rustix::fs::OFlags::empty())?;
         Ok(socket)
     };
@@ -305,11 +305,11 @@ fn connect(path: &Path) -> Result<OwnedFd, RequestError> {
 
 type Transfer = LocalBoxFuture<'static, (ReadOutcome, Vec<u8>)>;
 
-/// What hyper reads from and writes to.
+/// The stream that hyper reads from and writes to.
 struct RingSocket {
     shared: Rc<Shared>,
     receive: Option<Transfer>,
-    /// Received and not yet taken by hyper.
+    /// Received, but not yet read by hyper.
     received: Vec<u8>,
     taken: usize,
     send: Option<Transfer>,
@@ -350,7 +350,7 @@ impl hyper::rt::Read for RingSocket {
             match outcome {
                 ReadOutcome::Bytes(_) => {}
                 ReadOutcome::End => return Poll::Ready(Ok(())),
-                // A tick for the reader; the next receive is armed at once, so that no byte waits for the reader's turn.
+                // A tick for the reader. The next receive is armed at once, so that no byte waits for the reader.
                 ReadOutcome::TimedOut => this.shared.timed_out.set(true),
                 ReadOutcome::Failed(error) => return Poll::Ready(Err(io::Error::from_raw_os_error(error.0))),
             }

@@ -18,7 +18,7 @@ struct Server {
 }
 
 impl Server {
-    /// Accepts one connection, reads the request's head, and lets `answer` do the rest.
+    /// Accepts one connection, reads the request's head, and leaves the rest to `answer`.
     fn new(answer: impl FnOnce(UnixStream) + Send + 'static) -> Server {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("s");
@@ -90,7 +90,7 @@ fn ticks_then_bytes_then_a_clean_end() {
         stream.write_all(b"2\r\nhi\r\n0\r\n\r\n").unwrap();
         let _ = stream.read(&mut [0]);
     });
-    // Also how long a busy machine has for the head of the answer.
+    // Also the time that a busy machine has for the head of the answer.
     run(&server, 500, async |opened| {
         let (_, mut connection) = opened.unwrap();
         let mut buffer = Vec::new();

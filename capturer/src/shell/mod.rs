@@ -1,8 +1,7 @@
 //! The shell: carries out the core's actions and turns their results into events. It decides nothing.
 //!
 //! Every operation is one future in one set ([`Shell::next`] waits for the first that ends); there is no task per
-//! stream and none per read. A connection is in the set while it is opened, read or closed, and rests in a table
-//! between.
+//! stream and none per read. A connection is in the set while it is opened, read or closed, and in a table in between.
 
 pub(crate) mod checkpoint;
 mod connections;
@@ -46,7 +45,7 @@ use crate::shell::watches::{Pace, Watches};
 use connections::{Opening, Slot};
 pub use winding_up::Rest;
 
-/// What the shell acts on.
+/// Everything that the shell works with.
 pub struct Shell {
     socket_path: PathBuf,
     read_timeout: Duration,
@@ -56,23 +55,23 @@ pub struct Shell {
     inotify_pace: Pace,
     began: Instant,
     claims: Claims,
-    /// By attached stream: what its descriptors are claimed for.
+    /// The owner of the descriptors of each attached stream.
     keys: BTreeMap<StreamId, StreamKey>,
     sinks: Vec<Sender<ToSink>>,
     give_up_sinks_after: Duration,
     connections: BTreeMap<ConnId, Slot>,
     requests: BTreeMap<RequestId, Rc<Cancel>>,
     large_answers: Rc<Semaphore>,
-    /// What the Engine called itself last; empty = it has not answered.
+    /// The Engine's last name for itself; empty = it has not answered.
     engine: Rc<RefCell<String>>,
     open_files: BTreeMap<FileNo, Opened>,
     watches: Watches,
     /// Streams whose directory inotify does not watch.
     unwatched: BTreeMap<StreamId, Unwatched>,
     in_flight: FuturesUnordered<LocalBoxFuture<'static, Done>>,
-    /// No read is armed any more.
+    /// No more reads are armed.
     stopped: bool,
-    /// Descriptors that lanes had open when the winding up began.
+    /// Descriptors that lanes had open when the shutdown began.
     on_lanes: BTreeSet<RawFd>,
     /// Set by [`Action::Finished`].
     pub finished: Option<Vec<String>>,
@@ -82,7 +81,7 @@ pub struct Shell {
 enum Opened {
     /// A local file, read through the ring.
     Here(Rc<Claimed<OwnedFd>>),
-    /// On a file system that may hang: its thread has it under this number, reads and closes it.
+    /// On a file system that may hang: its thread holds it under this number, and reads and closes it.
     OnLane(Lane, RawFd),
 }
 
@@ -93,7 +92,7 @@ enum Done {
     Opened(ConnId, Opening),
     Read(ConnId, Box<Connection>, BodyOutcome, Vec<u8>),
     Closed(ConnId),
-    /// The flag: whether something was there at once.
+    /// The flag says whether events were there at once.
     Inotify(ReadOutcome, Vec<u8>, bool),
 }
 
@@ -106,7 +105,7 @@ impl Pack for Shell {
 }
 
 impl Shell {
-    /// `inotify` twice: the ring reads it, the files threads add watches.
+    /// `inotify` twice: the ring reads it, and the threads for files add watches.
     pub fn new(
         socket_path: &Path,
         read_timeout: Duration,
@@ -151,7 +150,7 @@ impl Shell {
         self.in_flight.len()
     }
 
-    /// Whether inotify works; without it files have to be looked at from time to time.
+    /// Whether inotify works; without it files have to be polled.
     pub fn has_inotify(&self) -> bool {
         self.inotify.is_some()
     }
@@ -231,7 +230,7 @@ impl Shell {
     fn to_outlet(&self, outlet: Outlet, message: impl Fn() -> ToSink) {
         let sinks = self.sinks.iter().enumerate().filter(|(index, _)| outlet.contains(SinkId(*index as u8)));
         for (_, sink) in sinks {
-            // A sink that has ended has reported that, and needs no message.
+            // A sink that has ended has reported it, and needs no message.
             let _ = sink.send(message());
         }
     }
@@ -241,7 +240,7 @@ impl Shell {
         key.map_or(Owner::Discovery, |key| Owner::Stream(key.clone()))
     }
 
-    /// Descriptors of streams that these tables lead to. If a stream has others, they were forgotten.
+    /// Descriptors of streams in these tables. If a stream has others, they were forgotten.
     pub fn reachable(&self) -> BTreeSet<RawFd> {
         let of_slot = |slot: &Slot| match slot {
             Slot::Resting(_, cancel) | Slot::Busy { cancel, .. } => cancel.descriptor(),
@@ -259,7 +258,7 @@ impl Shell {
         self.sinks.len()
     }
 
-    /// Whatever may have operations in the kernel: futures under way and connections at rest.
+    /// How many things may have operations in the kernel: futures under way and idle connections.
     pub fn operations_base(&self) -> usize {
         self.in_flight.len() + self.connections.len()
     }
@@ -292,7 +291,7 @@ impl Shell {
         });
     }
 
-    /// How long an open local file is now.
+    /// The present length of an open local file.
     pub fn length(&self, file: FileNo) -> Option<u64> {
         match self.open_files.get(&file)? {
             Opened::Here(descriptor) => files::length(descriptor.as_fd()),
@@ -300,7 +299,7 @@ impl Shell {
         }
     }
 
-    /// File operations that take longer than they may.
+    /// File operations that take longer than they should.
     pub fn hung(&self) -> Vec<Hung> {
         self.files.hung()
     }
@@ -316,7 +315,7 @@ impl Shell {
         engine.strip_prefix("Docker/")?.split_whitespace().next().map(str::to_owned)
     }
 
-    /// Files that wait to be opened until there is a descriptor for them.
+    /// How many files wait to be opened, for lack of a descriptor.
     pub fn files_waiting(&self) -> usize {
         self.files.without_room()
     }
@@ -433,7 +432,7 @@ async fn close(conn: ConnId, connection: Box<Connection>) -> Done {
     Done::Closed(conn)
 }
 
-/// What the ledger calls a stream: the stream of each outlet has descriptors of its own.
+/// A stream's name in the ledger: the stream of each outlet has descriptors of its own.
 fn ledger_key(source: &Source) -> StreamKey {
     match source.outlet.index {
         0 => source.key.clone(),
@@ -441,8 +440,8 @@ fn ledger_key(source: &Source) -> StreamKey {
     }
 }
 
-/// Bounds what `timeout` bounds only from byte to byte. The socket is shut down then, which ends whatever waits on it;
-/// to drop the future would leave an operation behind.
+/// Bounds the total time, where `timeout` only bounds the time between bytes. At the deadline the socket is shut down,
+/// which ends whatever waits on it; dropping the future would leave an operation behind.
 async fn in_time<T>(
     asking: impl Future<Output = Result<T, RequestError>>,
     path: &str,

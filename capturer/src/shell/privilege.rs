@@ -1,4 +1,5 @@
-//! Gives back, once started, every right that was only needed for starting: a flaw in a parser must not be worth root.
+//! After the start, gives up every right that only the start needed: a bug in a parser must not give an attacker root's
+//! rights.
 //!
 //! ```text
 //! start with all rights ─▶ which rights will be missed? (tried, not guessed) ─▶ the others go
@@ -7,15 +8,15 @@
 //! Capabilities belong to threads. So they go before other threads are made, which are then born without. Two are older: the
 //! log's thread gives up its own ([`renounce`]), and the one that attaches the witness ends.
 //!
-//! What stays, each only where its want was seen:
+//! Rights that stay, each only if it was found to be needed:
 //! - CAP_DAC_READ_SEARCH opens log files, for as long as the agent runs.
 //! - CAP_DAC_OVERRIDE, if without it a directory that is written to, or the Engine's socket, would be refused.
 //! - CAP_BPF, if this kernel lets nobody else read the witness's maps (before 5.19 or so).
 //! - CAP_SYS_PTRACE, with watch_dockerd: to see what another's descriptors are.
 //! - CAP_SYS_ADMIN, if kernel.io_uring_disabled is 1: the ring is made later.
 //!
-//! The user is not changed: root without capabilities still owns root's files. A service of its own user is better
-//! (packaging/capturer.service).
+//! The user does not change: root without capabilities still owns root's files. A service with a user of its own is
+//! better (packaging/capturer.service).
 
 use std::path::{Path, PathBuf};
 
@@ -26,7 +27,7 @@ use rustix::thread::{self, CapabilitySet, CapabilitySets};
 
 use crate::settings::{Privileges, Settings};
 
-/// Rights in the kernel's own words, for logs and `doctor`, in the order of their numbers.
+/// Capabilities by their kernel names, for logs and `doctor`, in numeric order.
 pub const NAMES: [(CapabilitySet, &str); 9] = [
     (CapabilitySet::DAC_OVERRIDE, "CAP_DAC_OVERRIDE"),
     (CapabilitySet::DAC_READ_SEARCH, "CAP_DAC_READ_SEARCH"),
@@ -43,13 +44,14 @@ pub const NAMES: [(CapabilitySet, &str); 9] = [
 /// are made, but for the one that attaches the witness. `reads_witness` tries whether the witness can be read.
 ///
 /// # Errors
-/// When the kernel refuses to take a right away, which it has no reason to.
+/// When the kernel refuses to drop one, for which it has no reason.
 pub fn drop_unneeded(settings: &Settings, reads_witness: impl FnOnce() -> bool) -> anyhow::Result<()> {
     if settings.privileges == Privileges::Keep {
         return Ok(());
     }
     let had = thread::capabilities(None).context("reading our capabilities")?.permitted;
-    // Before 5.12 the ring counts as locked memory of a user without CAP_IPC_LOCK. Refused: then it was not ours to give.
+    // Before 5.12 the ring counts as locked memory of a user without CAP_IPC_LOCK. If this is refused, the right was
+    // not ours to give.
     if had.contains(CapabilitySet::SYS_RESOURCE) {
         let all = Rlimit { current: None, maximum: None };
         let _ = rustix::process::setrlimit(Resource::Memlock, all);
@@ -81,7 +83,7 @@ pub fn drop_unneeded(settings: &Settings, reads_witness: impl FnOnce() -> bool) 
     Ok(())
 }
 
-/// For a thread that needs no right at all.
+/// For a thread that needs no capability.
 ///
 /// # Errors
 /// As [`drop_unneeded`].
@@ -89,12 +91,12 @@ pub fn renounce() -> anyhow::Result<()> {
     only(CapabilitySet::empty())
 }
 
-/// [`renounce`] for the thread of the log, which only writes to what is open. If that is refused it writes all the same.
+/// [`renounce`] for the log's thread, which only writes to an open file. If it is refused, the thread writes anyway.
 pub fn renounce_in_log() {
     let _ = renounce();
 }
 
-/// A set in words; those without a name here are counted.
+/// A set in words; capabilities without a name here are counted.
 pub fn shown(set: CapabilitySet) -> String {
     let named = NAMES.iter().filter(|(one, _)| set.contains(*one));
     let mut words: Vec<String> = named.map(|(_, name)| (*name).to_owned()).collect();
@@ -114,13 +116,13 @@ fn ring_needs_admin(sysctl: Option<&str>) -> bool {
     sysctl.is_some_and(|text| text.trim() == "1")
 }
 
-/// Uses these rights alone for now; the others can still be had back.
+/// Uses only these capabilities for now; the others can be restored.
 fn try_with(had: CapabilitySet, effective: CapabilitySet) -> anyhow::Result<()> {
     let sets = CapabilitySets { effective, permitted: had, inheritable: CapabilitySet::empty() };
     thread::set_capabilities(None, sets).context("trying with fewer capabilities")
 }
 
-/// Holds these rights and no other from now on, whatever is executed.
+/// Keeps only these capabilities from now on, for programs it executes, too.
 fn only(kept: CapabilitySet) -> anyhow::Result<()> {
     let sets = CapabilitySets { effective: kept, permitted: kept, inheritable: CapabilitySet::empty() };
     thread::set_capabilities(None, sets).context("giving up capabilities")?;
@@ -128,10 +130,10 @@ fn only(kept: CapabilitySet) -> anyhow::Result<()> {
     thread::set_no_new_privs(true).context("renouncing new privileges")
 }
 
-/// What must be written to for as long as the agent runs.
+/// Paths that the agent must be able to write to while it runs.
 fn written(settings: &Settings) -> Vec<PathBuf> {
     let mut paths = vec![settings.data_dir.clone()];
-    // The socket is made there, and an old one taken away.
+    // The socket is made there, and an old one removed.
     paths.extend(settings.admin.socket.iter().filter_map(|path| path.parent().map(Path::to_owned)));
     paths.extend(settings.sinks.local_file.iter().map(|sink| sink.directory.clone()));
     if settings.container_monitor.enabled {
@@ -140,18 +142,18 @@ fn written(settings: &Settings) -> Vec<PathBuf> {
     paths
 }
 
-/// With the rights in use now. What is not there yet is asked of the directory it will be made in.
+/// Whether the path can be written to with the present rights. If it does not exist, its nearest directory is tested.
 pub fn is_writable(path: &Path) -> bool {
     let existing = path.ancestors().find(|path| path.exists());
-    // The last ancestor of a relative path is empty: it is where we are.
+    // The last ancestor of a relative path is empty: the working directory.
     let existing = existing.filter(|path| !path.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let access = match (existing.is_dir(), existing == path) {
         (true, _) => Access::WRITE_OK | Access::EXEC_OK,
         (false, true) => Access::WRITE_OK,
-        // Nothing can be made beneath a file.
+        // Nothing can be made below a file.
         (false, false) => return false,
     };
-    // EACCESS: of the effective rights. Without it the kernel asks with those that root could have.
+    // EACCESS uses the effective rights. Without it the kernel uses those that root could have.
     rustix::fs::accessat(CWD, existing, access, AtFlags::EACCESS).is_ok()
 }
 
@@ -159,7 +161,7 @@ pub fn is_writable(path: &Path) -> bool {
 mod tests {
     use super::*;
 
-    /// Capabilities are a thread's own, so each case has one.
+    /// Each thread has its own capabilities, so each case runs in one.
     fn in_a_thread<T: Send>(run: impl FnOnce() -> T + Send) -> T {
         std::thread::scope(|scope| scope.spawn(run).join().unwrap())
     }
@@ -175,7 +177,7 @@ mod tests {
         thread::capabilities(None).unwrap()
     }
 
-    /// As another user the table is of empty sets, and still true.
+    /// As a user other than root, the table has empty sets and still holds.
     #[test]
     fn only_what_is_needed_stays() {
         let home = tempfile::tempdir().unwrap();
@@ -193,7 +195,7 @@ mod tests {
                 let sets = left();
                 assert_eq!((sets.effective, sets.permitted), (expected, expected));
                 assert!(sets.inheritable.is_empty() && thread::no_new_privs().unwrap());
-                // Threads made now have no more.
+                // Threads made now have no more than these.
                 in_a_thread(|| assert_eq!(left().permitted, expected));
             });
         }
@@ -213,7 +215,7 @@ mod tests {
         });
     }
 
-    /// Root that writes into a user's directory must still do so after the start.
+    /// Root that writes into a user's directory must be able to do so after the start, too.
     #[test]
     fn a_directory_of_another_user_is_written_to_all_the_same() {
         if !rustix::process::geteuid().is_root() {

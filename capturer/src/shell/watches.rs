@@ -1,7 +1,7 @@
-//! Which stream an inotify event concerns: by directory, then by name. Pure.
+//! Which streams an inotify event concerns: by directory, then by name. Pure.
 //!
-//! The thread that lists a directory also watches it. The watch is known here only once that thread has answered. Events
-//! that come before are kept, and looked at then.
+//! The thread that lists a directory also watches it. The watch is known here only when that thread has answered.
+//! Events that come before are kept and handled then.
 
 mod names;
 mod pace;
@@ -26,12 +26,12 @@ pub use pace::{Look, Pace};
 /// At most this many events are kept while directories are listed.
 const KEPT_MAX: usize = 4096;
 
-/// So many new names are remembered until a listing may have shown them.
+/// At most this many new names are remembered until a listing may have shown them.
 const MADE_MAX: usize = 4096;
-/// The listing under way when a file was made may have missed it; the one after that has not.
+/// The listing under way when a file was made may have missed it; the next one has not.
 const LISTINGS_KEPT: u64 = 2;
 
-/// Which new names in a directory concern an entry of file_monitor.
+/// Which new names in a directory matter to an entry of file_monitor.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Interest {
     names: BTreeSet<String>,
@@ -41,7 +41,7 @@ pub struct Interest {
 }
 
 impl Interest {
-    /// Interest in this name alone.
+    /// Only this name.
     pub fn name(name: impl Into<String>) -> Interest {
         Interest { names: BTreeSet::from([name.into()]), ..Interest::default() }
     }
@@ -51,12 +51,12 @@ impl Interest {
         Interest { wild: vec![wild], ..Interest::default() }
     }
 
-    /// Directories, and links to some if `links`.
+    /// Directories, and with `links` also links.
     pub fn directories(links: bool) -> Interest {
         Interest { directories: true, all: links, ..Interest::default() }
     }
 
-    /// Whether a name that was made there concerns it.
+    /// Whether a new name matters.
     pub fn has(&self, name: &[u8], mask: u32) -> bool {
         let is_hidden = name.first() == Some(&b'.');
         let wild = || {
@@ -81,51 +81,51 @@ impl Interest {
     }
 }
 
-/// Which streams and entries each watch concerns. There may be a watch for each of tens of thousands of streams, so there is
-/// one table of all and none for each.
+/// Which streams and entries each watch concerns. There may be a watch for each of tens of thousands of streams, so
+/// there is one table for all instead of one for each.
 #[derive(Debug, Default)]
 pub struct Watches {
     streams: BTreeMap<StreamId, Watched>,
-    /// Names of their files in watched directories.
+    /// Names of the streams' files in watched directories.
     names: Names,
-    /// What concerns the entries of file_monitor whose patterns lead to a watch.
+    /// Names that matter to entries of file_monitor whose patterns lead to a watch.
     interests: BTreeMap<(i32, Part), Arc<Interest>>,
     of_sets: BTreeMap<Part, BTreeSet<i32>>,
-    /// Watches that nobody needs any more.
+    /// Watches that are no longer needed.
     unused: Vec<i32>,
-    /// Listings under way.
+    /// Number of listings under way.
     listing: usize,
-    /// What came since the first of them began: watch, mask, name.
+    /// Events since the first of them began: watch, mask, name.
     kept: BTreeSet<(i32, u32, Vec<u8>)>,
-    /// Files that were made and match a pattern, by watch and name, with how many listings had ended by then. One that is
-    /// removed while it stands here was seen by nobody.
+    /// New files that match a pattern, by watch and name, with how many listings had ended by then. If one is removed
+    /// while it is in here, nobody has seen it.
     made: BTreeMap<(i32, Vec<u8>), u64>,
-    /// The last event was of a name that leaves this watch's directory, and nobody would have read that one.
+    /// The last event was a move from this watch's directory of a name that would not have been read.
     moved_from_nowhere: Option<i32>,
-    /// The last event was of this name, which leaves that watch's directory.
+    /// The last event was a move of this name from that watch's directory.
     moved_from: Option<(i32, Box<str>)>,
-    /// Files that match a pattern and were removed before their directory was listed, by entry.
+    /// Files that matched a pattern and were removed before their directory was listed, by entry.
     never_listed: BTreeSet<(usize, String)>,
     /// How many listings of patterns have ended.
     listed: u64,
 }
 
-/// What is watched for a stream.
+/// The watch of a stream's directory.
 #[derive(Debug)]
 struct Watched {
     live_name: Box<str>,
-    /// The watch, once it is known.
+    /// The watch's number, once it is known.
     watch: Option<i32>,
-    /// Names of its other files when they were last listed.
+    /// Names of its other files at the last listing.
     rotated: Rare<BTreeSet<String>>,
-    /// The name that its live file was given last.
+    /// The name to which its live file was last renamed.
     renamed_to: Rare<String>,
 }
 
-/// An entry of file_monitor, and the file system that may hang; `None` = all that may not.
+/// An entry of file_monitor, and a file system that may hang; `None` = all that may not.
 type Part = (usize, Option<LaneId>);
 
-/// Before the first part that there can be.
+/// Sorts before every part.
 const FIRST_PART: Part = (0, None);
 
 fn stem(name: &str) -> &str {
@@ -142,7 +142,7 @@ impl Watched {
         }
     }
 
-    /// Whether a file of it is.
+    /// Whether one of its files has this name.
     fn is(&self, called: Called, name: &str) -> bool {
         match called {
             Called::Live => *self.live_name == *name,
@@ -151,32 +151,32 @@ impl Watched {
         }
     }
 
-    /// How its files are called.
+    /// The names of its files.
     fn names(&self) -> impl Iterator<Item = (Called, &str)> {
         let live = [(Called::Live, &*self.live_name), (Called::LiveStem, stem(&self.live_name))];
         live.into_iter().chain(self.rotated.iter().map(|name| (Called::Rotated, name.as_str())))
     }
 }
 
-/// Which streams and entries events concern.
+/// The streams and entries that events concern.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Concerned {
-    /// inotify lost events, and nobody knows whom they concerned.
+    /// inotify lost events, and nobody knows which.
     pub all: bool,
-    /// Their live file was written to.
+    /// Streams whose live file was written to.
     pub grew: BTreeSet<StreamId>,
-    /// Another file of theirs was.
+    /// Streams with another file that was written to.
     pub rotated_grew: BTreeSet<StreamId>,
-    /// Files of theirs were made, renamed or removed.
+    /// Streams with files that were made, renamed or removed.
     pub changed: BTreeSet<StreamId>,
-    /// Another file has their live name: those of `changed` whose log was rotated, and how often.
+    /// Of `changed`: streams whose live name belongs to another file, and how often that happened.
     pub renewed: BTreeMap<StreamId, u32>,
-    /// Something came that may go again soon: a file or directory that a pattern matches and nobody knows, a live file that
-    /// was removed, or several in turn under one name.
+    /// Something came that may go again soon: an unknown file or directory that a pattern matches, a removed live file,
+    /// or several files in turn under one name.
     pub hurried: bool,
-    /// Somebody may have given the right to read a file of theirs that is known.
+    /// Streams whose known file may have become readable.
     pub rights: BTreeSet<StreamId>,
-    /// Their patterns may match something new.
+    /// Entries whose patterns may match something new.
     pub sets: BTreeSet<usize>,
     /// Names that matched a pattern and were removed before anybody could look, by entry.
     pub vanished: BTreeSet<(usize, String)>,
@@ -197,7 +197,7 @@ impl Watches {
         self.listing += 1;
     }
 
-    /// It has done so, and its answer is known here.
+    /// The thread has done so, and its answer is known here.
     pub fn end_listing(&mut self) {
         self.listing = self.listing.saturating_sub(1);
         if self.listing == 0 {
@@ -205,7 +205,7 @@ impl Watches {
         }
     }
 
-    /// A stream's directory is about to be watched. Its live file may be another than before.
+    /// A stream's directory is about to be watched, perhaps for another live name than before.
     pub fn expect(&mut self, stream: StreamId, live_name: &str) {
         let watched = self.streams.entry(stream).or_insert_with(|| Watched::of(live_name));
         if *watched.live_name != *live_name {
@@ -214,7 +214,7 @@ impl Watches {
         }
     }
 
-    /// A stream has no files in the directory that was watched for it.
+    /// A stream has no files any more in the directory that was watched for it.
     fn leave(&mut self, stream: StreamId, watched: &Watched) {
         let Some(watch) = watched.watch else { return };
         for (called, name) in watched.names() {
@@ -223,7 +223,7 @@ impl Watches {
         self.drop_unused(watch);
     }
 
-    /// A stream's directory is watched. Returns whether something came there before that was known here.
+    /// Sets the watch of a stream's directory. Returns whether events had come there before.
     pub fn set(&mut self, stream: StreamId, watch: i32) -> bool {
         let Some(watched) = self.streams.get_mut(&stream) else { return false };
         if watched.watch == Some(watch) {
@@ -238,7 +238,7 @@ impl Watches {
         self.is_full() || self.kept_of(watch).next().is_some()
     }
 
-    /// Streams with a file of that name there.
+    /// Streams with a file of that name in the watched directory.
     fn called<'a>(
         &'a self,
         watch: i32,
@@ -250,7 +250,7 @@ impl Watches {
         self.names.candidates(watch, called, name).filter(is)
     }
 
-    /// Entries whose patterns lead there, and what concerns them.
+    /// Entries whose patterns lead to the watch, and the names that matter to them.
     fn interests_of(&self, watch: i32) -> impl Iterator<Item = (usize, &Interest)> + Clone {
         let of_watch = self.interests.range((watch, FIRST_PART)..);
         let of_watch = of_watch.take_while(move |((of, _), _)| *of == watch);
@@ -267,12 +267,12 @@ impl Watches {
         self.kept.range((watch, 0, Vec::new())..).take_while(move |(of, ..)| *of == watch)
     }
 
-    /// Whether more came than is kept.
+    /// Whether more events came than are kept.
     fn is_full(&self) -> bool {
         self.kept.len() >= KEPT_MAX
     }
 
-    /// A stream's files were listed; these are the names that are not its live one.
+    /// A stream's files were listed; `names` are all but the live one.
     pub fn set_rotated<'a>(&mut self, stream: StreamId, names: impl Iterator<Item = &'a str>) {
         let Some(watched) = self.streams.get_mut(&stream) else { return };
         let Some(watch) = watched.watch else { return };
@@ -290,8 +290,8 @@ impl Watches {
         watched.rotated = rotated.into();
     }
 
-    /// The directories that patterns lead to are watched, and no others. Returns whether something that concerns the entry
-    /// came there before that was known here.
+    /// Sets the directories that an entry's patterns lead to; others are no longer watched for it. Returns whether
+    /// events that matter to the entry had come before.
     pub fn set_of_patterns(
         &mut self,
         set: usize,
@@ -310,7 +310,7 @@ impl Watches {
             self.drop_unused(watch);
         }
         let mut concerned = false;
-        // Where a directory is like the one before it, the two share what is known of them.
+        // If a directory is like the one before it, both share what is known of them.
         let mut last = Arc::<Interest>::default();
         for (watch, interest) in of_set {
             if *last != interest {
@@ -325,7 +325,7 @@ impl Watches {
         concerned
     }
 
-    /// A directory is watched since it was listed: what was removed there before that answer came, nobody had opened.
+    /// A directory is watched since it was listed: files removed there before that answer were never opened.
     fn note_never_listed(&mut self, watch: i32, set: usize, interest: &Interest) {
         let is_removed = |(_, mask, name): &&(i32, u32, Vec<u8>)| {
             mask & DELETE != 0 && mask & IS_DIRECTORY == 0 && interest.has(name, *mask)
@@ -347,8 +347,8 @@ impl Watches {
         std::mem::take(&mut self.never_listed)
     }
 
-    /// Links that a listing found, or that lead to what it found: what is made and removed there later is not what was made
-    /// before. A stream watches where such a link leads, so its name is not known here otherwise.
+    /// Links that a listing found, or that lead to what it found: a later event for such a name is about another file.
+    /// A stream watches the link's target, so the link's name is not known here otherwise.
     pub fn saw_links<'a>(&mut self, paths: impl Iterator<Item = &'a str>) {
         if self.made.is_empty() {
             return;
@@ -371,7 +371,7 @@ impl Watches {
         }
     }
 
-    /// Watches that nobody needs any more.
+    /// Watches that are no longer needed.
     pub fn take_unused(&mut self) -> Vec<i32> {
         std::mem::take(&mut self.unused)
     }
@@ -383,10 +383,10 @@ impl Watches {
         }
     }
 
-    /// Adds those whom an event concerns to `told`.
+    /// Adds the streams and entries that an event concerns to `told`.
     pub fn on_event(&mut self, event: &Event<'_>, told: &mut Concerned) {
         if event.mask & OVERFLOW != 0 {
-            // It names no directory.
+            // An overflow names no directory.
             told.all = true;
             return;
         }
@@ -408,7 +408,7 @@ impl Watches {
             return;
         }
         if event.mask & MOVE_SELF != 0 {
-            // Whatever stands at its old path is another directory.
+            // Whatever has its old path now is another directory.
             told.changed.extend(self.names.of_watch(event.watch));
             told.sets.extend(self.interests_of(event.watch).map(|(set, _)| set));
             self.forget_interests(event.watch);
@@ -422,8 +422,8 @@ impl Watches {
             let concerned: BTreeSet<usize> =
                 self.interests_of(event.watch).filter(matches).map(|(set, _)| set).collect();
             is_concerned = !concerned.is_empty();
-            // What had another name may have been read under it, unless nobody could know that one either: many programs write
-            // a file under a name of its own and rename it when it is complete.
+            // A file that had another name may have been read under it, unless that name would not have been read
+            // either: many programs write a file under another name and rename it when it is complete.
             let is_file = event.mask & IS_DIRECTORY == 0;
             let is_made = is_file && (event.mask & CREATE != 0 || moved_from == Some(event.watch));
             if is_made && !concerned.is_empty() && self.made.len() < MADE_MAX {
@@ -463,7 +463,7 @@ impl Watches {
         if event.mask & ATTRIB != 0 {
             told.rights.extend(live.iter().chain(&rotated));
             if name.is_empty() {
-                // The directory's own: what is in it may be readable now.
+                // The directory's own rights changed: what is in it may be readable now.
                 told.rights.extend(self.names.of_watch(event.watch));
                 told.sets.extend(self.interests_of(event.watch).map(|(set, _)| set));
             }
@@ -491,7 +491,7 @@ impl Watches {
         }
     }
 
-    /// A file got another name in its directory.
+    /// A file was renamed within its directory.
     fn note_renamed(&mut self, watch: i32, from: &str, to: &str) {
         let streams: Vec<StreamId> = self.called(watch, Called::Live, from).collect();
         for stream in streams {
@@ -501,13 +501,13 @@ impl Watches {
         }
     }
 
-    /// The live file gets back the name that a renaming took from it: it is no other file.
+    /// The live file gets back the name that a rename took away: it is the same file.
     fn is_undone(&self, stream: StreamId, renamed_from: Option<&str>) -> bool {
         let renamed_to = self.streams.get(&stream).map(|watched| watched.renamed_to.as_str());
         renamed_from.is_some() && renamed_to == renamed_from
     }
 
-    /// Streams of which a file of this name would be a rotated one: a.log.1, 0.log.20261125-100000, a.log-20261125.gz,
+    /// Streams for which a file of this name would be a rotated one: a.log.1, 0.log.20261125-100000, a.log-20261125.gz,
     /// a-2026-11-25.log.
     fn siblings_of<'a>(&'a self, watch: i32, name: &'a str) -> impl Iterator<Item = StreamId> + 'a {
         let by_name = move |stem: &'a str| {

@@ -1,4 +1,4 @@
-//! Which stream is told of what inotify reports, and how long a watch lives.
+//! Which streams hear of what inotify reports, and how long a watch lives.
 
 use super::*;
 use crate::settings::PathPattern;
@@ -10,7 +10,7 @@ fn wild(text: &str) -> Interest {
     Interest::wild(wild)
 }
 
-/// A directory is watched before its listing is known here: what comes between must not be lost.
+/// A directory is watched before its listing is known here: events in between must not be lost.
 #[test]
 fn what_comes_while_a_directory_is_listed_is_looked_at_then() {
     let event = |mask, name: &'static str| Event { watch: 7, mask, name: name.as_bytes() };
@@ -34,7 +34,7 @@ fn what_comes_while_a_directory_is_listed_is_looked_at_then() {
     check(MOVE_SELF, "", true);
 }
 
-/// Neither growth nor a new file: but who could not read it may be able to now.
+/// Neither growth nor a new file, but a stream that could not read it may be able to now.
 #[test]
 fn rights_concern_those_whose_file_it_is() {
     let mut watches = Watches::default();
@@ -51,15 +51,15 @@ fn rights_concern_those_whose_file_it_is() {
         assert_eq!(concerned(&mut watches, name), expected, "{name}");
     }
     assert_eq!(concerned(&mut watches, "b.log"), Concerned::default());
-    // One that could not be read is in no listing.
+    // A file that could not be read is in no listing.
     let sibling = Concerned { changed: [StreamId(1)].into(), ..Concerned::default() };
     assert_eq!(concerned(&mut watches, "a.log.2"), sibling);
-    // The directory's own.
+    // The directory's own rights.
     let interest = Interest::name("c.log");
     watches.set_of_patterns(3, None, vec![(7, interest)]);
     let all = Concerned { rights: [StreamId(1)].into(), sets: [3].into(), ..Concerned::default() };
     assert_eq!(concerned(&mut watches, ""), all);
-    // Truncated, and another mode at once.
+    // Truncated, and another mode at the same time.
     let mut told = Concerned::default();
     watches.on_event(&Event { watch: 7, mask: ATTRIB | MODIFY, name: b"a.log" }, &mut told);
     let both = Concerned { rights: [StreamId(1)].into(), grew: [StreamId(1)].into(), ..Concerned::default() };
@@ -94,15 +94,15 @@ fn what_may_go_again_soon_is_in_a_hurry() {
         }
         (told.hurried, told.renewed.len(), told.vanished.len())
     };
-    // A rotation, by renaming and by dates, with an archive made later.
+    // A rotation by renaming and by dates, with an archive made later.
     assert_eq!(look(&[(MOVED_TO, "a.log.1"), (CREATE, "a.log")]), (false, 1, 0));
     assert_eq!(look(&[(MOVED_TO, "a.log-20261125"), (CREATE, "a.log")]), (false, 1, 0));
     assert_eq!(look(&[(CREATE, "a.log.1.gz"), (DELETE, "a.log.1")]), (false, 0, 0));
     assert_eq!(look(&[(MODIFY, "a.log"), (CREATE, "other.txt")]), (false, 0, 0));
-    // Two between two looks.
+    // Two rotations between two looks.
     assert_eq!(look(&[(CREATE, "a.log"), (MOVED_TO, "a.log.1"), (CREATE, "a.log")]), (true, 1, 0));
     assert_eq!(look(&[(DELETE, "a.log")]), (true, 0, 0), "it was removed");
-    // Nobody knows it. Made, or renamed to that name when it was complete.
+    // An unknown file: made, or renamed to that name when it was complete.
     assert_eq!(look(&[(CREATE, "b.log")]), (true, 0, 0));
     assert_eq!(
         look(&[(MOVED_TO, "c.log"), (DELETE, "c.log")]),
@@ -183,7 +183,7 @@ fn events_reach_their_streams() {
     check("named", MODIFY, (&[], &[], &[]));
     check("", IGNORED, (&[], &[1, 2], &[0, 1, 2]));
     check("a.log", MODIFY, (&[], &[], &[]));
-    // What no listing showed is nobody's.
+    // A file that no listing showed belongs to no stream.
     assert_eq!(rotated_grew, [("a.log.1".to_owned(), 1), ("strange".to_owned(), 1)]);
 }
 
@@ -208,7 +208,7 @@ fn a_watch_lives_as_long_as_somebody_needs_it() {
     assert_eq!(watches.take_unused(), [4]);
 }
 
-/// Whether a file that came and went was seen by nobody.
+/// Whether nobody saw a file that came and went.
 #[test]
 fn files_that_vanish_between_two_looks_are_named() {
     let mut watches = Watches::default();
@@ -226,7 +226,7 @@ fn files_that_vanish_between_two_looks_are_named() {
         told.vanished.into_iter().map(|(set, name)| format!("{set} {name}")).collect::<Vec<_>>()
     };
     assert_eq!(vanished(&mut watches, &[("b.log", CREATE), ("b.log", DELETE)]), ["4 b.log"]);
-    // Once each.
+    // Each is reported once.
     assert!(vanished(&mut watches, &[("b.log", DELETE)]).is_empty());
     // It matches nothing, is a directory, or was renamed.
     assert!(vanished(&mut watches, &[("b.txt", CREATE), ("b.txt", DELETE)]).is_empty());
@@ -235,7 +235,7 @@ fn files_that_vanish_between_two_looks_are_named() {
     assert!(vanished(&mut watches, &[("c.log", MOVED_TO), ("c.log", DELETE)]).is_empty());
     // logrotate copies the log, compresses the copy and removes it.
     assert!(vanished(&mut watches, &[("a.log.1", CREATE), ("a.log.1", DELETE)]).is_empty());
-    // One that a stream reads by now, and one that a listing has shown.
+    // A file that a stream reads by now, and one that a listing has shown.
     assert!(vanished(&mut watches, &[("e.log", CREATE)]).is_empty());
     watches.expect(StreamId(2), "e.log");
     watches.set(StreamId(2), 7);
@@ -245,7 +245,7 @@ fn files_that_vanish_between_two_looks_are_named() {
     assert_eq!(vanished(&mut watches, &[("g.log", CREATE), ("g.log", DELETE)]), ["4 g.log"]);
     listed(&mut watches);
     assert!(vanished(&mut watches, &[("f.log", DELETE)]).is_empty());
-    // A link that is made, found and switched: its stream is that of another name.
+    // A link that is made, found and switched: its stream has another name.
     for (link, found) in [("l.log", "/d/l.log"), ("l.log.d", "/d/l.log.d/x")] {
         assert!(vanished(&mut watches, &[(link, CREATE)]).is_empty());
         watches.saw_links(std::iter::once(found));
@@ -254,7 +254,7 @@ fn files_that_vanish_between_two_looks_are_named() {
     }
 }
 
-/// How often another file got the name of a log. What was lost in between is counted by that.
+/// How often another file got a log's name. Losses in between are counted by this.
 #[test]
 fn each_new_live_file_is_counted() {
     let mut watches = Watches::default();
@@ -270,7 +270,7 @@ fn each_new_live_file_is_counted() {
     let away = [("a.log", MOVED_FROM), ("a.log.1", MOVED_TO)];
     let back = [("a.log.1", MOVED_FROM), ("a.log", MOVED_TO)];
     assert_eq!(renewed(&[&away[..], &[("a.log", CREATE)], &away, &[("a.log", CREATE)]].concat()), 2);
-    // As editors do it.
+    // Editors save like this.
     assert_eq!(renewed(&[("a.tmp", CREATE), ("a.tmp", MOVED_FROM), ("a.log", MOVED_TO)]), 1);
     // A rotation that is undone brings no other file.
     assert_eq!(renewed(&[away, back].concat()), 0);
@@ -278,7 +278,7 @@ fn each_new_live_file_is_counted() {
     assert_eq!(renewed(&[("a.log", DELETE), ("a.log", CREATE | IS_DIRECTORY), ("a.log", MODIFY)]), 0);
 }
 
-/// A directory was watched and listed, and a file in it went before either was known here.
+/// A directory was watched and listed, and a file in it was removed before either was known here.
 #[test]
 fn files_that_went_before_their_directory_was_listed_are_named() {
     let never_listed = |events: &[(&str, u32)]| {
@@ -292,7 +292,7 @@ fn files_that_went_before_their_directory_was_listed_are_named() {
         watches.end_listing();
         let named = watches.take_never_listed();
         assert!(watches.take_never_listed().is_empty(), "once");
-        // It is known from now on.
+        // From now on the watch is known.
         watches.begin_listing();
         watches.on_event(&Event { watch: 7, mask: DELETE, name: b"z.log" }, &mut Concerned::default());
         watches.set_of_patterns(3, None, vec![(7, wild("*.log"))]);

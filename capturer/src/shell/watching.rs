@@ -1,4 +1,4 @@
-//! What inotify reports, and what stands in for it where it does not watch.
+//! What inotify reports, and what replaces it where it does not watch.
 
 use std::collections::{BTreeMap, HashSet};
 use std::rc::Rc;
@@ -17,7 +17,7 @@ use crate::shell::watches::{Concerned, Look};
 const INOTIFY_BYTES: usize = 64 * 1024;
 
 impl Shell {
-    /// What may have come to streams whose directory inotify does not watch; with `listed` also other files of theirs.
+    /// Events for streams whose directory inotify does not watch; with `listed`, also for other files of theirs.
     pub fn look_at_unwatched(&self, listed: bool) -> Vec<Event> {
         let mut events = Vec::new();
         for stream in self.unwatched.keys().copied() {
@@ -59,7 +59,7 @@ impl Shell {
                 tokio::time::sleep(pause).await;
             }
             let mut buffer = Vec::with_capacity(INOTIFY_BYTES);
-            // What is there is read at once: the ring would give it to a thread of the kernel's.
+            // Events that are there are read at once: the ring would give the read to a kernel thread.
             let at_once = rustix::io::ioctl_fionread(&**inotify).is_ok_and(|bytes| bytes > 0);
             if at_once && let Ok(count) = rustix::io::read(&**inotify, spare_capacity(&mut buffer)) {
                 return Done::Inotify(ReadOutcome::Bytes(count), buffer, at_once);
@@ -73,7 +73,7 @@ impl Shell {
         let mut told = Concerned::default();
         match outcome {
             ReadOutcome::Bytes(_) => {
-                // Where a file is written line by line, one look finds hundreds of the same event.
+                // If a file is written line by line, one look finds hundreds of equal events.
                 let mut written = HashSet::new();
                 for event in inotify::events(buffer) {
                     if event.mask != inotify::MODIFY || written.insert((event.watch, event.name)) {
@@ -104,7 +104,7 @@ impl Shell {
             tracing::warn!("inotify lost events; looking at every file");
             events.push(Event::LookAtAll);
         }
-        // Counted before the listing that is to show them is asked for.
+        // Counted before the listing that should show the files is requested.
         events.extend(renewed.into_iter().map(|(stream, files)| Event::LiveMade { stream, files }));
         events.extend(changed.into_iter().map(|stream| Event::ChainChanged { stream }));
         events.extend(rights.into_iter().map(|stream| Event::RightsChanged { stream }));

@@ -1,4 +1,5 @@
-//! How the shell of a run ends: what is open is closed, and threads that hang are left behind as [`Rest`].
+//! How the shell of a run ends: open files and connections are closed, and threads that hang are left behind as
+//! [`Rest`].
 
 use std::collections::BTreeSet;
 use std::os::fd::RawFd;
@@ -8,7 +9,7 @@ use super::{Opened, Shell, ring};
 use crate::capture::io::ConnId;
 use crate::shell::files::{Files, Hung};
 
-/// Threads of a run that has ended, which may hang for as long as a file system does.
+/// Threads of an ended run, which may hang for as long as a file system does.
 pub struct Rest {
     files: Files,
     descriptors: BTreeSet<RawFd>,
@@ -25,20 +26,20 @@ impl Rest {
         self.files.saver_has_ended()
     }
 
-    /// Threads whose step takes longer than it may.
+    /// Threads whose step takes longer than it should.
     pub fn hung(&self) -> Vec<Hung> {
         self.files.hung()
     }
 
-    /// What they have open.
+    /// Descriptors that they have open.
     pub fn descriptors(&self) -> &BTreeSet<RawFd> {
         &self.descriptors
     }
 }
 
 impl Shell {
-    /// Ends all that is under way and waits for it, at most `patience`; not for the threads of files if one of them is
-    /// known to hang. Returns the operations left.
+    /// Ends everything under way and waits for at most `patience`, but not for the threads for files if one of them is
+    /// known to hang. Returns the number of operations left.
     pub async fn wind_up(&mut self, patience: Duration) -> u64 {
         self.stopped = true;
         for cancel in self.requests.values() {
@@ -70,14 +71,14 @@ impl Shell {
             }
         }
         if self.files.hung().is_empty() {
-            // Only their threads close files on lanes.
+            // Only their own threads close files on lanes.
             let _ = tokio::time::timeout_at(deadline, self.files.end()).await;
         }
         self.files.close();
         ring::operations_in_flight()
     }
 
-    /// After [`Shell::wind_up`]: what it did not wait for. The streams have ended, as far as the ledger is concerned.
+    /// Call it after [`Shell::wind_up`]: returns what that did not wait for. For the ledger the streams have ended.
     pub fn into_rest(self) -> Rest {
         self.claims.with(|ledger| self.keys.values().for_each(|key| ledger.stream_ended(key)));
         Rest { files: self.files, descriptors: self.on_lanes }

@@ -1,9 +1,9 @@
-//! The data_dir of this process: its lock, and the files of the last save, held open. Somebody may remove the directory while
-//! the agent runs. Without its lock's name a second agent could start beside this one, and without the checkpoint a kill would
-//! repeat everything. So the thread that saves looks about once a second whether the lock still has its name. If not, it takes
-//! the lock anew and copies back what it has open.
+//! The data_dir of this process: its lock, and the files of the last save, held open. Somebody may remove the directory
+//! while the agent runs. Without the lock's name a second agent could start, and without the checkpoint a kill would
+//! repeat everything. So the thread that saves checks about once a second whether the lock still has its name. If not,
+//! it takes the lock again and copies back the files that it has open.
 //!
-//! Not here: the spool, which looks after its own files (sink/spool/names.rs).
+//! Not here: the spool, which checks its own files (sink/spool/names.rs).
 
 use std::fs::File;
 use std::os::unix::fs::MetadataExt as _;
@@ -16,36 +16,36 @@ use crate::ledger::Owner;
 use crate::ledger::claims::{Claimed, Claims};
 use crate::telemetry::losses::SHOWN_MS;
 
-/// How long health tells that the directory was removed: as long as it tells of a loss.
+/// How long health reports that the directory was removed: as long as it reports a loss.
 const GONE_SHOWN: Duration = Duration::from_millis(SHOWN_MS);
 
-/// See the module's head.
+/// The data_dir; see the head of this file.
 pub struct DataDir {
     path: PathBuf,
     claims: Claims,
     held: Mutex<Held>,
-    /// Never locked while a disk is waited for.
+    /// Never locked while a thread waits for a disk.
     trouble: Mutex<Option<Trouble>>,
 }
 
 struct Held {
     lock: Claimed<DirLock>,
     files: Vec<(&'static str, Claimed<File>)>,
-    /// Not all of them could be copied back.
+    /// Not all files could be copied back.
     is_incomplete: bool,
 }
 
 struct Trouble {
     text: String,
-    /// Until when it is told; `None` = as long as it lasts.
+    /// Until when it is reported; `None` = for as long as it lasts.
     until: Option<Instant>,
 }
 
 impl DataDir {
-    /// Creates it if need be and locks it, or says who has it.
+    /// Creates the directory if needed and locks it; the error says who holds the lock.
     ///
     /// # Errors
-    /// As of [`DirLock::acquire`].
+    /// As [`DirLock::acquire`].
     pub fn acquire(path: &Path, claims: &Claims) -> Result<DataDir, StoreError> {
         let lock = claims.hold(DirLock::acquire(path)?, Owner::Checkpoint);
         Ok(DataDir {
@@ -56,14 +56,14 @@ impl DataDir {
         })
     }
 
-    /// What health should say.
+    /// The present fault, for health.
     pub fn trouble(&self) -> Option<String> {
         let mut trouble = lock(&self.trouble);
         trouble.take_if(|trouble| trouble.until.is_some_and(|until| until <= Instant::now()));
         trouble.as_ref().map(|trouble| trouble.text.clone())
     }
 
-    /// Holds what the last save left, so that it can be copied back.
+    /// Opens the files of the last save, so that they can be copied back.
     pub fn keep(&self) {
         let mut held = lock(&self.held);
         store::with_saved(&self.path, |opened| {
@@ -72,10 +72,10 @@ impl DataDir {
         });
     }
 
-    /// Looks whether the lock still has its name, and puts things right if not.
+    /// Checks whether the lock still has its name, and restores lock and files if not.
     ///
     /// # Errors
-    /// When that can't be done: nothing may be saved there then.
+    /// When they can't be restored: then nothing may be saved there.
     pub fn look(&self) -> Result<(), StoreError> {
         let mut held = lock(&self.held);
         let is_there = has_name(&held.lock, &self.path);
@@ -84,7 +84,7 @@ impl DataDir {
         }
         let taken = if is_there { Ok(None) } else { DirLock::acquire(&self.path).map(Some) };
         let back = taken.and_then(|taken| {
-            // The lock that has no name keeps nobody out.
+            // The old lock has no name any more, and keeps nobody out.
             if let Some(taken) = taken {
                 held.lock = self.claims.hold(taken, Owner::Checkpoint);
             }
@@ -125,7 +125,7 @@ impl DataDir {
 
 fn has_name(lock: &DirLock, dir: &Path) -> bool {
     let there = std::fs::symlink_metadata(dir.join(store::LOCK)).map(|there| (there.dev(), there.ino()));
-    // If nobody can look, it is not known to be gone.
+    // A directory that can't be looked at is not known to be gone.
     match (there, lock.id()) {
         (Ok(there), Ok(held)) => there == held,
         (Err(error), _) => error.kind() != std::io::ErrorKind::NotFound,
@@ -134,7 +134,7 @@ fn has_name(lock: &DirLock, dir: &Path) -> bool {
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    // Whole values only are written under the lock.
+    // Only whole values are written under the lock.
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
@@ -143,7 +143,7 @@ mod tests {
     use super::*;
     use crate::capture::checkpoint::{Checkpoint, encode};
 
-    /// Else a second agent starts beside this one, and a kill repeats everything.
+    /// Otherwise a second agent could start beside this one, and a kill would repeat everything.
     #[test]
     fn a_removed_directory_is_made_anew_with_lock_and_checkpoint() {
         let home = tempfile::tempdir().unwrap();
@@ -165,7 +165,7 @@ mod tests {
         assert!(matches!(DirLock::acquire(&path), Err(StoreError::Locked { .. })));
     }
 
-    /// Two agents that save to one checkpoint would each undo what the other saved.
+    /// Two agents that save to one checkpoint would undo each other's saves.
     #[test]
     fn nothing_is_saved_where_another_agent_is_by_now() {
         let home = tempfile::tempdir().unwrap();

@@ -1,5 +1,5 @@
-//! Checkpoints on disk: how they are written and read (`store.rs`), and the thread that writes one after the other
-//! (`saver.rs`), and what of them is held open (`kept.rs`). What is in them is decided in `capture/checkpoint`.
+//! Checkpoints on disk: how one is written and read (`store.rs`), the thread that writes them (`saver.rs`), and the
+//! files it holds open (`kept.rs`). capture/checkpoint decides what a checkpoint contains.
 
 pub(crate) mod kept;
 pub(crate) mod saver;

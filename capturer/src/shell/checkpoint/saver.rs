@@ -1,11 +1,12 @@
-//! Saves one checkpoint after the other, so that the one before is as good as the newest.
+//! Saves checkpoints one after the other, so that the previous one is as good as the newest.
 //!
-//! A start from a checkpoint that does not name an output leaves it as long as it is and reads its sources from their
-//! beginning: all that is in it would be there twice. So what names an output for the first time is saved twice. Nothing
-//! is written to an output before that is done, and then whichever of the two files survives knows how long it was.
+//! If a start finds a checkpoint that does not name an output, it keeps the output as it is and reads its sources from
+//! their beginning, so everything in it would be written twice. Therefore a checkpoint that names an output for the
+//! first time is saved twice. Nothing is written to the output before that is done, so whichever of the two files
+//! survives knows how long the output was.
 //!
-//! With many streams most saves are of what changed (changes.rs); then a line that names an output for the first time stands
-//! twice.
+//! With many streams most saves only have changes (changes.rs). A line that names an output for the first time is then
+//! written twice.
 //!
 //! Not here: how a file is saved (store.rs), and when (capture).
 
@@ -18,34 +19,34 @@ use crate::capture::checkpoint::{Checkpoint, encode};
 use crate::model::record::OutputMarks;
 use crate::shell::checkpoint::store::StoreError;
 
-/// See the module's head.
+/// Saves checkpoints; see the head of this file.
 #[derive(Debug)]
 pub struct Saver {
     dir: PathBuf,
-    /// Outputs that both files name: hashes of sink and path.
+    /// Outputs that both checkpoint files name, as hashes of sink and path.
     named: BTreeSet<u64>,
-    /// There are changes of earlier saves.
+    /// The file of changes has some.
     has_changes: bool,
     /// Numbers of the two checkpoints on disk, the newer first.
     on_disk: [u64; 2],
-    /// What is remembered is rewritten when it is so long.
+    /// The table of files read is rewritten when its file is this long.
     compact_at: Option<u64>,
 }
 
-/// What is remembered is not worth rewriting below that.
+/// A shorter table is not worth rewriting.
 const COMPACT_BYTES_MIN: u64 = 1024 * 1024;
 
 impl Saver {
-    /// Of one run: what runs before it saved is not looked at.
+    /// For one run: it ignores what earlier runs saved.
     pub fn new(dir: PathBuf) -> Saver {
         let has_changes = store::has_changes(&dir);
         Saver { dir, named: BTreeSet::new(), has_changes, on_disk: [0; 2], compact_at: None }
     }
 
-    /// Saves it.
+    /// Saves a checkpoint.
     ///
     /// # Errors
-    /// As of [`store::save`]; the checkpoint counts as not saved then.
+    /// As [`store::save`]; then the checkpoint counts as not saved.
     pub fn save(&mut self, checkpoint: Checkpoint) -> Result<(), StoreError> {
         if !checkpoint.memory.is_empty() {
             self.remember(&checkpoint)?;
@@ -65,7 +66,7 @@ impl Saver {
         }
         let bytes = encode(&checkpoint);
         store::save(&self.dir, &bytes)?;
-        // Changes count behind the checkpoint of the number before alone: whichever file is found, it must be that.
+        // Changes are applied only to the checkpoint with the number before theirs, whichever file has it.
         if names_more || self.has_changes || checkpoint.changes_follow {
             store::save(&self.dir, &bytes)?;
         }
@@ -82,7 +83,7 @@ impl Saver {
     fn remember(&mut self, checkpoint: &Checkpoint) -> Result<(), StoreError> {
         let len = store::remember(&self.dir, checkpoint)?;
         let at = *self.compact_at.get_or_insert(len + COMPACT_BYTES_MIN);
-        // Whichever of the two checkpoints is found, it finds what was remembered then.
+        // Both checkpoints on disk must find their part of the table.
         if len > at && self.on_disk[1] > 0 {
             let left = store::compact(&self.dir, self.on_disk[1], &checkpoint.remember)?;
             self.compact_at = Some(COMPACT_BYTES_MIN.max(2 * left));
@@ -106,7 +107,7 @@ mod tests {
     use super::*;
     use crate::capture::checkpoint::tests::mark;
 
-    /// The checkpoint that a start finds when the newest is damaged.
+    /// The checkpoint that a start uses if the newest is damaged.
     fn the_one_before(saver: &Saver) -> Checkpoint {
         let newest = saver.dir.join("checkpoint.json");
         let intact = std::fs::read(&newest).unwrap();
@@ -121,7 +122,7 @@ mod tests {
         Checkpoint { outputs: [("local_file".to_owned(), marks)].into(), ..Checkpoint::default() }
     }
 
-    /// Else a start from the one before would append to an output what is in it already.
+    /// Otherwise a start from the previous one would append to an output what is in it already.
     #[test]
     fn the_one_before_names_every_output_too() {
         let dir = tempfile::tempdir().unwrap();
@@ -132,7 +133,7 @@ mod tests {
             (naming(&[("a", 7)]), naming(&[("a", 0)])),
             (naming(&[("a", 8), ("b", 0)]), naming(&[("a", 8), ("b", 0)])),
             (naming(&[("b", 1)]), naming(&[("a", 8), ("b", 0)])),
-            // It was forgotten and comes back.
+            // The output was dropped and comes back.
             (naming(&[("a", 0), ("b", 2)]), naming(&[("a", 0), ("b", 2)])),
         ] {
             saver.save(saved).unwrap();
@@ -140,7 +141,7 @@ mod tests {
         }
     }
 
-    /// Changes follow the checkpoint that both files hold, so that either is as good; a whole one takes their place.
+    /// Changes follow a checkpoint that both files have, so that either is as good. A whole checkpoint replaces them.
     #[test]
     fn changes_are_found_behind_either_file_until_a_whole_checkpoint_holds_them() {
         let dir = tempfile::tempdir().unwrap();
@@ -158,7 +159,7 @@ mod tests {
         saver.save(changed(3, &[("b", 0)])).unwrap();
         let expected = whole(3, &[("a", 7), ("b", 0)]);
         assert_eq!((found(), the_one_before(&saver)), (expected.clone(), expected));
-        // A run that begins with them.
+        // A new run that finds changes on disk.
         let mut saver = Saver::new(dir.path().to_owned());
         saver.save(whole(4, &[("a", 9), ("b", 1)])).unwrap();
         let expected = whole(4, &[("a", 9), ("b", 1)]);

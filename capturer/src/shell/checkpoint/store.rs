@@ -6,12 +6,12 @@
 //!        4 .new → checkpoint.json         5 fsync of the directory
 //! load:  checkpoint.json, else .new (a crash between 3 and 4), else .previous, else empty
 //! ```
-//! The fsync before the renames is the point: without it the name may reach the disk before the bytes do, and a
-//! power cut leaves an empty checkpoint under the right name. A damaged file is set aside as
-//! `checkpoint.json.damaged-<n>`, never deleted and never a reason not to start. What can't be *read* (no right, an
-//! I/O error, a newer version, a symbolic link) is an error instead: beginning empty would deliver everything again.
+//! The fsync before the renames is essential: without it the name may reach the disk before the bytes do, and a power
+//! cut leaves an empty checkpoint under the right name. A damaged file is set aside as `checkpoint.json.damaged-<n>`;
+//! it is never deleted and never a reason not to start. A file that can't be *read* (no permission, an I/O error, a
+//! newer version, a symbolic link) is an error: beginning empty would deliver everything again.
 //!
-//! Not here: what the bytes mean (checkpoint/mod.rs).
+//! Not here: what the bytes mean (capture/checkpoint/mod.rs).
 
 use std::fs::File;
 use std::io::{self, Read as _, Seek as _, Write as _};
@@ -36,15 +36,15 @@ const CHANGES_NEW: &str = "checkpoint.changes.new";
 const FILES: &str = "files.log";
 const FILES_NEW: &str = "files.log.new";
 const BACK_NEW: &str = "put-back.new";
-/// At most this many bytes of what is remembered are read. It is rewritten long before it is that long.
+/// At most this many bytes of the table of files read are loaded. It is rewritten long before it is that long.
 const FILES_BYTES_MAX: usize = 1 << 30;
 
-/// What was found at start.
+/// What a start found.
 #[derive(Debug, Default)]
 pub struct LoadReport {
-    /// Empty if there was none.
+    /// Empty if there was no checkpoint.
     pub checkpoint: Checkpoint,
-    /// What the operator should know: one sentence each, empty if nothing was wrong.
+    /// What an operator should know, one sentence each; empty if nothing was wrong.
     pub notes: Vec<String>,
 }
 
@@ -61,19 +61,19 @@ pub enum StoreError {
         /// The system's error.
         source: io::Error,
     },
-    /// Something else stands under the name.
+    /// Something other than a regular file has this name.
     #[error("{} is not a regular file; it is not followed: move it away", path.display())]
     NotAFile {
         /// The path of that name.
         path: PathBuf,
     },
-    /// Too many streams.
+    /// There are too many streams.
     #[error("the checkpoint would be {len} bytes, the limit is {CHECKPOINT_BYTES_MAX}")]
     TooLarge {
         /// Bytes it would have.
         len: usize,
     },
-    /// Made by a newer program; to go on without it would repeat everything.
+    /// A newer program wrote it; starting without it would repeat everything.
     #[error("{}: move it away to begin without it", path.display())]
     Newer {
         /// The path of the checkpoint.
@@ -90,9 +90,9 @@ pub enum StoreError {
     },
 }
 
-/// For the reasons that are met: a full disk, what another user left, file systems that can't be used.
+/// Advice for common reasons: a full disk, another user's files, unsuitable file systems.
 fn cure(error: &io::Error) -> &'static str {
-    // A lock on NFS whose server runs no lockd, and on some FUSE file systems.
+    // An NFS server without lockd, and some FUSE file systems, can't lock.
     if error.raw_os_error().is_some_and(|number| number == Errno::NOLCK.raw_os_error()) {
         return " (the file system of data_dir grants no locks: copy it to a local disk with cp -a and name that with data_dir)";
     }
@@ -110,7 +110,7 @@ fn cure(error: &io::Error) -> &'static str {
     }
 }
 
-/// The first of the files in `data_dir` that the agent must write and this user can't: another user's, or no file.
+/// The first file in `data_dir` that the agent must write but this user can't: another user's, or not a regular file.
 pub fn unwritable(data_dir: &Path) -> Option<PathBuf> {
     let files = [LOCK, CURRENT, CHANGES, FILES].map(|name| data_dir.join(name));
     let is_wrong = |path: &PathBuf| {
@@ -130,7 +130,8 @@ trait Disk {
     fn sync_dir(&mut self) -> Result<(), StoreError>;
 }
 
-/// Saves what [`crate::capture::checkpoint::encode`] made. On an error the checkpoint before it is still what [`load`] finds.
+/// Saves the output of [`crate::capture::checkpoint::encode`]. After an error [`load`] still finds the checkpoint
+/// before it.
 pub fn save(dir: &Path, bytes: &[u8]) -> Result<(), StoreError> {
     if bytes.len() > CHECKPOINT_BYTES_MAX {
         return Err(StoreError::TooLarge { len: bytes.len() });
@@ -139,7 +140,7 @@ pub fn save(dir: &Path, bytes: &[u8]) -> Result<(), StoreError> {
 }
 
 fn save_on(disk: &mut impl Disk, bytes: &[u8]) -> Result<(), StoreError> {
-    // A crash may have left one, and `create` insists on making the file itself.
+    // A crash may have left the file, and `create` must make it itself.
     disk.remove(NEW)?;
     let mut file = disk.create(NEW)?;
     disk.write(&mut file, bytes)?;
@@ -150,7 +151,8 @@ fn save_on(disk: &mut impl Disk, bytes: &[u8]) -> Result<(), StoreError> {
     disk.sync_dir()
 }
 
-/// Appends what is remembered, so that it is on disk before the checkpoint of the same number. Returns the length then.
+/// Appends to the table of files read, so that it is on disk before the checkpoint with the same number. Returns the
+/// new length.
 ///
 /// # Errors
 /// As of [`save`].
@@ -159,7 +161,7 @@ pub fn remember(dir: &Path, checkpoint: &Checkpoint) -> Result<u64, StoreError> 
     Dir::open(dir)?.append(FILES, &line)
 }
 
-/// Appends a save's changes, `twice` if they must not be lost to one damaged sector.
+/// Appends a save's changes; `twice` if one damaged sector must not lose them.
 ///
 /// # Errors
 /// As of [`save`].
@@ -171,12 +173,12 @@ pub fn append_changes(dir: &Path, checkpoint: &Checkpoint, twice: bool) -> Resul
     Dir::open(dir)?.append(CHANGES, &lines).map(drop)
 }
 
-/// Whether there are changes of earlier saves.
+/// Whether the file of changes has any.
 pub fn has_changes(dir: &Path) -> bool {
     dir.join(CHANGES).exists()
 }
 
-/// Removes the changes of earlier saves: the checkpoints on disk hold them.
+/// Removes the changes, because the checkpoints on disk contain them.
 ///
 /// # Errors
 /// As of [`save`].
@@ -184,15 +186,15 @@ pub fn drop_changes(dir: &Path) -> Result<(), StoreError> {
     Dir::open(dir)?.remove(CHANGES)
 }
 
-/// Applies to a checkpoint what changed since it was saved. With `mend`, lines that could not be used are removed: the next
-/// saves will have their numbers.
+/// Applies the changes since a checkpoint to it. With `mend`, unusable lines are removed, because the next saves will
+/// have their numbers.
 fn apply_changes(dir: &mut Dir, report: &mut LoadReport, mend: bool) -> Result<(), StoreError> {
     let Some(bytes) = dir.read_up_to(CHANGES, FILES_BYTES_MAX)? else { return Ok(()) };
     let applied = changes::apply(&bytes, &mut report.checkpoint);
     if mend && applied.damaged + applied.unused > 0 {
         dir.replace(CHANGES_NEW, CHANGES, &bytes[..applied.good_bytes])?;
     }
-    // A crash tears the last line.
+    // A crash tears only the last line.
     if applied.unused > 0 || applied.damaged > 1 {
         report.notes.push(format!(
             "{}: {} damaged lines; what was delivered after the save before them may be delivered again",
@@ -203,7 +205,8 @@ fn apply_changes(dir: &mut Dir, report: &mut LoadReport, mend: bool) -> Result<(
     Ok(())
 }
 
-/// Drops what is superseded; the checkpoint of that number and later ones still find all of theirs. Returns the new length.
+/// Drops superseded lines of the table; the checkpoint with this number and later ones still find theirs. Returns the
+/// new length.
 ///
 /// # Errors
 /// As of [`save`].
@@ -218,7 +221,7 @@ pub fn compact(dir: &Path, up_to: u64, remember: &Remember) -> Result<u64, Store
     Ok(compacted.len() as u64)
 }
 
-/// Opens what is saved, for somebody to hold it. What is not there, or can't be opened, is left out.
+/// Opens the saved files for `hold`. Missing or unreadable ones are left out.
 pub(super) fn with_saved(dir: &Path, hold: impl FnOnce(Vec<(&'static str, File)>)) {
     let Ok(dir) = Dir::open(dir) else { return };
     let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
@@ -227,11 +230,11 @@ pub(super) fn with_saved(dir: &Path, hold: impl FnOnce(Vec<(&'static str, File)>
         dir.expect_regular(&fd, name).ok()?;
         Some((name, File::from(fd)))
     };
-    // In the order in which they are put back: each is of use only with those before it.
+    // In the order in which they are put back: each is useful only with those before it.
     hold([FILES, PREVIOUS, CURRENT, CHANGES].into_iter().filter_map(open).collect());
 }
 
-/// Copies files to their names where those are gone.
+/// Copies files back to their names where these are missing.
 ///
 /// # Errors
 /// As of [`save`].
@@ -261,15 +264,15 @@ fn unix_s() -> u64 {
     std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }
 
-/// Reads what is remembered up to a checkpoint into it.
+/// Loads the table of files read into a checkpoint, up to its number.
 fn load_memory(dir: &mut Dir, report: &mut LoadReport) -> Result<(), StoreError> {
     let Some(bytes) = dir.read_up_to(FILES, FILES_BYTES_MAX)? else { return Ok(()) };
     let decoded = journal::decode(&bytes, report.checkpoint.seq);
     if decoded.later > 0 || decoded.damaged > 0 {
-        // A later save would have a number that makes them count.
+        // Otherwise a later save could have a number that makes these lines count.
         dir.replace(FILES_NEW, FILES, &journal::encode(report.checkpoint.seq, &decoded.logs))?;
     }
-    // A crash tears the last line.
+    // A crash tears only the last line.
     if decoded.damaged > 1 {
         let path = dir.path_of(FILES);
         report.notes.push(format!(
@@ -282,7 +285,7 @@ fn load_memory(dir: &mut Dir, report: &mut LoadReport) -> Result<(), StoreError>
     Ok(())
 }
 
-/// The newest intact checkpoint, changing nothing: for looking at it while an agent runs. Empty if there is none.
+/// The newest intact checkpoint, without changing anything, for use while an agent runs. Empty if there is none.
 pub fn peek(dir: &Path) -> Result<Checkpoint, StoreError> {
     let mut dir = Dir::open(dir)?;
     for name in [CURRENT, NEW, PREVIOUS] {
@@ -295,12 +298,12 @@ pub fn peek(dir: &Path) -> Result<Checkpoint, StoreError> {
     Ok(Checkpoint::default())
 }
 
-/// Finds the newest intact checkpoint, and what is remembered beside it.
+/// Finds the newest intact checkpoint, and its part of the table of files read.
 pub fn load(dir: &Path) -> Result<LoadReport, StoreError> {
     let mut dir = Dir::open(dir)?;
     let mut report = load_checkpoint(&mut dir)?;
     apply_changes(&mut dir, &mut report, true)?;
-    // Nothing is saved behind the last save of a run that ended well.
+    // Nothing is saved after the last save of a run that ended cleanly.
     if !report.checkpoint.clean {
         report.checkpoint.forget_lengths();
     }
@@ -315,7 +318,7 @@ fn load_checkpoint(dir: &mut Dir) -> Result<LoadReport, StoreError> {
         match decode(&bytes) {
             Ok(checkpoint) => {
                 if name == NEW {
-                    // Finishes the save that was cut off; the next one begins by removing this name.
+                    // Completes the save that was cut off; the next save begins by removing this name.
                     dir.rename(NEW, CURRENT)?;
                 }
                 if name != CURRENT && !notes.is_empty() {
@@ -329,7 +332,7 @@ fn load_checkpoint(dir: &mut Dir) -> Result<LoadReport, StoreError> {
             Err(source @ CheckpointError::Version(_)) => {
                 return Err(StoreError::Newer { path: dir.path_of(name), source });
             }
-            // This save never finished, and the one it was to replace is still there.
+            // This save was never completed, and the checkpoint it should replace is still there.
             Err(_) if name == NEW => {}
             Err(error) => {
                 let aside = dir.set_aside(name)?;
@@ -347,7 +350,7 @@ fn load_checkpoint(dir: &mut Dir) -> Result<LoadReport, StoreError> {
     Ok(LoadReport { checkpoint: Checkpoint::default(), notes })
 }
 
-/// A directory held open, so that all steps happen in the same one.
+/// A directory held open, so that all steps happen in the same directory.
 struct Dir {
     fd: OwnedFd,
     path: PathBuf,
@@ -371,7 +374,7 @@ impl Dir {
         StoreError::Io { what, path: self.path_of(name), source: source.into() }
     }
 
-    /// The bytes of a checkpoint, one more than allowed at most; `None` if it is not there.
+    /// The bytes of a checkpoint, at most one more than allowed; `None` if there is no such file.
     fn read(&self, name: &str) -> Result<Option<Vec<u8>>, StoreError> {
         self.read_up_to(name, CHECKPOINT_BYTES_MAX + 1)
     }
@@ -393,7 +396,7 @@ impl Dir {
         Ok(before + bytes.len() as u64)
     }
 
-    /// Replaces a file, which is whole at any moment.
+    /// Replaces a file atomically.
     fn replace(&mut self, new: &'static str, name: &'static str, bytes: &[u8]) -> Result<(), StoreError> {
         self.remove(new)?;
         let mut file = self.create(new)?;
@@ -405,7 +408,7 @@ impl Dir {
     }
 
     fn read_up_to(&self, name: &str, max: usize) -> Result<Option<Vec<u8>>, StoreError> {
-        // O_NONBLOCK: opening a FIFO somebody put there must not wait for a writer.
+        // O_NONBLOCK: opening a FIFO that somebody put there must not wait for a writer.
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
         let file = match rustix::fs::openat(&self.fd, name, flags, Mode::empty()) {
             Ok(fd) => fd,
@@ -430,7 +433,7 @@ impl Dir {
         Ok(())
     }
 
-    /// Renames to the first free `checkpoint.json.damaged-<n>`; the last one is given up when all are taken.
+    /// Renames to the first free `checkpoint.json.damaged-<n>`; if all are taken, the last one is overwritten.
     fn set_aside(&mut self, name: &str) -> Result<String, StoreError> {
         let taken =
             |aside: &String| rustix::fs::statat(&self.fd, aside.as_str(), AtFlags::SYMLINK_NOFOLLOW).is_ok();
@@ -468,7 +471,7 @@ impl Disk for Dir {
 
     fn rename(&mut self, from: &'static str, to: &'static str) -> Result<(), StoreError> {
         match rustix::fs::renameat(&self.fd, from, &self.fd, to) {
-            // The first save has nothing to keep.
+            // The first save has no previous one to keep.
             Err(Errno::NOENT) if from == CURRENT => Ok(()),
             result => result.map_err(|errno| self.error("renaming", from, errno)),
         }
@@ -479,7 +482,7 @@ impl Disk for Dir {
     }
 }
 
-/// Held while an agent uses a data_dir. The kernel drops it with the process, however that ends.
+/// Held while an agent uses a data_dir. The kernel releases it with the process, however that ends.
 #[derive(Debug)]
 pub struct DirLock {
     file: File,
@@ -492,13 +495,13 @@ impl AsFd for DirLock {
 }
 
 impl DirLock {
-    /// Device and inode of its file.
+    /// Device and inode of the lock file.
     pub(super) fn id(&self) -> io::Result<(u64, u64)> {
         use std::os::unix::fs::MetadataExt as _;
         self.file.metadata().map(|metadata| (metadata.dev(), metadata.ino()))
     }
 
-    /// Creates the directory if need be and locks it, or says who has it.
+    /// Creates the directory if needed and locks it; the error says who holds the lock.
     pub fn acquire(path: &Path) -> Result<DirLock, StoreError> {
         let dir = Dir::open(path)?;
         let flags = OFlags::RDWR | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
@@ -523,7 +526,7 @@ impl DirLock {
     }
 }
 
-/// The process whose number is in the lock file. It may be gone by now; only the lock itself is reliable.
+/// The process named in the lock file. It may be gone; only the lock itself is reliable.
 fn holder(file: &File) -> String {
     let mut text = [0; 16];
     let len = file.read_at(&mut text, 0).unwrap_or(0);

@@ -1,4 +1,4 @@
-//! A crash at every step of a save, damage of every file, and who may have the directory.
+//! A crash at every step of a save, damage to every file, and who may use the directory.
 
 use std::fs;
 
@@ -37,7 +37,7 @@ impl Disk for Recorder {
         self.dir.create(name)
     }
     fn write(&mut self, file: &mut File, bytes: &[u8]) -> Result<(), StoreError> {
-        // A crash within the write leaves a part of it.
+        // A crash during the write leaves part of it.
         if self.steps.len() == self.crash_at {
             self.dir.write(file, &bytes[..bytes.len() / 2])?;
         }
@@ -68,7 +68,7 @@ const STEPS: [&str; 7] = [
     "fsync dir",
 ];
 
-/// A checkpoint that differs from every other number's.
+/// A checkpoint that differs from those with other numbers.
 fn numbered(n: u64) -> Checkpoint {
     let mut checkpoint = sample();
     let marks = checkpoint.outputs.get_mut("local_file").unwrap();
@@ -115,8 +115,8 @@ fn saved_is_loaded_and_private() {
     assert!(!dir.path().join(NEW).exists());
 }
 
-/// Crash before each step of the first, second and third save: the checkpoint found is the one before or the new
-/// one, never another and never none, and the next save works.
+/// Crash before each step of the first, second and third save: the start finds the previous or the new checkpoint,
+/// never another and never none, and the next save works.
 #[test]
 fn a_crash_at_any_step_leaves_a_whole_checkpoint() {
     for saves_before in 0..3 {
@@ -132,9 +132,9 @@ fn a_crash_at_any_step_leaves_a_whole_checkpoint() {
             let found = number_of(&report.checkpoint);
             let what = format!("{saves_before} saves, crash before {step}");
             assert!(report.notes.is_empty(), "{what}: {:?}", report.notes);
-            // From the moment the current one is moved away only the new one is right.
+            // Once the current one is moved away, only the new one is right.
             let renamed = if saves_before == 0 { crash_at >= 4 } else { crash_at >= 5 };
-            // With no current one, a complete `.new` not yet synced is a bonus, not a promise.
+            // Without a current one, a complete `.new` that is not synced yet may be found, but need not be.
             let complete = saves_before == 0 && crash_at >= 3;
             if renamed || complete {
                 assert_eq!(found, saves_before + 1, "{what}");
@@ -157,7 +157,7 @@ fn damaged_loads_previous(damaged: &[u8]) {
     assert_eq!(report.notes.len(), 2, "{:?}", report.notes);
     assert!(report.notes[0].contains("checkpoint.json.damaged-1"), "{}", report.notes[0]);
     assert_eq!(fs::read(dir.path().join("checkpoint.json.damaged-1")).unwrap(), damaged);
-    // The next load finds the same, and says nothing new.
+    // The next load finds the same, and has nothing to report.
     let again = load(dir.path()).unwrap();
     assert_eq!(number_of(&again.checkpoint), 1);
     assert!(again.notes.is_empty());

@@ -1,7 +1,8 @@
-//! Files that may have been rotated from a log to names that model/rotated_name.rs does not know, between two looks at it:
-//! several rotations while the agent was down. The file that was read is known by its inode, whatever it is called. What was
-//! made after it and before the live one lies between them. It is read if the names differ in digits alone, as `a-1.log` and
-//! `a-2.log` do: whoever named the one named the other. Of others only the name is told, for they may be other logs.
+//! Files that may have been rotated to names that model/rotated_name.rs does not know, between two looks at a log:
+//! several rotations while the agent was down. The file that was read is recognized by its inode, whatever its name.
+//! Files made after it and before the live one lie between them. They are read if their names differ from its name only
+//! in digits, as with `a-1.log` and `a-2.log`: the same program named them. Other files are only named as possible
+//! losses, because they may be other logs.
 //!
 //! If the live file was read before, none of this counts (core/look.rs): then nothing can lie between.
 
@@ -17,11 +18,12 @@ use crate::model::cursor::FileId;
 use crate::model::rotated_name::{RotatedName, UNREAD_ARCHIVES, common_start};
 use crate::text::path_text::name_of;
 
-/// Whoever rotates a log gives its writer so long to go over to the new file. Who writes on is a log of its own.
+/// After a rotation its writer has this long to switch to the new file. A file that is still written to after that is
+/// another log.
 const GRACE_NS: i64 = 10_000_000_000;
-/// So many names are looked at.
+/// At most this many names are looked at.
 const LOOKED_AT_MAX: usize = 512;
-/// So many are told.
+/// At most this many are reported.
 const TOLD_MAX: usize = 8;
 
 struct Seen {
@@ -37,13 +39,13 @@ pub(super) fn aside(dir: &OwnedFd, listing: &Listing, chain: Chain<'_>) -> BTree
     let read = chain.wanted.iter().filter(|id| !id.can_be(live.id));
     let Some(birth_ns) = read.clone().map(|id| id.birth_ns).max() else { return none };
     let names = read.flat_map(|id| listing.of_inode(id.inode));
-    // The number of one that is gone may have come back with the live one.
+    // The inode number of a removed file may be the live one's now.
     let was_read = |seen: &Seen| is_wanted(seen) && !seen.id.can_be(live.id);
     let known = names.filter_map(|name| Some((name, see(dir, name).filter(was_read)?)));
     let known = known.max_by_key(|(_, known)| known.id.birth_ns);
     let stem = common_start(chain.live_name);
     let is_rotated = |name: &str| name == chain.live_name || RotatedName::of(name, chain.live_name).is_some();
-    // Packed, it has another inode. Then it is enough if one name is known.
+    // A compressed file has another inode. Then it is enough if one name is known.
     let has_known_name = match &known {
         Some((name, _)) => is_rotated(name),
         None => {
@@ -104,7 +106,7 @@ fn see(dir: &OwnedFd, name: &str) -> Option<Seen> {
     is_regular.then(|| Seen { id: FileId::of(&stat), modified_ns: FileId::modified_ns(&stat) })
 }
 
-/// The name with one `#` for each number in it.
+/// The name with `#` for each number in it.
 fn digits_alike(name: &str) -> String {
     let mut alike = String::new();
     for char in name.chars() {
@@ -117,7 +119,7 @@ fn digits_alike(name: &str) -> String {
     alike
 }
 
-/// As `a-error.log.1` to `a-error.log`.
+/// Like `a-error.log.1` and `a-error.log`.
 fn belongs_to(name: &str, log: &str) -> bool {
     name.strip_prefix(log).is_some_and(|more| more.starts_with(['.', '-', '_']))
 }

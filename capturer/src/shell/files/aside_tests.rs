@@ -1,4 +1,4 @@
-//! Which files lie between the file that was read and the live one, if names do not tell.
+//! Which files are between the file that was read and the live one, if names do not show it.
 
 use super::*;
 use crate::shell::files::listings::Listings;
@@ -16,7 +16,7 @@ fn found(names: &[&str], apart: &[&str]) -> Vec<(String, u32)> {
         let before = std::fs::read_dir(dir.path()).unwrap().count();
         std::fs::write(dir.path().join(name), name).unwrap();
         assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), before + 1);
-        // Births are as coarse as the kernel's ticks.
+        // Birth times are as coarse as the kernel's ticks.
         let newest = || std::fs::metadata(dir.path().join(name)).unwrap().created().unwrap();
         let probe = dir.path().join("probe");
         loop {
@@ -37,7 +37,7 @@ fn found(names: &[&str], apart: &[&str]) -> Vec<(String, u32)> {
         );
         FileId::of(&stat.unwrap())
     };
-    // The live file is wanted as the one that its path led to.
+    // The live file is wanted as the file that its path led to before.
     let wanted = [id(names[0]), id("web.log")];
     if is_gone {
         std::fs::remove_file(dir.path().join(names[0])).unwrap();
@@ -80,12 +80,12 @@ fn names_that_differ_in_digits_alone_are_one_log() {
 /// No line of another log is read.
 #[test]
 fn other_logs_are_not() {
-    // The file that was read is a rotated one by its name, so the others are not of its kind.
+    // The name of the file that was read is a rotated one, so files with other names are not of the same log.
     check(&["web.log.2", "web-1.log", "web-2.log", "web.log.1", "web.log"], &[("web.log.1", 1)]);
     check(&["web.log.old", "web-1.log", "web.log"], &[("web-1.log", TOLD)]);
     // Made before the file that was read, or after the live one.
     check(&["web-1.log", "web.log", "web-2.log"], &[]);
-    // Of another log, which has its own rotated files.
+    // Files of another log, which has rotated files of its own.
     check(&["web.log.old", "web-error.log.old", "web.log", "web-error.log"], &[]);
     check(&["web.log.old", "website.log", "api.log", "web.log"], &[]);
     assert_eq!(found(&["web-2.log", "web-1.log", "web.log"], &["web-1.log"]), []);

@@ -1,9 +1,9 @@
-//! A lane: one thread that does things to files one after the other, and tells what it is at. Nothing in the kernel can
-//! end a call on a hung file system; so what may hang has a thread of its own per file system, and what hangs there
-//! makes wait only what is there.
+//! A lane: one thread that works on files one after the other, and reports what it is doing. Nothing in the kernel can
+//! end a call on a hung file system. So each file system that may hang has a thread of its own, and only its own files
+//! wait for it.
 //!
-//! A lane keeps the files it opened: reading and closing them may hang as well. Its number of threads is one, whatever
-//! hangs, and no request is lost: when the file system comes back, all are answered in their order.
+//! A lane keeps the files it opened, because reading and closing them may hang as well. It is always one thread, and no
+//! request is lost: when the file system answers again, all are answered in order.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -35,14 +35,14 @@ use crate::text::path_text::name_of;
 /// Listings are kept for this long after the last request.
 const LISTINGS_KEPT: Duration = Duration::from_secs(2);
 
-/// What a thread is at, for those who watch it.
+/// What a thread is doing, for those who watch it.
 #[derive(Debug)]
 pub struct Progress {
     /// What it works on, for people.
     place: String,
     /// What to do if it hangs.
     cure: String,
-    /// One step may take this long.
+    /// A step may take this long.
     patience: Duration,
     state: Mutex<State>,
 }
@@ -50,20 +50,20 @@ pub struct Progress {
 #[derive(Debug, Default)]
 struct State {
     doing: Option<(String, Instant)>,
-    /// Requests not answered yet, by stream.
+    /// Number of unanswered requests by stream.
     waiting: BTreeMap<StreamId, u32>,
     /// Entries whose patterns are being walked.
     finding: BTreeSet<usize>,
-    /// By entry: what the last walk of its patterns had to say.
+    /// Result of the last walk of each entry's patterns.
     walks: BTreeMap<usize, Arc<Walked>>,
     /// Openings that wait for a descriptor.
     without_room: usize,
 }
 
-/// What a walk of an entry's patterns had to say.
+/// What a walk of an entry's patterns found.
 #[derive(Clone, Debug, Default)]
 pub struct Walked {
-    /// Of each pattern.
+    /// One report per pattern.
     pub reports: Vec<PatternReport>,
     /// Directories that can't be listed, with the reason.
     pub unlistable: BTreeSet<String>,
@@ -71,7 +71,7 @@ pub struct Walked {
     pub unwatched: usize,
 }
 
-/// Watches that a walk asked for.
+/// Watches that a walk requested.
 #[derive(Default)]
 pub(super) struct Watching {
     pub(super) watches: Vec<(i32, Interest)>,
@@ -89,12 +89,12 @@ pub struct Hung {
     pub age: Duration,
     /// What to do about it.
     pub cure: String,
-    /// Who waits for an answer.
+    /// Streams that wait for an answer.
     pub streams: Vec<StreamId>,
 }
 
 impl Progress {
-    /// Of a thread that is at nothing yet.
+    /// For a thread that has nothing to do yet.
     pub fn new(place: String, cure: String, patience: Duration) -> Arc<Progress> {
         Arc::new(Progress { place, cure, patience, state: Mutex::default() })
     }
@@ -108,7 +108,7 @@ impl Progress {
         self.state().doing = Some((what, Instant::now()));
     }
 
-    /// The step goes on: it is long, and does not hang.
+    /// The step is still making progress: it is long but does not hang.
     pub fn beat(&self) {
         if let Some((_, since)) = &mut self.state().doing {
             *since = Instant::now();
@@ -125,7 +125,7 @@ impl Progress {
         self.state().walks.insert(set, Arc::new(walked));
     }
 
-    /// What the last walks had to say, by entry.
+    /// Results of the last walks, by entry.
     pub fn walks(&self) -> BTreeMap<usize, Arc<Walked>> {
         self.state().walks.clone()
     }
@@ -135,7 +135,7 @@ impl Progress {
         self.state().without_room
     }
 
-    /// Whether it hangs.
+    /// The step, if it takes longer than it may.
     pub fn hung(&self) -> Option<Hung> {
         let state = self.state();
         let (operation, since) = state.doing.as_ref()?;
@@ -149,14 +149,14 @@ impl Progress {
         })
     }
 
-    /// A request of a stream has come.
+    /// A stream has sent a request.
     pub fn waits(&self, stream: Option<StreamId>) {
         if let Some(stream) = stream {
             *self.state().waiting.entry(stream).or_default() += 1;
         }
     }
 
-    /// A request of a stream was answered, or handed on.
+    /// A stream's request was answered or passed on.
     pub fn waits_no_more(&self, stream: Option<StreamId>) {
         let Some(stream) = stream else { return };
         let mut state = self.state();
@@ -168,23 +168,23 @@ impl Progress {
         }
     }
 
-    /// An entry's patterns are to be walked here. False: they are already.
+    /// Notes that an entry's patterns will be walked here. Returns false if they already will.
     pub fn begin_finding(&self, set: usize) -> bool {
         self.state().finding.insert(set)
     }
 }
 
-/// A lane's door. The thread ends when the last door is dropped.
+/// Sends requests to a lane. Its thread ends when the last one is dropped.
 #[derive(Clone, Debug)]
 pub struct Lane {
-    /// The lane that it leads to.
+    /// The lane.
     pub id: LaneId,
     requests: Sender<Request>,
     progress: Arc<Progress>,
 }
 
 impl Lane {
-    /// Starts its thread.
+    /// Starts the lane's thread.
     ///
     /// # Errors
     /// When no thread can be made.
@@ -209,7 +209,7 @@ impl Lane {
     }
 }
 
-/// Does what is asked, on whatever thread it lives.
+/// Carries out requests, on whichever thread it is.
 pub struct Worker {
     pub(super) inotify: Option<Arc<Claimed<OwnedFd>>>,
     pub(super) sets: Arc<Vec<FileSet>>,
@@ -219,19 +219,19 @@ pub struct Worker {
     pub(super) progress: Arc<Progress>,
     pub(super) lane: Option<LaneId>,
     pub(super) open: BTreeMap<FileNo, OpenHere>,
-    /// Openings for which there is no descriptor yet.
+    /// Openings that wait for a descriptor.
     pub(super) waiting: Waiting,
-    /// Not on a lane: another host's changes need not show in a directory's times.
+    /// Not used on a lane: changes by another host may not show in a directory's times.
     pub(super) listings: Listings,
-    // Behind the files: fields are dropped in this order.
+    // After the files, because fields are dropped in this order.
     pub(super) alive: Alive,
 }
 
 /// A file that a lane has open.
 pub(super) enum OpenHere {
-    /// As it is on disk.
+    /// An uncompressed file.
     File(Claimed<OwnedFd>),
-    /// What an archive holds.
+    /// The content of an archive.
     Archive(Box<Unpacker>),
 }
 
@@ -246,7 +246,7 @@ impl Worker {
         }
     }
 
-    /// The next request; openings that wait for a descriptor are tried again meanwhile. `None` = the end.
+    /// The next request. Meanwhile openings that wait for a descriptor are tried again. `None` = the end.
     pub(super) fn next(&mut self, inbox: &Receiver<Request>) -> Option<Request> {
         loop {
             self.try_waiting();
@@ -272,7 +272,7 @@ impl Worker {
             let before = self.waiting.len();
             self.carry_out(request);
             if is_room && self.waiting.len() > before {
-                // The room is used up: the rest stays in line, in its order.
+                // There is no more room: the rest stay in line, in their order.
                 self.waiting.put_back(due.collect());
                 break;
             }
@@ -369,7 +369,7 @@ impl Worker {
         })
     }
 
-    /// No answer where the file system does not let itself be looked at: what was found there before still counts.
+    /// `None` if the file system can't be looked at: what was found there before remains valid.
     fn find_rest(&self, set: usize, starts: Vec<Start>) -> Option<FilesAnswer> {
         let (found, watches) = self.walk(set, starts, &|_| None);
         self.progress.state().finding.remove(&set);
@@ -381,7 +381,7 @@ impl Worker {
         Some(FilesAnswer::PathsFound { set, lane: self.lane, lanes: Vec::new(), watches, paths })
     }
 
-    /// Walks the patterns of an entry. Watches what may come, and notes what is to be said.
+    /// Walks the patterns of an entry, watches directories where files may appear, and notes what to report.
     pub(super) fn walk(
         &self,
         set: usize,
@@ -407,7 +407,7 @@ impl Worker {
     fn watch_for(&self, directory: &Path, interest: Interest, watching: &mut Watching) {
         match self.add_watch(directory, NAMES) {
             Ok(watch) => watching.watches.push((watch, interest)),
-            // Gone meanwhile, which its own directory tells; or it may not be read, which its listing tells.
+            // It is gone, which the watch on its parent reports, or it is unreadable, which its listing reports.
             Err(Errno::NOENT | Errno::NOTDIR | Errno::ACCESS) => {}
             Err(_) => drop(watching.unwatched.insert(directory.to_owned())),
         }
@@ -418,14 +418,14 @@ impl Worker {
         watch.map_err(|errno| if errno == Errno::ACCESS { Unwatched::Denied } else { Unwatched::Other })
     }
 
-    /// What is watched for somebody else stays watched.
+    /// Flags that others need stay set.
     fn add_watch(&self, directory: &Path, flags: WatchFlags) -> rustix::io::Result<i32> {
         let inotify = self.inotify.as_ref().ok_or(Errno::NOSPC)?;
         add_watch(inotify, directory, flags | WatchFlags::ONLYDIR | WatchFlags::MASK_ADD)
     }
 }
 
-/// What happens to names in a directory, and that it is renamed itself.
+/// Changes of names in a directory, and a rename of the directory itself.
 const NAMES: WatchFlags = WatchFlags::MOVE_SELF
     .union(WatchFlags::CREATE)
     .union(WatchFlags::DELETE)

@@ -1,4 +1,4 @@
-//! `capturer check`: which files the patterns of file_monitor match now, and what they pass over and why.
+//! `capturer check`: which files the patterns of file_monitor match now, and which they pass over and why.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
@@ -25,36 +25,36 @@ use crate::text::age::age_text;
 use crate::text::path_text::{name_of, text_of};
 use crate::text::terminal::shown;
 
-/// A file system that does not answer for this long is told.
+/// A file system that does not answer for this long is reported.
 const PATIENCE: Duration = Duration::from_secs(10);
-/// Files of one pattern that are listed, and files of one entry that are looked into.
+/// At most this many files of a pattern are listed, and files of an entry looked into.
 const LISTED_MAX: usize = 20;
 const LOOKED_INTO_MAX: usize = 1_000;
-/// How many first bytes are read to tell text from binary. More are read where these say nothing, as in a hole.
+/// How many first bytes are read to tell text from binary. More are read if these don't show it, as in a hole.
 const SNIFFED_BYTES: u64 = 8 * 1024;
 
-/// Whether this user may read what the patterns come to.
+/// Whether this user may read what the patterns match.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Access {
     /// How many files match.
     pub files: usize,
-    /// Those of them that can't be opened, with the reason.
+    /// Files that can't be opened, with the reason.
     pub denied: Vec<String>,
     /// Directories that can't be listed, with the reason.
     pub unlistable: BTreeSet<String>,
-    /// How many were tried.
+    /// How many files were tried.
     pub looked_at: usize,
     /// A file system did not answer in time.
     pub silent: bool,
 }
 
-/// Opens each file, reads none, and takes a few seconds at most for each entry.
+/// Opens each file but reads none, and takes at most a few seconds per entry.
 pub fn access(settings: &Settings) -> Access {
     let mut all = Access::default();
     for set in &settings.file_monitor.files {
         let (own, set, sets) = (Own::of(settings), set.clone(), settings.file_monitor.files.clone());
         let (sender, answer) = channel();
-        // Nothing ends a look at a file system that hangs; this thread is left behind then.
+        // Nothing can end a look at a file system that hangs, so this thread is then left behind.
         std::thread::spawn(move || drop(sender.send(access_of(&set, &sets, &own))));
         match answer.recv_timeout(PATIENCE) {
             Ok(of_set) => {
@@ -67,7 +67,7 @@ pub fn access(settings: &Settings) -> Access {
         }
     }
     all.denied.sort();
-    // Two entries may come to the same file.
+    // Two entries may match the same file.
     all.denied.dedup();
     all
 }
@@ -81,7 +81,7 @@ fn access_of(set: &FileSet, sets: &[FileSet], own: &Own) -> Access {
     for FoundPath { path, target, .. } in paths.into_iter().take(LOOKED_INTO_MAX) {
         access.looked_at += 1;
         let at = target.as_deref().unwrap_or(&path);
-        // One that is gone meanwhile is nobody's fault.
+        // A file that is gone by now is no fault.
         let error =
             open(Path::new(&name_of(at))).err().filter(|error| error.kind() != io::ErrorKind::NotFound);
         access.denied.extend(error.map(|error| format!("{path}: {error}")));
@@ -89,23 +89,23 @@ fn access_of(set: &FileSet, sets: &[FileSet], own: &Own) -> Access {
     access
 }
 
-/// Without waiting for a writer, should a pipe stand there.
+/// Does not wait for a writer if the path is a pipe.
 fn open(path: &Path) -> io::Result<File> {
     File::options().read(true).custom_flags(rustix::fs::OFlags::NONBLOCK.bits() as i32).open(path)
 }
 
-/// Lists them, a few lines for each pattern.
+/// Lists the files, a few lines per pattern.
 pub fn show(settings: &Settings, out: &mut dyn Write) -> io::Result<()> {
     if settings.file_monitor.files.is_empty() {
         return Ok(());
     }
     writeln!(out, "What the patterns match now:")?;
-    // Of each file, the entry that comes first.
+    // A file belongs to the first entry that matches it.
     let mut taken: BTreeMap<String, usize> = BTreeMap::new();
     for (index, set) in settings.file_monitor.files.iter().enumerate() {
         let (own, entry) = (Own::of(settings), set.clone());
         let (sender, answer) = channel();
-        // Nothing ends a look at a file system that hangs; this thread is left behind then.
+        // Nothing can end a look at a file system that hangs, so this thread is then left behind.
         let named: Vec<PathPattern> =
             settings.file_monitor.files.iter().flat_map(|set| set.paths.iter().cloned()).collect();
         let all = settings.file_monitor.files.clone();
@@ -131,20 +131,20 @@ pub fn show(settings: &Settings, out: &mut dyn Write) -> io::Result<()> {
     Ok(())
 }
 
-/// Of one pattern.
+/// The result for one pattern.
 struct Look {
     report: PatternReport,
-    /// What it matches and is followed, and where links lead.
+    /// Files that are followed, with the targets of links.
     files: Vec<String>,
-    /// The same without where links lead.
+    /// The same without the targets.
     paths: Vec<String>,
-    /// Those of them that an entry before this one matches as well, with its index.
+    /// Files that an earlier entry matches as well, with its index.
     others: Vec<(String, usize)>,
-    /// Archives of them that are not read and that the pattern does not match itself.
+    /// Archives of these logs that can't be read and that the pattern does not match itself.
     archives: Vec<String>,
-    /// Those of them that have bytes which are not UTF-8.
+    /// Files with bytes that are not UTF-8.
     not_utf8: Vec<String>,
-    /// Files beside them that look like rotated ones and are not known to be.
+    /// Files beside them that look like rotated ones but are not recognized.
     strange: Vec<String>,
     /// Directories that can't be listed.
     unlistable: BTreeSet<String>,
@@ -273,8 +273,8 @@ fn look(set: &FileSet, all_sets: &[FileSet], own: &Own, named: &[PathPattern]) -
     looks.collect()
 }
 
-/// Archives of these logs that are not read, and files that look like rotated ones of them. What a pattern matches itself is
-/// told with what it passes over, or is read.
+/// Archives of these logs that can't be read, and files that look like rotated ones of them. What a pattern matches
+/// itself is reported with what it passes over, or is read.
 fn beside(paths: &[String], set: &FileSet, named: &[PathPattern]) -> (Vec<String>, Vec<String>) {
     let mut listed: BTreeMap<&str, Vec<String>> = BTreeMap::new();
     let (mut archives, mut strange) = (BTreeSet::new(), BTreeSet::new());
@@ -298,7 +298,7 @@ fn beside(paths: &[String], set: &FileSet, named: &[PathPattern]) -> (Vec<String
     (archives.into_iter().collect(), strange.into_iter().collect())
 }
 
-/// Rotated files of others that are followed: capture/core/paths.rs and its olddir.rs leave them to those.
+/// Files that are read as rotated files of other logs; capture/core/paths.rs and its olddir.rs do the same.
 fn rotated(set: &FileSet, all: &BTreeSet<String>, takes: &dyn Fn(&str) -> bool) -> BTreeSet<String> {
     let mut rotated = BTreeSet::new();
     let mut olddirs: BTreeMap<String, BTreeSet<&str>> = BTreeMap::new();
@@ -320,23 +320,23 @@ fn rotated(set: &FileSet, all: &BTreeSet<String>, takes: &dyn Fn(&str) -> bool) 
             moved.push((path, log));
         }
     }
-    // In two directories, they may be of different logs. An archive is never a log of its own.
+    // In two directories they may be of different logs. An archive is never a log of its own.
     let is_sure = |path: &str, log: &str| path.ends_with(".gz") || olddirs[log].len() == 1;
     rotated.extend(moved.iter().filter(|(path, log)| is_sure(path, log)).map(|(path, _)| (*path).clone()));
     rotated
 }
 
-/// What a look into a file tells.
+/// What the first bytes of a file show.
 enum Inside {
     /// It would be read.
     Fit,
-    /// It would be read, and not all of it is UTF-8.
+    /// It would be read, although not all of it is UTF-8.
     NotUtf8,
-    /// It would not, or not as text.
+    /// It would be skipped, or not read as text.
     Unfit(PassedOver),
 }
 
-/// Looks into a file as the agent does before it reads it (stream/file/binary.rs).
+/// Looks into a file as the agent does before it reads it (capture/stream/file/binary.rs).
 fn look_into(path: &Path, set: &FileSet, is_named: bool) -> Inside {
     // Non-blocking: it may be a pipe by now.
     let flags = libc::O_NONBLOCK | libc::O_NOFOLLOW | libc::O_NOCTTY;
@@ -357,7 +357,7 @@ fn look_into(path: &Path, set: &FileSet, is_named: bool) -> Inside {
     if binary::judge(&first, is_known).is_none() && first.len() as u64 == SNIFFED_BYTES {
         let _ = (&file).take(READ_BYTES as u64 - SNIFFED_BYTES).read_to_end(&mut first);
     }
-    // What a hole has beyond a read is passed over, as the agent does: the file's data say what it is.
+    // If a hole is longer than a read, it is skipped, as in the agent: the data behind it decides.
     if leading_nuls(&first) == first.len()
         && let Some(at) = super::data_behind(file.as_fd(), 0, &first).filter(|at| *at < NO_DATA)
         && (&file).seek(SeekFrom::Start(at)).is_ok()
@@ -405,7 +405,7 @@ mod tests {
         write("utf16", b"\xFF\xFEa\x00\n\x00");
         write("no-mark", b"a\x00 \x00l\x00i\x00n\x00e\x00\n\x00");
         write("latin1", b"caf\xE9 au lait\n");
-        // As lastlog is: a hole, and behind it what is no text.
+        // Like lastlog: a hole, and then data that is not text.
         let holes = File::create(dir.path().join("holes")).unwrap();
         std::os::unix::fs::FileExt::write_all_at(&holes, b"\x08\x00\x00\x00tty1\x00\x00", 1 << 20).unwrap();
         std::os::unix::fs::symlink("a.log", dir.path().join("link")).unwrap();
@@ -443,7 +443,7 @@ mod tests {
         }
     }
 
-    /// As the run does (core/paths/olddir.rs), packed or not.
+    /// As in a run (capture/core/paths/olddir.rs), compressed or not.
     #[test]
     fn files_that_were_moved_to_an_olddir_are_rotated_ones() {
         let dir = tempfile::tempdir().unwrap();
@@ -459,9 +459,9 @@ mod tests {
             let told = text.lines().filter(|line| line.contains("(a rotated file"));
             told.map(|line| line.rsplit_once("): ").unwrap().1.to_owned()).collect()
         };
-        // Two directories have files of b.log: they may be logs of their own.
+        // Two directories have files of b.log, which may be logs of their own.
         assert_eq!(passed(&["**/*"]), ["old/a.log.1, old/a.log.2.gz, own/a.log.1"]);
-        // One that is named is read for itself.
+        // A file that is named is read as a log of its own.
         assert_eq!(passed(&["a.log", "old/a.log.1"]), Vec::<String>::new());
     }
 
@@ -502,7 +502,7 @@ mod tests {
         assert!(!text.contains("rotated files"), "{text}");
     }
 
-    /// Their lines may be missing in the outputs, and nothing of the pattern leads to them.
+    /// Their lines may be missing in the outputs, and nothing in the pattern shows that.
     #[test]
     fn archives_that_are_not_read_are_named_beside_their_log() {
         let dir = tempfile::tempdir().unwrap();

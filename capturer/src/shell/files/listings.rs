@@ -1,9 +1,9 @@
-//! Listings of directories, kept for as long as a directory stays as it is: thousands of logs in one directory are each
-//! looked for in it, and to list all of it for each would take time with the square of their number.
+//! Listings of directories, kept while a directory does not change. With thousands of logs in one directory each is
+//! searched for in it, and listing it for each would take time with the square of their number.
 //!
-//! A directory's change time tells whether a listing still holds, but not at once: the kernel takes it from a clock that
-//! ticks every 1 to 10 ms, some file systems keep whole seconds, and so two changes may leave the same time. A listing is
-//! kept only if it began well after the last change; then whatever comes later leaves another time.
+//! A directory's change time shows whether a listing is still valid, but not at once: the kernel takes it from a clock
+//! that ticks every 1 to 10 ms, some file systems keep whole seconds, and so two changes may have the same time. A
+//! listing is kept only if it began well after the last change; then any later change has another time.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -14,26 +14,26 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use crate::text::path_text::text_of_bytes;
 
-/// Between the last change of a directory and a listing that is kept.
+/// Least time between the last change of a directory and a listing that is kept.
 const SETTLED_NS: i128 = 100_000_000;
-/// The same where the file system seems to keep whole seconds. FAT keeps every other.
+/// The same if the file system seems to keep whole seconds. FAT keeps every other one.
 const SETTLED_COARSE_NS: i128 = 2_100_000_000;
-/// A smaller directory is listed as fast as it is asked whether it changed.
+/// Listing a smaller directory is as fast as checking whether it changed.
 const ENTRIES_MIN: usize = 32;
-/// Directories of which listings are kept.
+/// How many directories' listings are kept.
 const KEPT_MAX: usize = 4;
-/// Entries that are kept of all together: some 10 MiB.
+/// How many entries are kept in all: some 10 MiB.
 const ENTRIES_KEPT_MAX: usize = 200_000;
 
-/// Files that can't be looked at and of which the log is told.
+/// How many unreadable files the log reports.
 const TOLD_MAX: usize = 1_000;
 
-/// The names of a directory, as they are written (path_text.rs).
+/// The names in a directory, as text (text/path_text.rs).
 #[derive(Debug, Default)]
 pub(super) struct Listing {
-    /// With their inode numbers.
+    /// Names with inode numbers.
     by_name: BTreeMap<Box<str>, u64>,
-    /// The same, for those who look for a file under any name. Ordered by inode.
+    /// The same sorted by inode, to find a file under any name.
     by_inode: Vec<(u64, Box<str>)>,
 }
 
@@ -49,7 +49,7 @@ impl Listing {
         Ok(listing)
     }
 
-    /// As if there were nothing else.
+    /// A listing with only this name.
     pub(super) fn of_one(name: &str, inode: u64) -> Listing {
         Listing { by_name: BTreeMap::from([(name.into(), inode)]), by_inode: vec![(inode, name.into())] }
     }
@@ -58,21 +58,21 @@ impl Listing {
         self.by_name.contains_key(name)
     }
 
-    /// Names that begin like this, in order.
+    /// Names with this beginning, in order.
     pub(super) fn beginning_with<'a>(&'a self, start: &'a str) -> impl Iterator<Item = &'a str> {
         let names =
             self.by_name.range::<str, _>((Bound::Included(start), Bound::Unbounded)).map(|(name, _)| &**name);
         names.take_while(move |name| name.starts_with(start))
     }
 
-    /// Names of files with this inode number.
+    /// Names with this inode number.
     pub(super) fn of_inode(&self, inode: u64) -> impl Iterator<Item = &str> {
         let from = self.by_inode.partition_point(|(other, _)| *other < inode);
         self.by_inode[from..].iter().take_while(move |(other, _)| *other == inode).map(|(_, name)| &**name)
     }
 }
 
-/// What a directory is, and when it last changed.
+/// A directory's identity, and when it last changed.
 type State = (u64, u64, i128, i128);
 
 #[derive(Debug)]
@@ -82,17 +82,17 @@ struct Kept {
     listing: Arc<Listing>,
 }
 
-/// See the module's head.
+/// Kept listings; see the head of this file.
 #[derive(Debug, Default)]
 pub(super) struct Listings {
-    /// Used last at the end.
+    /// The most recently used one is last.
     kept: Vec<Kept>,
-    /// What the log was told of files that can't be looked at: directories are listed again and again.
+    /// Unreadable files that the log has reported, because directories are listed again and again.
     told: BTreeSet<String>,
 }
 
 impl Listings {
-    /// What is in a directory now.
+    /// Lists a directory.
     ///
     /// # Errors
     /// When it can't be listed.
@@ -118,7 +118,7 @@ impl Listings {
         Ok(listing)
     }
 
-    /// Whether the log was not told of this yet.
+    /// Whether this was not reported yet.
     pub(super) fn is_news(&mut self, text: &str) -> bool {
         self.told.len() < TOLD_MAX && self.told.insert(text.to_owned())
     }
@@ -131,7 +131,7 @@ impl Listings {
         }
     }
 
-    /// Nothing was asked for a while: what is kept would only take room.
+    /// Forgets listings that were not used for a while, to free their memory.
     pub(super) fn forget(&mut self) {
         self.kept = Vec::new();
     }
@@ -171,7 +171,7 @@ mod tests {
         listing.beginning_with(name).next().is_some()
     }
 
-    /// A file that is made right after a listing must be in the next one, however the clock ticks.
+    /// A file made right after a listing must be in the next one, however the clock ticks.
     #[test]
     fn a_listing_is_never_older_than_the_last_change() {
         let dir = tempfile::tempdir().unwrap();
@@ -222,7 +222,7 @@ mod tests {
         assert_eq!(one.of_inode(inode).collect::<Vec<_>>(), ["f7"]);
     }
 
-    /// What came within the same tick, or the same second where no more is kept, would be missed.
+    /// A change within the same tick, or within the same second on coarse file systems, would be missed.
     #[test]
     fn a_listing_soon_after_a_change_is_not_kept() {
         const SECOND: i128 = 1_000_000_000;

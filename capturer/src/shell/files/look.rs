@@ -1,4 +1,4 @@
-//! The steps themselves: listing a chain of files, opening one of it. Whatever thread calls it may hang in it.
+//! The steps themselves: listing a chain of files, and opening one of it. The calling thread may hang in them.
 //!
 //! Files are opened beneath their directory without following links, and only regular ones: a container's owner who
 //! can write there must not make a privileged agent read something else.
@@ -25,22 +25,22 @@ use crate::model::rotated_name::RotatedName;
 use crate::shell::descriptors;
 use crate::text::path_text::name_of;
 
-/// After this many NULs a file is asked where its data goes on.
+/// After this many NULs the file system is asked where the data continues.
 const HOLE_ASKED_BYTES: usize = 64 * 1024;
 
-/// Of a file whose name does not tell.
+/// Rank of a file whose name shows none.
 const RANK_UNKNOWN: u32 = FoundFile::RANK_UNKNOWN;
-/// Looks at a directory that is rotated meanwhile at most this often.
+/// Most looks at a directory in which files are rotated meanwhile.
 const SCANS_MAX: usize = 8;
 
-/// What of a directory is one log.
+/// The files of a directory that form one log.
 #[derive(Clone, Copy)]
 pub struct Chain<'a> {
     /// The directory of the log.
     pub directory: &'a str,
     /// Name of the live file.
     pub live_name: &'a str,
-    /// Files that count whatever their name is now.
+    /// Files that belong to the log whatever their names are now.
     pub wanted: &'a [FileId],
     /// Names that are logs of their own.
     pub apart: &'a [String],
@@ -54,9 +54,9 @@ impl Chain<'_> {
     }
 }
 
-/// The live file, its rotated files ([`RotatedName`]), compressed or not, and what is wanted. Files are looked at one after the
-/// other, so a rotation may come between and show one file twice and another not at all. Then it is done again. Beside
-/// them the newest archive of the log that can't be read.
+/// The live file, its rotated files ([`RotatedName`]), compressed or not, and wanted files. Files are looked at one
+/// after the other, so a rotation meanwhile can show one file twice and hide another; then the scan is repeated. Also
+/// returns the newest archive of the log that can't be read.
 pub(super) fn scan(
     chain: Chain<'_>,
     listings: &mut Listings,
@@ -101,8 +101,8 @@ fn list(dir: &OwnedFd, chain: Chain<'_>, listings: &mut Listings) -> Result<Arc<
     })
 }
 
-/// In place of a listing of a directory that may be entered and not listed, such as one with mode 0711: whoever knows
-/// the name of a file may read it.
+/// In place of the listing of a directory that may be entered but not listed, such as one with mode 0711: whoever knows
+/// a file's name may read it.
 fn only_live(dir: &OwnedFd, chain: Chain<'_>, listings: &mut Listings) -> Arc<Listing> {
     let Chain { directory, live_name, .. } = chain;
     let text = format!(
@@ -140,8 +140,8 @@ fn live_id(dir: &OwnedFd, live_name: &str) -> Option<FileId> {
     Some(FileId::of(&stat))
 }
 
-/// Ranks, names, and whether each is compressed. The newest first: while files are renamed to older names, one that is
-/// looked at before its older neighbour is seen twice rather than not at all.
+/// Ranks and names, and whether each is compressed, newest first: while files are renamed to older names, one that is
+/// looked at before its older neighbour is seen twice instead of not at all.
 fn names_of(
     listing: &Listing,
     moved: &[(String, (RotatedName, bool))],
@@ -155,11 +155,11 @@ fn names_of(
         if let Some(rotated) = RotatedName::of(name, chain.live_name) {
             names.insert(name, rotated);
         } else if name.strip_suffix(".gz") == Some(chain.live_name) {
-            // Packed by itself (logback and winston with their dated logs). Its content tells whether it was this log.
+            // A dated log that was compressed in place (logback, winston). Its content shows whether it was this log.
             names.insert(name, (RotatedName::Stranger, true));
         }
     }
-    // A number before the ending is often that of another log (`a.1.log` beside `a.log`); one behind it never is.
+    // A number before the ending is often another log's (`a.1.log` beside `a.log`); one behind it never is.
     let is_number = |rotated: &(RotatedName, bool)| matches!(rotated.0, RotatedName::Number(_));
     let is_behind = |name: &str| name.starts_with(chain.live_name);
     if names.iter().any(|(name, rotated)| is_number(rotated) && is_behind(name)) {
@@ -176,7 +176,7 @@ fn names_of(
     ranked(names.into_iter().map(named).collect())
 }
 
-/// The newest archive of the log that can't be read: what was not read of the log before it was packed is there.
+/// The newest archive of the log that can't be read: unread lines from before the compression are in it.
 fn unread_archive(listing: &Listing, chain: Chain<'_>) -> Option<String> {
     let archives = listing.beginning_with(rotated_name::common_start(chain.live_name)).filter_map(|name| {
         let rotated = RotatedName::of_unread_archive(name, chain.live_name)?;
@@ -185,10 +185,10 @@ fn unread_archive(listing: &Listing, chain: Chain<'_>) -> Option<String> {
     ranked(archives.collect()).into_iter().next().map(|(_, name, _)| name)
 }
 
-/// Ranks: 0 is the live file, a higher one is older. Dates come behind numbers, if ever there are both.
+/// Ranks: 0 is the live file, and a higher rank is older. Dates come after numbers, if there are both.
 fn ranked(names: Vec<(String, RotatedName, bool)>) -> BTreeSet<(u32, String, bool)> {
     let number = |rotated: &RotatedName| if let RotatedName::Number(number) = rotated { *number } else { 0 };
-    // Rank 0 is the live file's.
+    // Rank 0 belongs to the live file.
     let first = u32::from(names.iter().any(|(_, rotated, _)| *rotated == RotatedName::Number(0)));
     let highest = names.iter().map(|(_, rotated, _)| number(rotated) + first).max().unwrap_or(0);
     let is_date = |rotated: &&RotatedName| matches!(rotated, RotatedName::Date(_));
@@ -213,14 +213,14 @@ fn scan_once(
     let mut found = Vec::new();
     for (rank, name, compressed) in names.iter().cloned() {
         match look_at(dir, chain.directory, &name) {
-            // The number of another file that was wanted.
+            // Another file has the wanted inode number.
             Ok((id, ..)) if rank == RANK_UNKNOWN && !compressed && !chain.wants(id) => {}
             Ok((id, len, modified_ns, head, unpacked_len)) => {
                 found.push(FoundFile { name, rank, compressed, id, len, head, unpacked_len, modified_ns });
             }
             // Renamed or removed since the listing.
             Err(FileError::Changed(_)) => {}
-            // A rotated sibling that can't be read must not hide the live file.
+            // A rotated file that can't be read must not hide the live one.
             Err(error) if rank > 0 => {
                 if listings.is_news(&error.to_string()) {
                     tracing::warn!("{error}; passed over, the files beside it are read");
@@ -233,23 +233,24 @@ fn scan_once(
     Ok(found)
 }
 
-/// Numbers that go up with each rotation (log4j2): the highest is the newest. It is so if each file was changed after those
-/// with lower numbers. A restored backup looks like that, too, or a program that goes on writing to its old file: so births
-/// must not contradict. Those of a file and of an archive say nothing about each other, for archives are made late.
+/// Numbers that grow with each rotation (log4j2): the highest is the newest. This is so if each file was changed after
+/// those with lower numbers. A restored backup looks the same, and so does a program that still writes to its old file;
+/// so birth times must not contradict it. Those of a file and of an archive can't be compared, because archives are
+/// made late.
 fn turn_if_ascending(found: &mut [FoundFile], live_name: &str) {
     let is_numbered = |file: &FoundFile| {
         matches!(RotatedName::of(olddir::name_in(&file.name), live_name), Some((RotatedName::Number(_), _)))
             && file.rank < FoundFile::RANK_STRANGE
     };
     let mut numbered: Vec<&FoundFile> = found.iter().filter(|file| is_numbered(file)).collect();
-    // While one is packed there are both: the archive is not whole.
+    // While a file is being compressed both exist, and the archive is incomplete.
     numbered.sort_by_key(|file| (file.rank, file.compressed));
     numbered.dedup_by_key(|file| file.rank);
     let live_birth_ns = found.iter().find(|file| file.rank == 0).map_or(0, |live| live.id.birth_ns);
     let is_up = |older: &FoundFile, newer: &FoundFile| {
         let births = [older, newer].map(|file| file.id.birth_ns);
         let are_births_told = older.compressed == newer.compressed && !births.contains(&0);
-        // An archive may have been packed long after the last line was written to it.
+        // An archive may be made long after the last line was written.
         let is_late = newer.compressed && !older.compressed;
         !is_late && older.modified_ns <= newer.modified_ns && !(are_births_told && births[0] > births[1])
     };
@@ -271,7 +272,7 @@ fn open_directory(directory: &str) -> Result<(OwnedFd, bool), FileError> {
         rustix::fs::open(&*name_of(directory), access | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
     };
     match open(OFlags::RDONLY | OFlags::NONBLOCK) {
-        // Asks for no right on the directory itself.
+        // This needs no permission on the directory itself.
         Err(Errno::ACCESS) => open(OFlags::PATH).map(|dir| (dir, false)),
         result => result.map(|dir| (dir, true)),
     }
@@ -294,7 +295,7 @@ fn classify(errno: Errno, shown: &str, what: &str) -> FileError {
 }
 
 fn open_beneath(dir: &OwnedFd, directory: &str, name: &str) -> Result<OwnedFd, FileError> {
-    // Non-blocking, so that a named pipe put there can't hang the opening; it means nothing for regular files.
+    // Non-blocking, so that opening a named pipe put there can't hang; it has no effect on regular files.
     let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY;
     let is_beneath = name.contains('/');
     let here = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
@@ -302,7 +303,7 @@ fn open_beneath(dir: &OwnedFd, directory: &str, name: &str) -> Result<OwnedFd, F
     let shown = format!("{directory}/{name}");
     let name = name_of(name);
     let file = match rustix::fs::openat2(dir, &*name, flags, Mode::empty(), resolve) {
-        // A seccomp profile may not know openat2; a plain name can't lead out of the directory either.
+        // A seccomp profile may not allow openat2; a plain name can't lead out of the directory either.
         Err(Errno::NOSYS | Errno::PERM) if !is_beneath => {
             rustix::fs::openat(dir, &*name, flags, Mode::empty())
         }
@@ -329,13 +330,13 @@ fn look_at(dir: &OwnedFd, directory: &str, name: &str) -> Result<Looked, FileErr
     } else {
         file.take(HEAD_BYTES as u64).read_to_end(&mut head)
     };
-    // A damaged archive is known by what of its head can be read; its opening says what is wrong with it.
+    // A damaged archive is recognized by what can be read of its head; opening it reports the damage.
     match read {
         Err(error) if !name.ends_with(".gz") => {
             Err(FileError::Other { what: format!("reading {directory}/{name}"), cause: error.to_string() })
         }
         _ => {
-            // Not of an archive that ends in padding or in an empty member (bgzip).
+            // Not for an archive that ends in padding or in an empty member (bgzip).
             let unpacked_len = unpacked_len.filter(|len| *len as usize >= head.len());
             head.truncate(without_room(&head).len());
             Ok((id, len, modified_ns, head, unpacked_len))
@@ -343,7 +344,7 @@ fn look_at(dir: &OwnedFd, directory: &str, name: &str) -> Result<Looked, FileErr
     }
 }
 
-/// The last four bytes of a gzip file are the length of its content, or of its last member's (RFC 1952: ISIZE).
+/// The last four bytes of a gzip file: the length of its content, or of its last member's (RFC 1952: ISIZE).
 fn unpacked_len(file: &OwnedFd, len: u64) -> Option<u32> {
     let mut trailer = [0; 4];
     let read = rustix::io::pread(file, &mut trailer, len.checked_sub(4)?).ok()?;
@@ -356,8 +357,8 @@ fn identify(file: &OwnedFd) -> rustix::io::Result<(FileId, u64, i64)> {
     Ok((FileId::of(&stat), stat.stx_size, FileId::modified_ns(&stat)))
 }
 
-/// Opens a file that a scan found, if it is still that one, and looks whether what is expected stands in it. `beat` is
-/// called while something long goes on.
+/// Opens a file that a scan found, if it is still the same one, and checks whether it has the expected bytes. `beat` is
+/// called during long work.
 pub fn open(
     directory: &str,
     found: &FoundFile,
@@ -391,17 +392,17 @@ pub fn open(
         let as_expected = expected.is_none() || stands_in(&*file, expected).map_err(shown)?;
         (OpenedFile { len, damaged: false, lane: None, as_expected }, read)
     };
-    // Without birth times the number alone does not tell it from a file that got the same one since.
+    // Without birth times the number alone does not distinguish it from a later file with the same number.
     if head[..read] != found.head {
         return Err(FileError::Changed(format!("{directory}/{}", found.name)));
     }
     Ok((file.unclaimed().into(), opened))
 }
 
-/// Where a file goes on with data, if what was read of it at `offset` ends in NULs and a hole follows; [`NO_DATA`] if the hole
+/// Where a file's data continues, if what was read at `offset` ends in NULs and a hole follows; [`NO_DATA`] if the hole
 /// reaches to its end.
 pub fn data_behind(file: impl AsFd, offset: u64, read: &[u8]) -> Option<u64> {
-    // A few NULs are cheaper read than asked about.
+    // Reading a few NULs is cheaper than asking about them.
     let end = read.len().checked_sub(HOLE_ASKED_BYTES)?;
     if read.last() != Some(&0) || leading_nuls(&read[end..]) < HOLE_ASKED_BYTES {
         return None;
@@ -435,7 +436,7 @@ pub fn length(file: impl AsFd) -> Option<u64> {
 mod tests {
     use super::*;
 
-    /// The position goes from the oldest to the live file, so an order that is wrong repeats or passes over whole files.
+    /// Files are read from the oldest to the live one, so a wrong order would repeat or skip whole files.
     #[test]
     fn the_latest_date_is_the_newest() {
         let ranks = |names: &[&str]| {
@@ -459,7 +460,7 @@ mod tests {
         );
     }
 
-    /// Numbers from 0, for rank 0 is the live file's; and a number before the ending, which may be another log's.
+    /// Numbers from 0, although rank 0 is the live file's; and a number before the ending, which may be another log's.
     #[test]
     fn numbers_from_zero_and_numbers_of_other_logs() {
         let dir = tempfile::tempdir().unwrap();
@@ -479,7 +480,7 @@ mod tests {
         assert_eq!(ranks(), named(&[(0, "a.log"), (1, "a.log.0"), (2, "a.log.1")]));
     }
 
-    /// Names, when each was changed, and when it was made.
+    /// Names, when each file was changed, and when it was made.
     fn order_of(files: &[(&str, i64, i64)]) -> Vec<String> {
         let file = |(name, modified_ns, birth_ns): &(&str, i64, i64)| {
             let (rotated, compressed) = RotatedName::of(name, "l").unwrap();
@@ -494,7 +495,7 @@ mod tests {
         found.into_iter().map(|file| file.name).collect()
     }
 
-    /// The oldest first. What logrotate, savelog, log4j2, a backup and a careless program make.
+    /// Oldest first: what logrotate, savelog, log4j2, a backup and a careless program make.
     #[test]
     fn numbers_go_up_only_if_times_do() {
         let check = |files: &[(&str, i64, i64)], expected: &[&str]| {
@@ -509,13 +510,13 @@ mod tests {
             &[("l", 9, 6), ("l.1.gz", 3, 4), ("l.2", 5, 5), ("l.2.gz", 7, 7)],
             &["l.1.gz", "l.2", "l.2.gz", "l"],
         );
-        // Packed late.
+        // Compressed late.
         check(&[("l", 9, 9), ("l.1", 5, 4), ("l.2.gz", 6, 6)], &["l.2.gz", "l.1", "l"]);
         // Copied, the live one first.
         check(&[("l", 6, 6), ("l.1", 7, 7), ("l.2", 8, 8)], &["l.2", "l.1", "l"]);
-        // Whoever goes on writing to a file after two rotations.
+        // A program that still writes to a file after two rotations.
         check(&[("l", 9, 8), ("l.1", 7, 6), ("l.2", 9, 4)], &["l.2", "l.1", "l"]);
-        // Neither up nor down.
+        // Neither rising nor falling.
         check(&[("l", 9, 9), ("l.1", 4, 1), ("l.2", 7, 2), ("l.3", 5, 3)], &["l.3", "l.2", "l.1", "l"]);
     }
 
@@ -529,7 +530,7 @@ mod tests {
         super::open(directory, found, &TailPrint::default(), &Claims::default(), &|| ())
     }
 
-    /// Rotated to a name that nobody knows, a file is still the one it was.
+    /// A file rotated to an unknown name is still the same file.
     #[test]
     fn what_is_wanted_is_found_under_any_name_and_what_is_apart_is_not() {
         let dir = tempfile::tempdir().unwrap();
@@ -601,7 +602,7 @@ mod tests {
         }
     }
 
-    /// A container's owner who can write beside the log must not make the agent read something else.
+    /// A container's owner who can write beside the log must not make the agent read another file.
     #[test]
     fn only_regular_files_and_no_links() {
         let dir = tempfile::tempdir().unwrap();
@@ -635,7 +636,7 @@ mod tests {
         std::fs::rename(dir.path().join("l"), dir.path().join("l.1")).unwrap();
         std::fs::write(dir.path().join("l"), "two").unwrap();
         assert!(matches!(open(directory, &found), Err(FileError::Changed(_))));
-        // The same inode with another content, as a reused number looks where there are no birth times.
+        // The same inode with other content, as a reused number looks without birth times.
         let found = scan(directory, "l").unwrap().into_iter().find(|file| file.rank == 0).unwrap();
         std::fs::write(dir.path().join("l"), "three").unwrap();
         assert!(matches!(open(directory, &found), Err(FileError::Changed(_))));

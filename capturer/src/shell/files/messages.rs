@@ -1,4 +1,4 @@
-//! What the threads for files are asked, and what they answer.
+//! Requests to the threads for files, and their answers.
 
 use std::borrow::Cow;
 use std::ffi::OsStr;
@@ -18,13 +18,13 @@ use crate::text::path_text::name_of;
 pub enum Request {
     /// Watch the directory and list a chain.
     Scan {
-        /// The stream that asks.
+        /// The stream that sends it.
         stream: StreamId,
         /// Its absolute path.
         directory: Arc<str>,
         /// Name of the live file.
         live_name: String,
-        /// Files that count whatever their name is now.
+        /// Files that belong to the chain whatever their names are now.
         wanted: Vec<FileId>,
         /// Names that are logs of their own.
         apart: Vec<String>,
@@ -35,7 +35,7 @@ pub enum Request {
     },
     /// Open a file of a chain.
     Open {
-        /// The stream that asks.
+        /// The stream that sends it.
         stream: StreamId,
         /// Number of the file.
         file: FileNo,
@@ -43,20 +43,20 @@ pub enum Request {
         directory: Arc<str>,
         /// As the scan found it.
         found: FoundFile,
-        /// What should stand before the position.
+        /// Print of the bytes that should be before the position.
         expected: TailPrint,
         /// The owner of the descriptor from then on.
         owner: Owner,
     },
     /// Read a file that a lane opened.
     Read {
-        /// The stream that asks.
+        /// The stream that sends it.
         stream: StreamId,
         /// Number of the file.
         file: FileNo,
         /// Offset in the file to read from.
         offset: u64,
-        /// Where to: its spare capacity is asked for.
+        /// Buffer to append to; its spare capacity is how much to read.
         buffer: Vec<u8>,
     },
     /// Close a file that a lane opened.
@@ -69,7 +69,7 @@ pub enum Request {
         /// Index of the entry.
         set: usize,
     },
-    /// Go on matching where a lane's file system begins.
+    /// Continue a walk where a lane's file system begins.
     FindRest {
         /// Index of the entry.
         set: usize,
@@ -115,18 +115,18 @@ impl Request {
 /// An opened file.
 #[derive(Debug)]
 pub enum OpenFile {
-    /// Local: the ring reads it.
+    /// On a local file system: the ring reads it.
     Here(OwnedFd),
-    /// Its lane keeps, reads and closes it; this is its number.
+    /// The lane keeps, reads and closes it under this number.
     OnLane(RawFd),
 }
 
 /// Why inotify does not watch a directory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Unwatched {
-    /// This user may not list it, which a watch takes as well.
+    /// This user may not list it, which a watch requires, too.
     Denied,
-    /// Its limit is reached, or it is not there.
+    /// inotify is at its limit, or the directory does not exist.
     Other,
 }
 
@@ -135,7 +135,7 @@ pub enum Unwatched {
 pub enum FilesAnswer {
     /// The answer to [`Request::Scan`].
     Scanned {
-        /// The stream that asks.
+        /// The stream that sent the request.
         stream: StreamId,
         /// The directory and its watch, or why it has none.
         watch: Result<i32, Unwatched>,
@@ -153,37 +153,37 @@ pub enum FilesAnswer {
     },
     /// The answer to [`Request::Open`].
     Opened {
-        /// The stream that asks.
+        /// The stream that sent the request.
         stream: StreamId,
         /// Number of the file.
         file: FileNo,
-        /// Who has it, if it may hang.
+        /// The lane that has it, if it may hang.
         lane: Option<LaneId>,
         /// The file that was opened.
         result: Result<(OpenFile, OpenedFile), FileError>,
     },
     /// The [`Request::Open`] waits for a descriptor; its answer comes later.
     Waits {
-        /// The stream that asks.
+        /// The stream that sent the request.
         stream: StreamId,
         /// Number of the file.
         file: FileNo,
-        /// How long it is, if it was seen.
+        /// Its length, if it is known.
         len: Option<u64>,
     },
     /// The answer to [`Request::Read`].
     Read {
-        /// The stream that asks.
+        /// The stream that sent the request.
         stream: StreamId,
         /// Number of the file.
         file: FileNo,
-        /// Bytes that came.
+        /// How many bytes were read.
         result: Result<usize, FileError>,
-        /// What came, appended to what was given.
+        /// The request's buffer with these bytes appended.
         buffer: Vec<u8>,
-        /// The file's length, if fewer came than there was room for.
+        /// The file's length, if fewer bytes came than there was room for.
         file_len: Option<u64>,
-        /// Where the file goes on with data, if nothing came but NULs and a hole follows.
+        /// Where the file's data continues, if only NULs came and a hole follows.
         data_at: Option<u64>,
     },
     /// The answer to [`Request::Close`].
@@ -191,15 +191,15 @@ pub enum FilesAnswer {
         /// Number of the file.
         file: FileNo,
     },
-    /// To [`Request::FindPaths`] by what is local, and from each lane by what is there.
+    /// The answer to [`Request::FindPaths`], from the local part and from each lane for its part.
     PathsFound {
         /// Index of the entry.
         set: usize,
         /// The lane whose part this is; `None` = the local part.
         lane: Option<LaneId>,
-        /// With the local part: all the lanes that the patterns lead to.
+        /// With the local part: all lanes that the patterns lead into.
         lanes: Vec<LaneId>,
-        /// Watches of directories, and what is looked for there.
+        /// Watches of directories, with the names that matter there.
         watches: Vec<(i32, Interest)>,
         /// The paths that match.
         paths: Vec<FoundPath>,

@@ -1,5 +1,5 @@
-//! All that is done to files by name: listing a chain, opening, watching, matching patterns. And everything on file systems
-//! that may hang. Threads do it, because every step may hang there and nothing in the kernel can end it. The loop only
+//! Everything done to files by name: listing a chain, opening, watching, matching patterns; and all work on file
+//! systems that may hang. Threads do it, because each step may hang and nothing in the kernel can end it. The loop only
 //! sends a request and takes the answer when it comes.
 //!
 //! ```text
@@ -8,10 +8,10 @@
 //!                                                         which also reads and closes what it opened
 //! checkpoint ─▶ "checkpoints"
 //! ```
-//! There is one thread per file system that may hang, started when it is first needed, at most [`LANES_MAX`]. Each notes
-//! what it is doing ([`Progress`]), so that one that hangs can be named.
+//! There is one thread per file system that may hang, started on first use, at most [`LANES_MAX`]. Each notes what it
+//! is doing ([`Progress`]), so that a thread that hangs can be named.
 //!
-//! Not here: reads of local files (ring/), and what a listing means (stream/chain.rs).
+//! Not here: reading local files (ring/), and what a listing means (capture/stream/chain.rs).
 
 mod aside;
 mod lane;
@@ -51,16 +51,16 @@ use crate::shell::checkpoint::kept::DataDir;
 use crate::shell::checkpoint::saver::Saver;
 pub use messages::{FilesAnswer, OpenFile, Request, Unwatched};
 
-/// A step on a file system that may hang counts as hung after this long. That is reported within 5 s, for the loop looks
-/// once a second.
+/// A step on a file system that may hang counts as hung after this long. That is reported within 5 s, because the loop
+/// checks once a second.
 const LANE_PATIENCE: Duration = Duration::from_secs(3);
-/// A local disk that is busy may take longer over one step.
+/// A step on a busy local disk may take longer.
 const LOCAL_PATIENCE: Duration = Duration::from_secs(10);
-/// The lane of archives on local disks: unpacking is work that the ring can't do, and must not hold up other files.
+/// The lane of archives on local disks: the ring can't decompress, and decompressing must not hold up other files.
 const ARCHIVES: LaneId = LaneId(u64::MAX);
-/// How often it is looked whether the data directory is there while nothing is saved.
+/// How often the data directory is checked while nothing is saved.
 const LOOK_AT_DATA_DIR: Duration = Duration::from_secs(1);
-/// What to do where a local disk does not answer.
+/// What to do if a local disk does not answer.
 const LOCAL_CURE: &str = "look for a failing disk: dmesg, iostat -x";
 
 type Answers = Arc<dyn Fn(FilesAnswer) + Send + Sync>;
@@ -73,11 +73,11 @@ struct Shared {
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
-    // A panic leaves neither half written.
+    // A panic leaves neither of them half written.
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Held by every thread that has files open; never used to send anything. Its channel closes when the last has ended.
+/// Held by every thread that has files open; nothing is ever sent. The channel closes when the last of them has ended.
 type Alive = tokio::sync::mpsc::Sender<()>;
 
 /// Sends requests to the threads. They end when this is dropped, except one that hangs.
@@ -92,8 +92,8 @@ pub struct Files {
 }
 
 impl Files {
-    /// Starts the threads. `inotify` is the loop's one instance; `None` = there is none, nothing is watched. `held` is looked
-    /// after by the thread that saves.
+    /// Starts the threads. `inotify` is the loop's only instance; `None` = nothing is watched. The thread that saves
+    /// checks `held`.
     ///
     /// # Errors
     /// When no thread can be made.
@@ -143,7 +143,7 @@ impl Files {
         Ok(Files { requests, local, saves, shared, alive, saver })
     }
 
-    /// Sends a request by name. Each is answered once.
+    /// Sends a request. Each is answered once.
     pub fn ask(&self, request: Request) {
         self.local.waits(request.stream());
         // The thread ends only with this sender.
@@ -179,15 +179,15 @@ impl Files {
         lock(&self.shared.watched).iter().map(|progress| progress.without_room()).sum()
     }
 
-    /// Ends the threads and waits until what they had open is closed. That waits for whoever still has a [`Lane`], and for
-    /// ever if a thread hangs. What is asked from now on is lost.
+    /// Ends the threads and waits until everything they had open is closed. This waits for every remaining [`Lane`],
+    /// and for ever if a thread hangs. Requests from now on are lost.
     pub async fn end(&mut self) {
         self.close();
-        // Nothing is ever sent: this is the end of the last sender.
+        // Nothing is ever sent: this returns when the last sender is dropped.
         let _ = self.alive.recv().await;
     }
 
-    /// Tells the threads to end. What is asked from now on is lost.
+    /// Tells the threads to end. Requests from now on are lost.
     pub fn close(&mut self) {
         self.requests = channel().0;
         self.saves = channel().0;
@@ -198,7 +198,7 @@ impl Files {
         matches!(self.alive.try_recv(), Err(tokio::sync::mpsc::error::TryRecvError::Disconnected))
     }
 
-    /// After [`Files::close`]: whether no checkpoint is being saved, nor will be.
+    /// After [`Files::close`]: whether no checkpoint is being saved or will be.
     pub fn saver_has_ended(&self) -> bool {
         self.saver.is_finished()
     }
@@ -221,7 +221,7 @@ fn save_all(
             Ok(to_save) => to_save,
             Err(RecvTimeoutError::Timeout) => {
                 progress.begin("checking that it is still there".to_owned());
-                // Health says what is wrong with it.
+                // Health reports what is wrong.
                 let _ = look();
                 progress.end();
                 continue;
@@ -241,12 +241,12 @@ fn save_all(
     }
 }
 
-/// The thread "files": it knows where a request leads, and carries out local ones itself.
+/// The thread "files": it knows where each request belongs, and carries out local ones itself.
 struct Router {
     mounts: Mounts,
     worker: Worker,
     shared: Arc<Shared>,
-    /// By entry: what its patterns matched the last time that all could be looked at.
+    /// What each entry's patterns matched the last time everything could be looked at.
     last_paths: BTreeMap<usize, Box<[FoundPath]>>,
 }
 
@@ -277,7 +277,7 @@ impl Router {
             }
             self.worker.progress.waits_no_more(stream);
         }
-        // A lane ends when nobody can send to it any more. Those in here would keep each other alive.
+        // A lane ends when its last sender is dropped. The lanes in here would keep each other alive.
         lock(&self.shared.lanes).clear();
     }
 
@@ -288,7 +288,7 @@ impl Router {
         let starts = patterns::starts(&self.worker.sets[set]);
         let (mut found, watches) = self.worker.walk(set, starts, &lane_of);
         if let Some(trouble) = &found.trouble {
-            // What was there before still counts, because this look did not get that far.
+            // What was found before is kept, because this look did not get that far.
             tracing::warn!("looking for files: {trouble}; those found before are kept");
             for file in self.last_paths.get(&set).into_iter().flatten() {
                 found.paths.entry(file.path.clone()).or_insert_with(|| file.clone());
@@ -310,7 +310,7 @@ impl Router {
         }
     }
 
-    /// The lane of a file system, started if there is none. Lanes of file systems that are no longer mounted make room.
+    /// The lane of a file system, started if needed. Lanes of file systems that are no longer mounted make room.
     fn lane(&self, mount: &Mount) -> io::Result<Lane> {
         self.lane_of(mount.lane, mount.describe(), mount.cure(), LANE_PATIENCE)
     }
@@ -322,7 +322,7 @@ impl Router {
         }
         lanes.retain(|id, _| *id == ARCHIVES || self.mounts.by_lane(*id).is_some());
         let mut watched = lock(&self.shared.watched);
-        // Lanes that nobody can send to are gone; the thread of one that hangs keeps it.
+        // Lanes without senders are gone; one that hangs is kept by its thread.
         watched.retain(|progress| Arc::strong_count(progress) > 1);
         if id != ARCHIVES && lanes.keys().filter(|id| **id != ARCHIVES).count() >= LANES_MAX {
             return Err(io::Error::other(format!(
@@ -370,13 +370,12 @@ impl Router {
     }
 }
 
-/// Where an open local file goes on with data, if what was read of it at `offset` is nothing but NULs and a hole follows.
-/// Does not hang.
+/// Where an open local file's data continues, if everything read at `offset` is NUL and a hole follows. Does not hang.
 pub fn data_behind(file: BorrowedFd<'_>, offset: u64, read: &[u8]) -> Option<u64> {
     look::data_behind(file, offset, read)
 }
 
-/// Length of an open local file now; asked when a read brought nothing, to see a truncation. Does not hang.
+/// Length of an open local file; called when a read brought nothing, to notice a truncation. Does not hang.
 pub fn length(file: BorrowedFd<'_>) -> Option<u64> {
     look::length(file)
 }

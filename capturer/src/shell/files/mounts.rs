@@ -1,11 +1,11 @@
-//! Which file systems may hang, and which of them a path leads into, found out without touching them.
+//! Which file systems may hang, and which of them a path leads into, without touching them.
 //!
 //! ```text
 //! /proc/self/mountinfo ─▶ mount points of file systems that may hang
 //! path ─▶ component by component, links followed ─▶ the first such mount point on its way, or none
 //! ```
-//! Asking a file system what it is (statfs) may hang as well, so only the kernel's table is asked. Links are read one
-//! component at a time, and never beyond a mount point of that kind.
+//! Asking a file system about itself (statfs) may hang as well, so only the kernel's table is read. Links are read one
+//! component at a time, and never beyond such a mount point.
 
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
@@ -19,8 +19,8 @@ use rustix::event::{PollFd, PollFlags};
 
 use crate::capture::io::LaneId;
 
-/// Kinds whose files are served by this kernel from its own disks or memory. What is not here may hang: network file
-/// systems, FUSE, automounts, and every kind that is not known.
+/// Kinds of file systems that this kernel serves from its own disks or memory. All others may hang: network file
+/// systems, FUSE, automounts, and every unknown kind.
 const LOCAL: [&str; 40] = [
     "aufs",
     "bcachefs",
@@ -69,7 +69,7 @@ const LINKS_MAX: usize = 40;
 /// A file system that may hang, at one of the places where it is mounted.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Mount {
-    /// The same for every place where this file system is mounted.
+    /// The same for each place where this file system is mounted.
     pub lane: LaneId,
     /// Its kind, as the kernel calls it: `nfs4`, `fuse.sshfs`.
     pub kind: String,
@@ -77,7 +77,7 @@ pub struct Mount {
     pub point: PathBuf,
 }
 
-/// The table of those that may hang, kept in step with the kernel's.
+/// The file systems that may hang, kept up to date with the kernel's table.
 #[derive(Debug)]
 pub struct Mounts {
     /// Polls as changed when the kernel's table has changed.
@@ -86,7 +86,7 @@ pub struct Mounts {
 }
 
 impl Mounts {
-    /// Reads the table. Without /proc nothing is known to hang.
+    /// Reads the table. Without /proc no file system is known to hang.
     pub fn new() -> Mounts {
         let source = File::open("/proc/self/mountinfo").ok();
         if source.is_none() {
@@ -107,7 +107,7 @@ impl Mounts {
         }
     }
 
-    /// A file system, if it is mounted.
+    /// The file system of a lane, if it is mounted.
     pub fn by_lane(&self, lane: LaneId) -> Option<&Mount> {
         self.may_hang.values().find(|mount| mount.lane == lane)
     }
@@ -120,12 +120,12 @@ impl Mounts {
         }
     }
 
-    /// The file system that is mounted at a path, if it may hang. The path has no links in it.
+    /// The file system mounted at exactly this path, if it may hang. The path contains no links.
     pub fn at(&self, path: &Path) -> Option<&Mount> {
         self.may_hang.get(path)
     }
 
-    /// The file system that a path leads into or through, if it may hang; else nothing on the path's way does.
+    /// The first file system that may hang on the way of a path, or `None`.
     pub fn on_the_way(&self, path: &Path) -> Option<&Mount> {
         if self.may_hang.is_empty() {
             return None;
@@ -146,7 +146,7 @@ impl Mounts {
             if let Some(mount) = self.may_hang.get(&at) {
                 return Some(mount);
             }
-            // Not a link, or not there: on with the next.
+            // Not a link, or missing: continue with the next component.
             let Ok(target) = std::fs::read_link(&at) else { continue };
             links += 1;
             if links > LINKS_MAX {
@@ -180,8 +180,8 @@ fn has_changed(source: &File) -> bool {
     rustix::event::poll(&mut fds, now.as_ref()).is_ok_and(|ready| ready > 0)
 }
 
-/// `36 35 98:0 /mnt1 /mnt2 rw,noatime master:1 - ext3 /dev/root rw`: of each line the device, the mount point, and
-/// behind the dash the kind. Of several mounts on one point the last hides the others.
+/// `36 35 98:0 /mnt1 /mnt2 rw,noatime master:1 - ext3 /dev/root rw`: each line has the device, the mount point and,
+/// behind the dash, the kind. If several are mounted at one point, the last hides the others.
 fn parse(text: &[u8]) -> BTreeMap<PathBuf, Mount> {
     let mut may_hang = BTreeMap::new();
     for Entry { lane, point, kind, .. } in entries(text) {
@@ -197,7 +197,7 @@ fn parse(text: &[u8]) -> BTreeMap<PathBuf, Mount> {
 /// A line of the table.
 struct Entry<'t> {
     lane: LaneId,
-    /// The directory of the file system that is mounted.
+    /// The directory within the file system that is mounted.
     root: PathBuf,
     point: PathBuf,
     kind: &'t str,
@@ -218,8 +218,8 @@ fn entries(text: &[u8]) -> impl Iterator<Item = Entry<'_>> {
     })
 }
 
-/// Other paths that lead to a directory, or into it, because its file system is mounted several times: by a bind mount, or by
-/// `-v /:/host` in a container. For each, how many levels beneath the directory it begins.
+/// Other paths that lead to a directory, or into it, because its file system is mounted several times: by a bind mount,
+/// or by `-v /:/host` in a container. Each with how many levels below the directory it begins.
 pub fn other_ways(mountinfo: &[u8], directory: &Path) -> Vec<(PathBuf, usize)> {
     let mounts: Vec<Entry> = entries(mountinfo).collect();
     let holds = mounts.iter().filter(|mount| directory.starts_with(&mount.point));
@@ -239,7 +239,7 @@ fn device_number(field: &[u8]) -> Option<LaneId> {
     Some(LaneId(rustix::fs::makedev(major.parse().ok()?, minor.parse().ok()?)))
 }
 
-/// Space, tab, newline and backslash stand as `\040` and the like.
+/// Space, tab, newline and backslash are escaped as `\040` and the like.
 fn unescape(field: &[u8]) -> Vec<u8> {
     let mut plain = Vec::with_capacity(field.len());
     let mut rest = field;
@@ -260,12 +260,12 @@ fn unescape(field: &[u8]) -> Vec<u8> {
 }
 
 impl Mount {
-    /// For people: where it is mounted and what it is.
+    /// For people: where it is mounted, and its kind.
     pub fn describe(&self) -> String {
         format!("{} ({})", self.point.display(), self.kind)
     }
 
-    /// What an operator can do about it. A FUSE connection has the number of its device's minor.
+    /// What an operator can do about it. The directory of a FUSE connection is called by its device's minor number.
     pub fn cure(&self) -> String {
         let point = self.point.display();
         if self.kind == "fuseblk" || self.kind == "fuse" || self.kind.starts_with("fuse.") {
@@ -311,7 +311,7 @@ garbage
         check(&mounts, "/mnt/shared/x", None);
         check(&mounts, "/mnt/share", Some(50));
         check(&mounts, "/mnt/share/deep/er.log", Some(50));
-        // To get there is to look things up in the other.
+        // This path goes through the other file system.
         check(&mounts, "/mnt/share/tmp/x", Some(50));
         check(&mounts, "/mnt/with space\\/x", Some(51));
         check(&mounts, "/mnt/hidden/x", None);
@@ -321,7 +321,7 @@ garbage
         check(&mounts, "/mnt/share/../hidden", Some(50));
     }
 
-    /// A link from a local directory must not lead the wrong thread into a hung one.
+    /// A link from a local directory must not lead the wrong thread into a hung file system.
     #[test]
     fn links_are_followed_up_to_the_mount_point_and_no_further() {
         let dir = tempfile::tempdir().unwrap();

@@ -1,5 +1,5 @@
-//! Rotated files that logrotate's `olddir` moved to a directory beneath that of their log. They are read with the log, as if
-//! they lay beside it. Where that is, the patterns tell (core/paths/olddir.rs).
+//! Rotated files that logrotate's `olddir` moved to a directory below that of their log. They are read with the log, as
+//! if they were beside it. The patterns tell where these directories are (capture/core/paths/olddir.rs).
 
 use std::os::fd::OwnedFd;
 
@@ -10,19 +10,20 @@ use super::look::Chain;
 use crate::model::rotated_name::{RotatedName, common_start};
 use crate::text::path_text::name_of;
 
-/// The last name of a path from a log's directory.
+/// The last component of a path from a log's directory.
 pub(super) fn name_in(path: &str) -> &str {
     path.rsplit_once('/').map_or(path, |(_, name)| name)
 }
 
-/// How to open what lies in a directory beneath a log's. What is mounted there may hang, and logrotate moves nothing to it.
+/// How to open a file in a directory below a log's. A mount there may hang, and logrotate does not move files across
+/// mounts.
 pub(super) const BENEATH: ResolveFlags = ResolveFlags::BENEATH
     .union(ResolveFlags::NO_SYMLINKS)
     .union(ResolveFlags::NO_MAGICLINKS)
     .union(ResolveFlags::NO_XDEV);
 
-/// Rotated files of the log: paths from its directory, what they are to it, and whether they are compressed. None where two
-/// directories have some: those are of different logs.
+/// Rotated files of the log: paths from its directory, how their names relate to its name, and whether they are
+/// compressed. Empty if two directories have some, because these belong to different logs.
 pub(super) fn moved(
     dir: &OwnedFd,
     chain: Chain<'_>,
@@ -44,11 +45,12 @@ fn moved_to(
     let opened = rustix::fs::openat2(dir, &*name_of(olddir), flags, Mode::empty(), BENEATH);
     let path = format!("{}/{olddir}", chain.directory);
     let listing = opened.ok().and_then(|opened| listings.list(&opened, &path).ok());
-    // A log of that name has them for itself.
+    // A log with that name in the directory has them for itself.
     let Some(listing) = listing.filter(|listing| !listing.has(chain.live_name)) else { return Vec::new() };
     let file = |name: &str| {
         let (rotated, is_archive) = RotatedName::of(name, chain.live_name)?;
-        // `a.1.log` may be a log of its own. And while a file is packed there are both: the archive is not whole.
+        // `a.1.log` may be a log of its own. While a file is being compressed both exist, and the archive is
+        // incomplete.
         let is_of_another = matches!(rotated, RotatedName::Number(_)) && !name.starts_with(chain.live_name);
         let is_half = is_archive && name.strip_suffix(".gz").is_some_and(|plain| listing.has(plain));
         (!is_half && !is_of_another).then(|| (format!("{olddir}/{name}"), (rotated, is_archive)))
@@ -69,7 +71,7 @@ mod tests {
         found.into_iter().map(|file| (file.rank, file.name)).collect()
     }
 
-    /// What stands in `olddir` counts as if it lay beside the log.
+    /// Files in `olddir` count as if they were beside the log.
     #[test]
     fn rotated_files_beneath_the_log_are_listed_with_it() {
         let dir = tempfile::tempdir().unwrap();

@@ -1,5 +1,5 @@
-//! Files of the agent itself, which are never followed: each line of them would make another. Its data directory with
-//! positions and spool, what its sinks write, and the files that its standard output and its log go to.
+//! Files of the agent itself, which it never follows, because each line in them would make another one. These are its
+//! data directory with positions and spool, what its sinks write, and the files that its standard output and log go to.
 
 use std::path::{Path, PathBuf};
 
@@ -11,19 +11,19 @@ use crate::model::cursor::FileId;
 use crate::settings::{NamePart, Settings};
 use crate::text::path_text::text_of;
 
-/// See the module's head.
+/// The agent's own files; see the head of this file.
 #[derive(Clone, Debug, Default)]
 pub struct Own {
-    /// The data directory, by each path that led there when the agent started or reloaded its config.
+    /// The data directory, by each path that led there when the agent started or reloaded.
     data_dirs: Vec<PathBuf>,
-    /// Where the local_file sink writes, by each path, and what each component beneath that looks like.
+    /// The local_file sink's directory, by each path, with a pattern for each component below it.
     outputs: Vec<(PathBuf, Vec<Pattern>)>,
-    /// Standard output and standard error, where those are files.
+    /// Standard output and standard error, if they are files.
     streams: Vec<FileId>,
 }
 
 impl Own {
-    /// Those of an agent with these settings.
+    /// The files of an agent with these settings.
     pub fn of(settings: &Settings) -> Own {
         Own::mounted(settings, &std::fs::read("/proc/self/mountinfo").unwrap_or_default())
     }
@@ -50,12 +50,12 @@ impl Own {
         }
     }
 
-    /// Whether this directory has nothing but files of the agent.
+    /// Whether this directory has only files of the agent.
     pub fn has_directory(&self, at: &Path) -> bool {
         self.data_dirs.iter().any(|dir| at.starts_with(dir))
     }
 
-    /// Whether this file is one of them. Its path has no links in it.
+    /// Whether this is a file of the agent. Its path contains no links.
     pub fn has_file(&self, at: &Path, id: FileId) -> bool {
         self.has_directory(at) || self.streams.contains(&id) || self.is_output(at)
     }
@@ -70,14 +70,14 @@ impl Own {
     }
 }
 
-/// The directory's path without links, as far as it is there.
+/// The directory's path without links, as far as it exists.
 fn real(directory: &Path) -> PathBuf {
     std::fs::canonicalize(directory)
         .or_else(|_| std::path::absolute(directory))
         .unwrap_or_else(|_| directory.to_owned())
 }
 
-/// What a component of the template may become.
+/// A pattern for what a component of the template can become.
 fn glob_of(parts: &[NamePart]) -> Pattern {
     let mut text = String::new();
     for part in parts {
@@ -90,7 +90,8 @@ fn glob_of(parts: &[NamePart]) -> Pattern {
     Pattern::new(&text).unwrap_or_default()
 }
 
-/// `web.ndjson` was rotated to `web~20261125T034118.123Z.ndjson`, and may be compressed.
+/// Whether the name is an older output: `web.ndjson` is rotated to `web~20261125T034118.123Z.ndjson` and may be
+/// compressed.
 fn fits_older(pattern: &Pattern, name: &str) -> bool {
     let plain = name.strip_suffix(".tmp").unwrap_or(name);
     let plain = [".gz", ".zst"].iter().find_map(|ending| plain.strip_suffix(ending)).unwrap_or(plain);

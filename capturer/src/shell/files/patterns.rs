@@ -4,11 +4,11 @@
 //! /srv/current/log/*.log        at:    /srv/releases/7/log     without links: what is listed, watched and opened
 //!      └ releases/7             shown: /srv/current/log        as the pattern has it: what the file is called
 //! ```
-//! Each link is read here and gone along here, never by the kernel, for three reasons: whether one is followed depends on
-//! who put it there (`Walk::enter_link`); it is watched, so that one that is changed is seen; and the walk stops
-//! where a file system begins that may hang, and that one's own thread goes on from there (lane.rs).
+//! Each link is read and followed here, never by the kernel, for three reasons: whether one is followed depends on who
+//! made it (`Walk::enter_link`); it is watched, so that a change of it is noticed; and the walk stops where a file
+//! system begins that may hang, whose own thread continues from there (lane.rs).
 //!
-//! A directory is watched before it is listed, so that what is made meanwhile is seen twice rather than not at all.
+//! A directory is watched before it is listed, so that files made meanwhile are seen twice instead of not at all.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::{OsStr, OsString};
@@ -34,41 +34,41 @@ use crate::text::path_text::{name_of, text_of, text_of_path};
 
 /// As many links as the kernel follows in one path.
 const LINKS_MAX: usize = 40;
-/// Directories within directories that are gone into.
+/// How deep the walk goes into directories.
 const DEPTH_MAX: usize = 128;
 /// Where the kubelet puts a link for each container's log.
 const KUBELET_LINKS: &str = "/var/log/containers";
-/// Where those may lead.
+/// Where these links may lead.
 const KUBELET_LOGS: [&str; 3] = ["/var/log/pods", "/var/log/containers", "/var/lib/docker/containers"];
-/// What of a path is still to be gone.
+/// A remaining part of a path.
 #[derive(Clone, Debug)]
 enum Step {
-    /// A name that the pattern has.
+    /// A name in the pattern.
     Name(OsString),
-    /// A name that a link leads through; the file is not called by it.
+    /// A component of a link's target; it is not part of the file's name.
     Hop(OsString),
     Wild(Wild),
     Directories,
 }
 
-/// Where the walk is.
+/// A place that the walk has reached.
 #[derive(Clone, Debug)]
 struct Place {
-    /// The path with all links followed.
+    /// Its path with all links followed.
     at: PathBuf,
-    /// As the pattern has it.
+    /// Its path as the pattern has it.
     shown: PathBuf,
-    /// A wildcard is behind it: what comes was chosen by whoever made the files.
+    /// A wildcard has matched before here: whoever made the files chose the names.
     found: bool,
-    /// It is where `**` has led.
+    /// `**` has led here.
     deep: bool,
-    /// A link of the kubelet is behind it.
+    /// One of the kubelet's links was followed on the way.
     by_kubelet: bool,
-    /// Links behind it.
+    /// How many links were followed on the way.
     links: usize,
 }
 
-/// Where a walk goes on.
+/// Where a walk begins or continues.
 #[derive(Clone, Debug)]
 pub struct Start {
     pattern: usize,
@@ -76,31 +76,31 @@ pub struct Start {
     rest: Vec<Step>,
 }
 
-/// What a walk came to.
+/// The result of a walk.
 #[derive(Debug, Default)]
 pub struct Found {
     /// Regular files that match, by name.
     pub paths: BTreeMap<Arc<str>, FoundPath>,
-    /// What is to be said, by pattern.
+    /// A report for each pattern.
     pub reports: Vec<PatternReport>,
-    /// Why a directory or name could not be looked at, where it is not that it is missing or not allowed.
+    /// Why a directory or name could not be looked at, other than missing or not permitted.
     pub trouble: Option<String>,
-    /// Directories that may not be looked at, with the reason: what is in them nobody knows.
+    /// Directories that may not be listed, with the reason: nobody knows what is in them.
     pub unlistable: BTreeSet<String>,
-    /// Where the walk did not go on.
+    /// Where the walk stopped for another thread.
     pub elsewhere: BTreeMap<LaneId, Vec<Start>>,
 }
 
 impl Found {
-    /// The files, for who asked. Their paths may be kept for ever, so they are copied: else they would lie between what the
-    /// walk took for a moment, and none of that could be given back.
+    /// A copy of the files' paths. Paths may be kept for ever; without a copy they would lie between the walk's
+    /// temporary memory, which could then not be freed.
     pub fn paths(&self) -> Vec<FoundPath> {
         let copy = |found: &FoundPath| FoundPath { path: Arc::from(&*found.path), ..found.clone() };
         self.paths.values().map(copy).collect()
     }
 }
 
-/// Where the patterns of an entry begin.
+/// Where the walk of an entry's patterns begins.
 pub fn starts(set: &FileSet) -> Vec<Start> {
     let starts = set.paths.iter().enumerate().flat_map(|(pattern, path)| {
         path.alternatives().iter().map(move |parts| Start {
@@ -127,17 +127,17 @@ fn step(part: &Part) -> Step {
     }
 }
 
-/// What a walk works with.
+/// What a walk needs.
 pub struct With<'a> {
     /// The entry of file_monitor.
     pub set: &'a FileSet,
-    /// Says of a path whether some entry follows it.
+    /// Whether some entry follows a path.
     pub takes: &'a dyn Fn(&str) -> bool,
     /// Files of the agent.
     pub own: &'a Own,
-    /// Says of a path without links that another thread goes there.
+    /// The lane that handles a path without links, if any.
     pub lane_of: &'a dyn Fn(&Path) -> Option<LaneId>,
-    /// Watches a directory for names that are made there.
+    /// Watches a directory for new names.
     pub watch: &'a mut dyn FnMut(&Path, Interest),
 }
 
@@ -155,7 +155,7 @@ pub fn walk(with: With<'_>, starts: Vec<Start>) -> Found {
         found,
     };
     for Start { pattern, place, rest } in starts {
-        // The root itself may be on a network.
+        // Even the root may be on a network.
         if let Some(lane) = (walk.with.lane_of)(&place.at) {
             walk.found.elsewhere.entry(lane).or_default().push(Start { pattern, place, rest });
             continue;
@@ -168,19 +168,19 @@ pub fn walk(with: With<'_>, starts: Vec<Start>) -> Found {
     walk.found
 }
 
-/// A name in a directory, and its kind where the listing tells.
+/// A name in a directory, and its kind if the listing shows it.
 type Entry = (OsString, FileType);
 
 struct Walk<'a> {
     with: With<'a>,
-    /// The one that is walked.
+    /// The pattern that is being walked.
     pattern: usize,
-    /// Directories that were listed, for several patterns lead to the same.
+    /// Listed directories, because several patterns may lead to the same one.
     listings: BTreeMap<PathBuf, Rc<Vec<Entry>>>,
-    /// Directories that `**` of this pattern has been in, by a link or not, and how much was left to go: cuts circles of
-    /// links.
+    /// Directories in which `**` of this pattern has been, by a link or not, with how much of the pattern was left:
+    /// cuts circles of links.
     been: BTreeSet<(PathBuf, usize, bool)>,
-    /// Names that were matched or passed over by a pattern: braces may lead to one twice.
+    /// Names that a pattern has matched or passed over: braces may lead to one twice.
     seen: BTreeSet<(usize, PathBuf)>,
     found: Found,
 }
@@ -197,7 +197,7 @@ impl Walk<'_> {
         }
     }
 
-    /// `**`: what is left of the pattern is looked for here and in each directory.
+    /// `**`: the rest of the pattern is searched for here and in each directory below.
     fn directories(&mut self, place: Place, rest: &[Step], tail: &[Step]) {
         let depth = place.at.components().count();
         let by_link = place.links > 0;
@@ -228,7 +228,7 @@ impl Walk<'_> {
         }
     }
 
-    /// Goes on to a name that a listing has. The directory is watched already.
+    /// Continues to a name from a listing. The directory is already watched.
     fn enter_listed(&mut self, place: &Place, name: &OsStr, kind: FileType, tail: &[Step]) {
         let place = Place { found: true, ..place.clone() };
         let (at, shown) = (place.at.join(name), place.shown.join(name));
@@ -238,7 +238,7 @@ impl Walk<'_> {
         if self.is_excluded(&shown) {
             return self.pass(PassedOver::Excluded, &shown, "");
         }
-        // The listing tells directories from the rest: no look at each is needed.
+        // The listing tells directories from other files, so no look at each is needed.
         if kind == FileType::Directory && !tail.is_empty() {
             return self.enter_directory(Place { at, shown, ..place }, tail);
         }
@@ -249,7 +249,7 @@ impl Walk<'_> {
         }
     }
 
-    /// Goes on to a name that the pattern or a link has. `is_shown`: the pattern.
+    /// Continues to a name from the pattern or from a link. `is_shown`: from the pattern.
     fn enter(&mut self, place: Place, name: &OsStr, is_shown: bool, tail: &[Step]) {
         let shown = if is_shown { place.shown.join(name) } else { place.shown.clone() };
         if name == ".." {
@@ -264,7 +264,7 @@ impl Walk<'_> {
         if self.is_excluded(&shown) {
             return self.pass(PassedOver::Excluded, &shown, "");
         }
-        // It may be made, replaced or, if it is a link, changed.
+        // The name may be made, replaced or, if it is a link, changed.
         self.watch(&place.at, Interest::name(text_of(name)));
         match look(&at) {
             Ok(stat) if is(&stat, FileType::Symlink) => self.enter_link(place, shown, name, is_shown, tail),
@@ -278,7 +278,7 @@ impl Walk<'_> {
         }
     }
 
-    /// Whether another thread goes on from here.
+    /// Whether another thread continues from here.
     fn leave(&mut self, at: &Path, place: &Place, first: Step, tail: &[Step]) -> bool {
         let Some(lane) = (self.with.lane_of)(at) else { return false };
         let rest = [&[first], tail].concat();
@@ -287,10 +287,10 @@ impl Walk<'_> {
         true
     }
 
-    /// Something that is no link.
+    /// Handles something that is not a link.
     fn come_to(&mut self, place: Place, stat: &Statx, tail: &[Step]) {
         match FileType::from_raw_mode(stat.stx_mode.into()) {
-            // `**` goes into each of them.
+            // `**` goes into each of them anyway.
             FileType::Directory if tail.is_empty() && place.deep => {}
             FileType::Directory if tail.is_empty() => self.pass(PassedOver::Directory, &place.shown, ""),
             FileType::Directory => self.enter_directory(place, tail),
@@ -307,7 +307,7 @@ impl Walk<'_> {
         }
         let roots = &self.with.set.roots;
         let is_on_the_way = |root: &PathBuf| place.at.starts_with(root) || root.starts_with(&place.at);
-        // What a link goes through is no matter, where it ends is.
+        // Where a link ends matters, but not what it goes through.
         let is_end = !matches!(tail.first(), Some(Step::Hop(_)));
         if place.links > 0 && is_end && !roots.is_empty() && !roots.iter().any(is_on_the_way) {
             let leads = format!(" -> {}", text_of_path(&place.at));
@@ -338,7 +338,7 @@ impl Walk<'_> {
         let by_kubelet = place.by_kubelet || is_kubelets && !self.with.set.follow_links && place.found;
         let place = Place { at, shown, by_kubelet, links: place.links + 1, ..place };
         if rest.is_empty() {
-            // It leads to where it is itself.
+            // It leads to its own place.
             return self.pass(PassedOver::Directory, &place.shown, "");
         }
         self.step(place, &rest);
@@ -376,7 +376,8 @@ impl Walk<'_> {
         self.found.paths.insert(path, found);
     }
 
-    /// A compressed file that is no rotated file of a log beside it, nor one that logrotate's `olddir` moved.
+    /// Whether it is a compressed file that is neither a rotated file of a log beside it, nor one that logrotate's
+    /// `olddir` moved.
     fn is_lone_archive(&self, at: &Path) -> bool {
         let Some(name) = at.file_name().map(text_of) else { return false };
         let mut endings = UNREAD_ARCHIVES.iter().chain(&[".gz"]);
@@ -429,8 +430,8 @@ impl Walk<'_> {
         entries
     }
 
-    /// A name that can't be looked at. Where that is not allowed it is its directory that does not allow it, and that one is
-    /// told, once for all patterns that lead into it.
+    /// A name that can't be looked at. If permission is missing, it is its directory's, which is reported once for all
+    /// patterns that lead into it.
     fn note_name(&mut self, at: &Path, error: io::Error) {
         let denied = error.kind() == io::ErrorKind::PermissionDenied;
         let directory = at.parent().filter(|_| denied);
@@ -441,7 +442,7 @@ impl Walk<'_> {
         use io::ErrorKind::{InvalidInput, NotADirectory, NotFound, PermissionDenied};
         let Some(error) = error else { return };
         match error.kind() {
-            // The last is a link that became a file meanwhile; its watch tells.
+            // The last one is a link that became a file meanwhile; its watch reports that.
             NotADirectory | NotFound | InvalidInput => {}
             PermissionDenied => {
                 self.found.unlistable.insert(format!("{}: {error}", path.display()));
@@ -451,7 +452,7 @@ impl Walk<'_> {
     }
 }
 
-/// What the directory says of it, without a look at the file where the file system tells.
+/// The kind as the directory has it, without a look at the file where the file system shows it.
 fn kind_of(entry: &std::fs::DirEntry) -> FileType {
     match entry.file_type() {
         Ok(kind) if kind.is_dir() => FileType::Directory,
@@ -470,8 +471,8 @@ fn is(stat: &Statx, kind: FileType) -> bool {
 }
 
 impl Found {
-    /// A file that is reached by several links, or by its own name and by links, counts once, by its own name if that
-    /// matches too.
+    /// A file reached by several links, or by its own name and by links, counts once, under its own name if that
+    /// matches, too.
     fn without_second_names(&mut self) {
         let mut kept: BTreeMap<&str, &str> = BTreeMap::new();
         for found in self.paths.values() {

@@ -185,7 +185,7 @@ fn links_stay_within_their_roots() {
     );
 }
 
-/// A tree outside is not even watched. A link may lead above a root, and through anything.
+/// A tree outside is not even watched. A link may lead above a root, and through any directory.
 #[test]
 fn nothing_is_looked_for_outside_of_the_roots() {
     let dir = tree(&[
@@ -242,7 +242,7 @@ fn the_agents_own_files_are_left_out() {
     assert_eq!(walked.passed(dir.path()), ["own: data", "own: link", "own: named.json", "own: link"]);
 }
 
-/// What may come is watched at each level: a name that is not there, a link, a directory that a wildcard may find.
+/// Each level is watched for what may appear: a missing name, a link, a directory that a wildcard may match.
 #[test]
 fn each_level_is_watched_for_what_may_come() {
     const CREATE: u32 = crate::decode::inotify::CREATE;
@@ -268,7 +268,7 @@ fn each_level_is_watched_for_what_may_come() {
     check("", "r1", DIRECTORY, true);
 }
 
-/// One hung file system must not hide what a pattern matches beside it.
+/// One hung file system must not hide what a pattern matches elsewhere.
 #[test]
 fn a_walk_stops_where_another_file_system_begins_and_goes_on_from_there() {
     let dir = tree(LOGS);

@@ -1,29 +1,29 @@
-//! What a walk has to say of each pattern, for people: what it matches, and what it passes over and why.
+//! What a walk reports for each pattern, for people: what it matches, and what it passes over and why.
 
 use std::collections::BTreeMap;
 
 use crate::telemetry::metrics::PassedOver;
 
-/// Names that are kept of those passed over for one reason.
+/// How many names are kept of those passed over for the same reason.
 const NAMED_MAX: usize = 5;
 
-/// Of one pattern.
+/// The report for one pattern.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct PatternReport {
-    /// As the config has it.
+    /// The pattern as the config has it.
     pub pattern: String,
-    /// Files that it matches.
+    /// How many files it matches.
     pub matched: usize,
-    /// What it comes to and does not follow.
+    /// What it matches but does not follow.
     pub passed: BTreeMap<PassedOver, Named>,
 }
 
-/// How many, and which are the first.
+/// A number, and the first names.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Named {
     /// How many there are.
     pub count: usize,
-    /// The first of them, each with what there is to add.
+    /// The first names, each with details if there are any.
     pub first: Vec<String>,
 }
 
@@ -43,12 +43,12 @@ impl Named {
 }
 
 impl PatternReport {
-    /// A file is not followed.
+    /// Notes a file that is not followed.
     pub fn pass(&mut self, why: PassedOver, name: String) {
         self.passed.entry(why).or_default().add(name);
     }
 
-    /// What another file system had to say of the same pattern.
+    /// Adds the report of another file system for the same pattern.
     pub fn extend(&mut self, other: &PatternReport) {
         self.matched += other.matched;
         for (why, named) in &other.passed {
@@ -57,7 +57,7 @@ impl PatternReport {
     }
 }
 
-/// What to do about it, for those who wonder why a file is not followed.
+/// What to do about it, for whoever wonders why a file is not followed.
 pub fn cure(why: PassedOver) -> &'static str {
     match why {
         PassedOver::Directory => {

@@ -1,9 +1,9 @@
-//! Reading a rotated log that was compressed. It is unpacked as it is read: nothing of it goes to the disk, and in memory
-//! there is no more than what the last read brought, so what an archive unpacks to costs time and no room. One that nobody
-//! has read from yet takes no memory at all: a start with thousands of containers opens several archives of each.
+//! Reads a rotated log that was compressed. It is decompressed as it is read: nothing goes to the disk, and memory only
+//! has the bytes of the last read, so the length of the content costs time but no room. An archive that nobody has read
+//! from takes no memory: a start with thousands of containers opens several archives of each.
 //!
-//! Reads come in order, or go back to within the last one (an incomplete record is read again). One that goes further back
-//! begins at the archive's beginning.
+//! Reads come in order, or go back to within the last one (an incomplete record is read again). A read that goes
+//! further back starts again at the archive's beginning.
 
 use std::io::{self, BufRead, BufReader, Read};
 use std::os::fd::{AsFd, OwnedFd};
@@ -15,11 +15,11 @@ use crate::ledger::claims::Claimed;
 
 const CHUNK_BYTES: usize = 64 * 1024;
 
-/// Bytes of an archive's content to be kept while it is measured: those from `at` on, as many as there is room for.
+/// Bytes of an archive's content to keep while it is measured: from `at` on, as many as there is room for.
 pub(super) struct Kept<'a> {
     /// Offset in the content.
     pub at: u64,
-    /// Where they go; what the content does not reach stays as it was.
+    /// Where they go; bytes beyond the content's end are left unchanged.
     pub bytes: &'a mut [u8],
 }
 
@@ -34,7 +34,7 @@ impl Kept<'_> {
     }
 }
 
-/// How long an archive's content is, and whether it is damaged behind that.
+/// The length of an archive's content, and whether it is damaged behind that.
 pub(super) fn measure(archive: impl AsFd, kept: &mut [Kept<'_>], beat: &dyn Fn()) -> (u64, bool) {
     let mut decoder = Decoder::new(archive);
     let mut chunk = vec![0; CHUNK_BYTES];
@@ -57,13 +57,13 @@ pub(super) fn measure(archive: impl AsFd, kept: &mut [Kept<'_>], beat: &dyn Fn()
 /// An archive that is being read.
 pub(super) struct Unpacker {
     archive: Arc<Claimed<OwnedFd>>,
-    /// What [`measure`] found.
+    /// The length that [`measure`] found.
     len: u64,
-    /// Some 75 KiB, so only from the first read on.
+    /// Takes some 75 KiB, so it is made at the first read.
     decoder: Option<Decoder<Arc<Claimed<OwnedFd>>>>,
-    /// How much was unpacked.
+    /// How much was decompressed.
     at: u64,
-    /// The last of it.
+    /// The last of the decompressed bytes.
     latest: Vec<u8>,
 }
 
@@ -77,7 +77,7 @@ impl Unpacker {
         self.len
     }
 
-    /// Fills the spare room of `buffer` with what stands at `offset`.
+    /// Fills the spare room of `buffer` with the content at `offset`.
     pub(super) fn read(&mut self, offset: u64, buffer: &mut Vec<u8>, beat: &dyn Fn()) -> io::Result<usize> {
         if offset + (self.latest.len() as u64) < self.at {
             (self.decoder, self.at) = (None, 0);
@@ -115,7 +115,7 @@ impl Unpacker {
     }
 }
 
-/// The one at work, or a new one at the archive's beginning.
+/// The present decoder, or a new one at the archive's beginning.
 fn decoder<'a>(
     decoder: &'a mut Option<Decoder<Arc<Claimed<OwnedFd>>>>,
     archive: &Arc<Claimed<OwnedFd>>,
@@ -123,9 +123,9 @@ fn decoder<'a>(
     decoder.get_or_insert_with(|| Decoder::new(Arc::clone(archive)))
 }
 
-/// Unpacks one member after the other, and like gzip takes zeros behind the last one for padding.
+/// Decompresses one member after the other and, like gzip, treats zeros behind the last one as padding.
 pub(super) struct Decoder<F> {
-    /// None = at the end, or behind damage.
+    /// `None` = at the end, or behind damage.
     member: Option<GzDecoder<BufReader<Bytes<F>>>>,
 }
 
@@ -154,7 +154,7 @@ impl<F: AsFd> Read for Decoder<F> {
     }
 }
 
-/// Returns whether nothing follows them.
+/// Returns whether nothing follows the zeros.
 fn skip_zeros(archive: &mut impl BufRead) -> io::Result<bool> {
     loop {
         let bytes = archive.fill_buf()?;
@@ -168,7 +168,7 @@ fn skip_zeros(archive: &mut impl BufRead) -> io::Result<bool> {
     }
 }
 
-/// Reads a file from a place of its own, so that several readers need one descriptor.
+/// Reads a file with a position of its own, so that several readers need only one descriptor.
 struct Bytes<F> {
     file: F,
     at: u64,

@@ -1,4 +1,4 @@
-//! An archive is read as the file it was made from, in whatever pieces it is asked for.
+//! An archive is read like the file it was made from, in pieces of any size.
 
 use std::io::Write as _;
 
@@ -32,11 +32,11 @@ fn read(unpacker: &mut Unpacker, offset: u64, room: usize) -> Vec<u8> {
     buffer
 }
 
-/// Reads on, again, from further back and beyond the end: what comes is what stands there.
+/// Reading on, again, from further back and beyond the end returns the right bytes.
 #[test]
 fn any_order_of_reads() {
     let content: Vec<u8> = (0..400_000_u32).flat_map(|n| (n / 3).to_le_bytes()).collect();
-    // Two archives one behind the other, as logrotate's appending makes them.
+    // Two archives in a row, as logrotate makes them by appending.
     let bytes = [packed(&content[..700_001]), packed(&content[700_001..])].concat();
     let (mut unpacker, damaged) = opened(&bytes);
     assert_eq!((unpacker.len(), damaged), (content.len() as u64, false));
@@ -56,7 +56,7 @@ fn any_order_of_reads() {
     }
 }
 
-/// Memory does not grow with what an archive unpacks to.
+/// Memory does not grow with the content.
 #[test]
 fn what_unpacks_to_much_takes_no_room() {
     let content = vec![0; 64 << 20];
@@ -69,7 +69,8 @@ fn what_unpacks_to_much_takes_no_room() {
     assert_eq!(read(&mut unpacker, at, 100), b"");
 }
 
-/// Archives are opened ahead, before their stream may read: 2,000 containers with four each held 600 MiB.
+/// Archives are opened ahead, before their stream may read them: 2,000 containers with four archives each once held 600
+/// MiB.
 #[test]
 fn one_that_is_only_open_takes_no_room() {
     let content = b"a line\n".repeat(1_000);
@@ -92,7 +93,7 @@ fn a_damaged_one_is_read_as_far_as_it_goes() {
     assert!(content.starts_with(&got));
 }
 
-/// What gzip takes for an archive that is whole: bgzip ends with an empty member, a tape's block with zeros.
+/// What gzip accepts as complete: bgzip ends with an empty member, a tape's block with zeros.
 #[test]
 fn padding_and_an_empty_member_are_no_damage() {
     let content = b"a line\n".repeat(1_000);

@@ -1,18 +1,18 @@
-//! Openings that wait until there is a descriptor for them. They are answered late instead of refused: a source that only
-//! has to wait has not failed.
+//! Openings that wait for a descriptor. They are answered late instead of refused: a source that only has to wait has
+//! not failed.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use super::Request;
 
-/// Between two tries.
+/// Time between two tries.
 const TRY_EVERY: Duration = Duration::from_millis(500);
-/// While there is no room, this many are tried at a time all the same: a file that is gone needs no descriptor, and whoever
-/// waits for it has to know.
+/// Without room, this many are tried at a time anyway: a file that is gone needs no descriptor, and its stream has to
+/// know.
 const TRIED_WITHOUT_ROOM: usize = 64;
 
-/// See the module's head. Oldest first.
+/// Waiting openings, oldest first; see the head of this file.
 #[derive(Debug, Default)]
 pub(super) struct Waiting {
     requests: VecDeque<Request>,
@@ -28,23 +28,23 @@ impl Waiting {
         self.requests.len()
     }
 
-    /// It has to wait.
+    /// Adds an opening.
     pub fn push(&mut self, request: Request) {
         self.requests.push_back(request);
         self.next_try.get_or_insert_with(|| Instant::now() + TRY_EVERY);
     }
 
-    /// They were taken too early, and stay the first in line.
+    /// Puts back openings that were taken too early, at the front.
     pub fn put_back(&mut self, requests: Vec<Request>) {
         requests.into_iter().rev().for_each(|request| self.requests.push_front(request));
     }
 
-    /// When to try again; `None` = nobody waits.
+    /// When to try again; `None` = none waits.
     pub fn next_try(&self) -> Option<Instant> {
         self.next_try.filter(|_| !self.is_empty())
     }
 
-    /// Those to be tried now.
+    /// The openings to try now.
     pub fn take_due(&mut self, is_room: bool) -> Vec<Request> {
         if self.next_try().is_none_or(|at| Instant::now() < at) {
             return Vec::new();

@@ -1,11 +1,11 @@
-//! The narrow door to io_uring. Nothing outside this folder knows tokio-uring, so that the runtime beneath can be
-//! replaced. Unsafe code stands here and in witness/probe/, nowhere else in user space.
+//! The only access to io_uring. Nothing outside this folder knows tokio-uring, so that the runtime can be replaced.
+//! Unsafe code is only here and in witness/probe/.
 //!
-//! What passes the door: [`timed_read()`] and its relatives (a wait that always ends), [`file_read()`] (a read of a local
-//! file), [`start`] (the runtime, or one sentence why not). What does not: who reads, why, and what it means.
+//! It offers [`timed_read()`] and its relatives (a wait that always ends), [`file_read()`] (a read of a local file),
+//! and [`start`] (the runtime, or one sentence why not). It does not know who reads, why, or what the bytes mean.
 //!
-//! Every operation in flight is counted from submission to completion, also when its future was dropped: the
-//! kernel still owns the buffer then, and the driver keeps it until the answer came. The count is zero at shutdown.
+//! Every operation in flight is counted from submission to completion, even if its future was dropped: the kernel still
+//! uses the buffer then, and the driver keeps it until the completion. The count is zero at shutdown.
 
 #![allow(unsafe_code)]
 

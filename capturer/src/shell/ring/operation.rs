@@ -8,7 +8,7 @@ use tokio_uring::{InFlightOneshot, OneshotOutputTransform, UnsubmittedOneshot};
 
 use super::InFlight;
 
-/// What the kernel may touch until the completion came: held by the driver even if the future is dropped.
+/// What the kernel may access until the completion; the driver holds it even if the future is dropped.
 pub(super) struct Kept<K> {
     /// Buffer or timespec the entry points to.
     pub kept: K,
@@ -35,7 +35,7 @@ impl<K: 'static> OneshotOutputTransform for PlainResult<K> {
 /// An operation the kernel works on.
 pub(super) type Operation<K> = InFlightOneshot<Kept<K>, PlainResult<K>>;
 
-/// Queues an entry. It enters the kernel when the loop parks, together with all else that was queued by then.
+/// Queues an entry. It enters the kernel when the loop parks, together with everything queued by then.
 ///
 /// # Safety
 /// Whatever `entry` points to must be owned by `kept` at an address that moving `kept` does not change, and

@@ -1,7 +1,7 @@
 //! What a pair of completions (read, timer) means. Pure, and tested over the whole table.
 //!
-//! The timer's result says nothing about the data: in 51,557 races on Linux 6.18 "data + ETIME" came 6 times and
-//! "data + ENOENT" 658 times, and no byte was lost. So the read alone is judged, after both completions came.
+//! The timer's result says nothing about the data: in 51,557 races on Linux 6.18 "data + ETIME" came 6 times and "data
+//! + ENOENT" 658 times, and no byte was lost. So only the read's result decides, after both completions.
 
 use std::io;
 
@@ -26,12 +26,12 @@ pub struct ReadError(
     pub i32,
 );
 
-/// What became of the timer.
+/// What happened to the timer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TimerState {
-    /// It was armed and ended one way or the other.
+    /// It was armed and has ended in one way or the other.
     Armed,
-    /// The kernel refused it: the read was not guarded. A bug in the queue's size; counted.
+    /// The kernel refused it, so the read had no timer. A bug in the queue's size; counted.
     Refused,
 }
 
@@ -48,8 +48,8 @@ pub(super) fn outcome(read_result: i32, timer_result: i32) -> (ReadOutcome, Time
     let read = match read_result {
         n if n > 0 => ReadOutcome::Bytes(n as usize),
         0 => ReadOutcome::End,
-        // Cancelled: by the timer. Interrupted: by the timer too, when the read had begun on a worker thread.
-        // Try again: a spurious wake-up (5.10 gives it up to the caller); for the caller a tick like any other.
+        // Cancelled: by the timer. Interrupted: by the timer too, if the read had begun on a worker thread. Try again:
+        // a spurious wake-up (5.10 leaves it to the caller), which is a tick like any other.
         n if matches!(-n, ECANCELED | EINTR | EAGAIN) => ReadOutcome::TimedOut,
         n => ReadOutcome::Failed(ReadError(-n)),
     };
@@ -57,7 +57,7 @@ pub(super) fn outcome(read_result: i32, timer_result: i32) -> (ReadOutcome, Time
         // The read ended first (cancelled, or already gone), the timer fired, or it fired while the read ended.
         ECANCELED | ENOENT | ETIME | EALREADY => TimerState::Armed,
         EINVAL => TimerState::Refused,
-        // Unknown results are not a reason to doubt the read.
+        // Unknown results are no reason to doubt the read.
         _ => TimerState::Armed,
     };
     (read, timer)
@@ -67,7 +67,7 @@ pub(super) fn outcome(read_result: i32, timer_result: i32) -> (ReadOutcome, Time
 mod tests {
     use super::*;
 
-    /// Without this table a new kernel habit (say, data + ETIME) could silently throw data away.
+    /// Otherwise a new behaviour of the kernel (say, data + ETIME) could silently throw data away.
     #[test]
     fn every_pair_seen_or_documented_has_its_meaning() {
         use ReadOutcome::*;
@@ -94,7 +94,7 @@ mod tests {
         }
     }
 
-    /// Bytes must win over every timer result there is, known or not.
+    /// Bytes win over every timer result, known or not.
     #[test]
     fn bytes_win_over_any_timer_result() {
         for timer in -200..=200 {

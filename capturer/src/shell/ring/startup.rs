@@ -1,5 +1,5 @@
-//! Whether this kernel gives us the ring we need, asked before anything is built on it, and the runtime itself.
-//! Where it does not, one sentence names the likely cause and the cure.
+//! Checks that the kernel offers the ring we need, before anything is built on it, and starts the runtime. If it does
+//! not, one sentence names the likely cause and the cure.
 
 use std::io;
 
@@ -30,7 +30,7 @@ impl RingUnavailable {
 const UNCONFINED: &str =
     "In a container use --security-opt seccomp=unconfined or a profile that allows io_uring_*.";
 
-/// Runs a future to its end on a new ring of this thread.
+/// Runs a future to completion on a new ring of this thread.
 ///
 /// # Errors
 /// [`RingUnavailable`] where the kernel refuses the ring or lacks an operation.
@@ -39,7 +39,7 @@ pub fn start<F: Future>(future: F) -> Result<F::Output, RingUnavailable> {
     Ok(tokio_uring::builder().entries(RING_ENTRIES as u32).start(future))
 }
 
-/// Makes a ring of the size that will be used, looks at its features, and drops it.
+/// Makes a ring of the size that will be used, checks its features, and drops it.
 ///
 /// # Errors
 /// [`RingUnavailable`], as [`start`].
@@ -66,7 +66,7 @@ pub fn check() -> Result<(), RingUnavailable> {
     try_one(&mut ring)
 }
 
-/// A profile may allow to make a ring and refuse to use it.
+/// A profile may allow making a ring but not using it.
 fn try_one(ring: &mut IoUring) -> Result<(), RingUnavailable> {
     let nothing = opcode::Nop::new().build();
     // SAFETY: the operation names no memory and no descriptor.

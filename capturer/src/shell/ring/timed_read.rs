@@ -7,8 +7,8 @@
 //!    dropped. (A dropped future does not cancel anything; the timer bounds how long the kernel still works on it.)
 //! 3. Two completions, always; the outcome is judged only then.
 //!
-//! Only for what can wait and be cancelled: sockets, pipes, inotify. A file on a hung file system can't be cancelled
-//! by anything (Linux answers EALREADY); such files are read elsewhere (files.rs).
+//! Only for what can wait and be cancelled: sockets, pipes, inotify. Nothing can cancel a read on a hung file system
+//! (Linux answers EALREADY); such files are read by their lane (files/lane.rs).
 
 use std::os::fd::{AsFd, AsRawFd};
 use std::rc::Rc;
@@ -122,7 +122,7 @@ mod tests {
         ring::start(future).expect("this machine has io_uring")
     }
 
-    /// The predecessor's fault: a read of a silent connection that nothing could end.
+    /// The predecessor's bug: a read of a silent connection that nothing could end.
     #[test]
     fn a_silent_socket_ends_by_the_timer_again_and_again() {
         on_ring(async {
@@ -152,7 +152,7 @@ mod tests {
         });
     }
 
-    /// Numbered bytes under tiny timers: a race between data and timer must lose nothing.
+    /// Numbered bytes under tiny timers: a race between data and timer must not lose any.
     #[test]
     fn no_byte_is_lost_between_data_and_timer() {
         on_ring(async {
@@ -181,7 +181,7 @@ mod tests {
         });
     }
 
-    /// A dropped future leaves its buffer with the driver; the timer bounds for how long, and the count says so.
+    /// A dropped future leaves its buffer with the driver; the timer bounds for how long, and the count shows it.
     #[test]
     fn a_dropped_read_is_counted_until_its_timer_ends_it() {
         on_ring(async {
@@ -203,7 +203,7 @@ mod tests {
         });
     }
 
-    /// 400 pairs armed in one turn must enter unsplit: not one timer may be refused.
+    /// 400 pairs armed in one turn must enter unsplit: the kernel must not refuse a single timer.
     #[test]
     fn a_full_turn_of_pairs_is_never_split() {
         on_ring(async {

@@ -1,5 +1,6 @@
-//! Which streams have a file of some name in a watched directory: one table for all directories, of the names' hashes. A
-//! table for each directory takes a kilobyte where one file lies in it, and tens of thousands may lie in one each.
+//! Which streams have a file with some name in a watched directory: one table of name hashes for all directories. A
+//! table per directory would take a kilobyte even for one file, and tens of thousands of files may each have a
+//! directory.
 
 use std::collections::BTreeSet;
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
@@ -7,18 +8,18 @@ use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use crate::model::packed::Pack;
 use crate::model::record::StreamId;
 
-/// What a name is to a stream.
+/// How a name belongs to a stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Called {
-    /// That of its live file.
+    /// The name of its live file.
     Live,
-    /// That one without its ending: a rotated file may have its number before that.
+    /// The live name without its ending: a rotated file may have its number before that.
     LiveStem,
-    /// That of a rotated file.
+    /// The name of a rotated file.
     Rotated,
 }
 
-/// See the module's head. Several streams may have one name, if there are several outlets.
+/// The table; see the head of this file. With several outlets, several streams have the same name.
 #[derive(Debug, Default)]
 pub(super) struct Names(BTreeSet<(i32, Called, u32, StreamId)>);
 
@@ -43,7 +44,7 @@ impl Names {
         self.0.remove(&(watch, called, hash(name), stream));
     }
 
-    /// Streams that may have a file of that name there: each that has, and now and then another whose name has the same hash.
+    /// Streams that may have a file of that name in the directory: all that do, and rarely another with the same hash.
     pub(super) fn candidates(
         &self,
         watch: i32,
@@ -55,13 +56,13 @@ impl Names {
         self.0.range(range).map(|(.., stream)| *stream)
     }
 
-    /// Streams whose directory it is.
+    /// Streams with this directory.
     pub(super) fn of_watch(&self, watch: i32) -> impl Iterator<Item = StreamId> + '_ {
         let live = |hash, stream| (watch, Called::Live, hash, StreamId(stream));
         self.0.range(live(0, 0)..=live(u32::MAX, u32::MAX)).map(|(.., stream)| *stream)
     }
 
-    /// Forgets a directory. Returns whose it was.
+    /// Forgets a directory. Returns its streams.
     pub(super) fn remove_watch(&mut self, watch: i32) -> BTreeSet<StreamId> {
         let first = (watch, Called::Live, 0, StreamId(0));
         let last = (watch, Called::Rotated, u32::MAX, StreamId(u32::MAX));

@@ -1,13 +1,13 @@
 //! How long events gather between two looks at inotify.
 //!
-//! On a quiet host a look ends with the event it waited for, and the next one comes after the shortest pause. Where every look
-//! finds something, each costs a read of every file that grew and a batch to the sinks, so a longer pause brings the same
-//! lines in fewer of them.
+//! On a quiet host a look ends with the event it waited for, and the next look follows after the shortest pause. If
+//! every look finds something, each costs a read of every file that grew and a batch to the sinks, so a longer pause
+//! delivers the same lines in fewer of them.
 //!
-//! Pauses must be short for one reason: a file that comes and goes between two looks is lost. So does a log's that is rotated
-//! again and again and of which few old files are kept, and one that nobody knew, in a directory that a pattern names. One
-//! rotation of a known log is no danger, however many logs of a host are rotated in turn. So it counts how soon the same log
-//! is rotated again.
+//! Pauses must be short for one reason: a file that comes and goes between two looks is lost. That happens to a log
+//! that is rotated again and again with few old files kept, and to a new file in a directory that a pattern names. One
+//! rotation of a known log is no danger, however many logs of a host are rotated in turn. So what counts is how soon
+//! the same log is rotated again.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -17,28 +17,28 @@ use crate::model::record::StreamId;
 
 /// The shortest pause between two looks: a container that prints line by line costs one look per pause, not one per line.
 const PAUSE_MIN: Duration = Duration::from_millis(10);
-/// The longest pause, while somebody prints all the time.
+/// The longest pause, while files are written all the time.
 const PAUSE_MAX: Duration = Duration::from_millis(40);
 /// A log that is rotated twice within this time is rotated in a hurry.
 const HURRY: Duration = Duration::from_secs(2);
-/// After something that was in a hurry, this many looks follow at the short pause.
+/// After a hurry, this many looks use the short pause.
 const CAREFUL_LOOKS: u32 = 250;
-/// Rotations that are remembered, unless they are older than [`HURRY`].
+/// How many rotations are remembered, unless they are older than [`HURRY`].
 const REMEMBERED: usize = 256;
 
 /// What a look found.
 #[derive(Clone, Copy, Debug)]
 pub struct Look<'a> {
-    /// Events were there before anybody waited for them.
+    /// Events were there before the look waited for them.
     pub at_once: bool,
-    /// The events were far from filling what a look reads.
+    /// The events were far from filling the read's buffer.
     pub with_ease: bool,
     pub told: &'a Concerned,
-    /// Since the agent began.
+    /// Time since the agent began.
     pub now: Duration,
 }
 
-/// See the module's head.
+/// The pace of looks; see the head of this file.
 #[derive(Debug)]
 pub struct Pace {
     pause: Duration,
@@ -53,7 +53,7 @@ impl Default for Pace {
 }
 
 impl Pace {
-    /// The pause until the next look. A look that came late, and so found much, is no reason to be careful for long.
+    /// The pause until the next look. A look that came late, and so found much, is no reason for many short pauses.
     pub fn after(&mut self, look: Look<'_>) -> Duration {
         let in_a_hurry = self.note_rotations(look) || look.told.hurried || !look.told.vanished.is_empty();
         self.careful = if in_a_hurry { CAREFUL_LOOKS } else { self.careful.saturating_sub(1) };
@@ -62,7 +62,7 @@ impl Pace {
         self.pause
     }
 
-    /// Whether a log was rotated again so soon.
+    /// Whether a log was rotated again too soon.
     fn note_rotations(&mut self, look: Look<'_>) -> bool {
         let is_recent = |at: Duration| look.now.saturating_sub(at) < HURRY;
         if self.rotated_at.len() > REMEMBERED {
@@ -102,7 +102,7 @@ mod tests {
     fn only_a_log_that_is_rotated_in_a_hurry_is_looked_at_often() {
         let mut pace = Pace::default();
         assert_eq!([0; 2].map(|_| after(&mut pace, true, true)), [20, 40]);
-        // A thousand logs, each once in a minute.
+        // A thousand logs, each rotated once a minute.
         for at in 0..5_000_u64 {
             assert_eq!(rotated(&mut pace, (at % 1_000) as u32, 60 * at), 40, "{at}");
         }
