@@ -14,58 +14,60 @@ use crate::model::record::StreamId;
 use crate::settings::Settings;
 use crate::telemetry::metrics::Metrics;
 
-/// Whom a deadline concerns.
+/// What a deadline is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Timer {
-    /// A stream, and what for.
+    /// A stream, for this purpose.
     Stream(StreamId, Purpose),
     /// Discovery: list, reconnect.
     Discovery,
-    /// More containers than slots: who shares with whom.
+    /// Quiet API streams give their slots to waiting ones, while there are more streams than slots.
     Pool,
-    /// File patterns are looked at again.
+    /// The file patterns are looked at again.
     Paths,
-    /// Quiet files are closed, and others opened.
+    /// Quiet files are closed, and waiting ones opened.
     OpenFiles,
     /// A checkpoint is due.
     Checkpoint,
-    /// The time for stopping is over.
+    /// The time allowed for stopping is over.
     StopDeadline,
 }
 
-/// What a stream has a deadline for. Those that come at the same moment come in this order; the first stays the first.
+/// The purpose of a stream's deadline. Deadlines at the same moment are handled in this order; keep the first one
+/// first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Purpose {
-    /// It is tried again after a failure, or asked again.
+    /// A new attempt after a failure, or the next poll.
     Retry,
-    /// As many lines came as its rate allows; the next ones may.
+    /// The rate limit has let through what it allows; more may be read now.
     RateLimit,
-    /// A file where inotify tells nothing is looked at.
+    /// A look at a file for which inotify reports nothing.
     Look,
-    /// An older file was written to: the directory is listed.
+    /// An older file was written to: list the directory.
     LookAtRotated,
-    /// A renamed file whose writer may have gone on is looked at or closed.
+    /// A look at a renamed file whose writer may still write to it, or its closing.
     LateWriter,
-    /// A line without its end is delivered.
+    /// A line without its end is delivered as it is.
     Unfinished,
-    /// Room at a file's end may be filled.
+    /// Space at a file's end may have been filled.
     Room,
-    /// The head of a file that was written to is looked at.
+    /// A look at the head of a file that was written to.
     Head,
-    /// An open group of lines has waited long enough, or a part of a line. Behind all that may bring its next line.
+    /// An open group of lines, or a part of a line, has waited long enough. After everything that may bring the next
+    /// line.
     Groups,
-    /// The files of an API stream are listed, to know whether it missed something.
+    /// A listing of an API stream's files, to know whether the stream missed something.
     Hold,
-    /// A connection should have closed by now.
+    /// The latest time for a connection to have closed.
     Close,
-    /// A connection is closed and opened again.
+    /// A planned reconnect.
     Rotate,
-    /// Lines that trickle over a connection have gathered.
+    /// Lines that arrive slowly over a connection have gathered.
     Trickle,
 }
 
 impl Purpose {
-    /// It concerns how a file is read, which waits while the stream waits for another attempt.
+    /// Whether it is about reading a file, which pauses while the stream waits for another attempt.
     pub fn is_of_reading_a_file(self) -> bool {
         use Purpose::{Head, LateWriter, Look, LookAtRotated, Room, Unfinished};
         matches!(self, Look | LookAtRotated | LateWriter | Unfinished | Room | Head)
@@ -87,7 +89,7 @@ impl Timers {
         self.due_of.insert(timer, due_ms);
     }
 
-    /// Sets a deadline unless an earlier one stands.
+    /// Sets a deadline unless an earlier one is set.
     pub fn set_earlier(&mut self, timer: Timer, due_ms: u64) {
         if self.due_of.get(&timer).is_none_or(|due| due_ms < *due) {
             self.set(timer, due_ms);
@@ -129,7 +131,7 @@ impl Timers {
     }
 }
 
-/// Buffers and batches under way, bounded. When it is used up, reading waits: the log file is the queue.
+/// Buffers and batches in use, bounded. When the credit is used up, reading waits: the log file is the queue.
 #[derive(Debug)]
 pub struct Credit {
     bytes_max: u64,
@@ -137,18 +139,18 @@ pub struct Credit {
     batches_out: usize,
     file_reads: usize,
     file_reads_max: usize,
-    /// Buffers of [`READ_BYTES`] kept for the next read.
+    /// Returned buffers of [`READ_BYTES`], kept for the next reads.
     spare: Vec<Vec<u8>>,
 }
 
 impl Credit {
-    /// At most `bytes_max` of buffers are out, and `file_reads_max` reads; one read is always possible.
+    /// At most `bytes_max` bytes of buffers and `file_reads_max` file reads are in use; one read is always possible.
     pub fn new(bytes_max: u64, file_reads_max: usize) -> Credit {
         let file_reads_max = file_reads_max.clamp(1, FILE_READS_MAX);
         Credit { bytes_max, bytes_out: 0, batches_out: 0, file_reads: 0, file_reads_max, spare: Vec::new() }
     }
 
-    /// Bytes of buffers that are out, and how many may be.
+    /// Bytes of buffers in use, and the bound.
     pub fn bytes(&self) -> (u64, u64) {
         (self.bytes_out, self.bytes_max)
     }
@@ -163,17 +165,17 @@ impl Credit {
         Some(buffer)
     }
 
-    /// One of the reads of files is free.
+    /// Whether one more file read may begin.
     pub fn has_file_read(&self) -> bool {
         self.file_reads < self.file_reads_max
     }
 
-    /// A file read ended; its buffer is still out.
+    /// A file read has ended; its buffer is still in use.
     pub fn file_read_done(&mut self) {
         self.file_reads -= 1;
     }
 
-    /// A file read hangs: what it holds must not keep others from reading.
+    /// A file read hangs: its buffer must not keep others from reading.
     pub fn set_aside(&mut self, bytes: u64) {
         self.file_reads -= 1;
         self.bytes_out = self.bytes_out.saturating_sub(bytes);
@@ -185,7 +187,7 @@ impl Credit {
         self.bytes_out += bytes;
     }
 
-    /// A batch waits for an output that takes nothing: it must not keep other streams from reading.
+    /// A batch waits for an output that takes nothing, and must not keep other streams from reading.
     pub fn set_batch_aside(&mut self, bytes: u64) {
         self.batches_out = self.batches_out.saturating_sub(1);
         self.bytes_out = self.bytes_out.saturating_sub(bytes);
@@ -214,21 +216,21 @@ impl Credit {
         Some(buffer)
     }
 
-    /// There is room for a buffer of this size.
+    /// Whether there is room for a buffer of this size.
     pub fn has_room(&self, capacity: usize) -> bool {
         let fits = self.bytes_out == 0 || self.bytes_out + capacity as u64 <= self.bytes_max;
         fits && self.batches_out < SINK_BATCHES_MAX - FILE_READS_MAX
     }
 
-    /// Bytes were added to those out (a batch's made text, a buffer that grew).
+    /// Buffers in use have grown (a batch's made text, a larger buffer).
     pub fn grow(&mut self, bytes: u64) {
         self.bytes_out += bytes;
     }
 
-    /// Buffers come back.
+    /// Takes buffers back.
     pub fn give_back(&mut self, mut buffer: Vec<u8>, other_bytes: u64) {
         self.bytes_out = self.bytes_out.saturating_sub(buffer.capacity() as u64 + other_bytes);
-        // A few are enough: an idle agent should not hold what a busy one needed.
+        // A few are enough: an idle agent should not keep what a busy one needed.
         if buffer.capacity() == READ_BYTES && self.spare.len() < 4 {
             buffer.clear();
             self.spare.push(buffer);
@@ -240,18 +242,18 @@ impl Credit {
         self.batches_out += 1;
     }
 
-    /// All sinks acknowledged a batch.
+    /// All sinks have acknowledged a batch.
     pub fn batch_back(&mut self) {
         self.batches_out -= 1;
     }
 
-    /// Batches at the sinks.
+    /// How many batches are with the sinks.
     pub fn batches_out(&self) -> usize {
         self.batches_out
     }
 }
 
-/// The slots of api streams. Whoever finds none waits in line; a slot given back goes to the first in line.
+/// The slots of api streams. A stream that finds none waits in line, and gets the next slot that is returned.
 #[derive(Debug)]
 pub struct Pool {
     slots_max: usize,
@@ -275,7 +277,7 @@ impl Pool {
         }
     }
 
-    /// A slot for this stream; if there is none, it waits in line until [`Pool::take_granted`] names it.
+    /// Takes a slot for this stream. If there is none, the stream waits in line until [`Pool::take_granted`] names it.
     pub fn take(&mut self, stream: StreamId) -> bool {
         if self.used < self.slots_max && self.line.is_empty() {
             self.used += 1;
@@ -288,7 +290,7 @@ impl Pool {
         false
     }
 
-    /// A slot is given back.
+    /// Returns a slot.
     pub fn release(&mut self) {
         match self.line.pop_front() {
             Some(next) => self.granted.push(next),
@@ -296,27 +298,27 @@ impl Pool {
         }
     }
 
-    /// A stream no longer wants one.
+    /// A stream no longer wants a slot.
     pub fn forget(&mut self, stream: StreamId) {
         self.line.retain(|waiting| *waiting != stream);
     }
 
-    /// Somebody waits in line.
+    /// Whether any stream waits in line.
     pub fn anyone_waits(&self) -> bool {
         !self.line.is_empty()
     }
 
-    /// How many wait in line.
+    /// How many streams wait in line.
     pub fn waiting(&self) -> usize {
         self.line.len()
     }
 
-    /// There are more streams than slots, as far as known: quiet ones are to leave theirs to others.
+    /// Whether there are more streams than slots, as far as known, so that quiet ones should give up theirs.
     pub fn is_contended(&self) -> bool {
         self.contended
     }
 
-    /// This many streams want a slot. Returns whether that is more than there are.
+    /// Sets how many streams want a slot. Returns whether that is more than there are.
     pub fn set_wanted(&mut self, streams: usize) -> bool {
         self.contended = streams > self.slots_max;
         self.contended
@@ -343,8 +345,8 @@ impl Pool {
     }
 }
 
-/// Whose turn it is to read on file systems that may hang: of each, one file is read at a time, so that a hung one holds
-/// one buffer and not all.
+/// Turns to read on file systems that may hang: on each, one file is read at a time, so that a hung one holds only one
+/// buffer.
 #[derive(Debug, Default)]
 pub struct Lanes {
     reading: BTreeSet<LaneId>,
@@ -353,8 +355,8 @@ pub struct Lanes {
 }
 
 impl Lanes {
-    /// The turn, if it is free; else the stream waits in line until [`Lanes::next_in_line`] names it. Asked once until
-    /// then.
+    /// Takes the turn if it is free; otherwise the stream waits in line until [`Lanes::next_in_line`] names it. Call it
+    /// once until then.
     pub fn take(&mut self, lane: LaneId, stream: StreamId) -> bool {
         let free = self.reading.insert(lane);
         if !free {
@@ -363,7 +365,7 @@ impl Lanes {
         free
     }
 
-    /// A read has ended, or was not begun.
+    /// A read has ended or was not begun.
     pub fn release(&mut self, lane: LaneId) {
         self.reading.remove(&lane);
         if self.lines.contains_key(&lane) {
@@ -371,7 +373,7 @@ impl Lanes {
         }
     }
 
-    /// A stream that may try again. If it does not take the turn, the next one is named.
+    /// The next stream that may try. If it does not take the turn, the next one is named.
     pub fn next_in_line(&mut self) -> Option<StreamId> {
         while let Some(lane) = self.freed.first().copied() {
             let free = !self.reading.contains(&lane);
@@ -385,7 +387,7 @@ impl Lanes {
     }
 }
 
-/// A small deterministic generator for jitter: same seed, same run.
+/// A small deterministic generator for jitter: the same seed gives the same run.
 #[derive(Debug)]
 pub struct Jitter(u64);
 
@@ -411,7 +413,7 @@ impl Jitter {
     }
 }
 
-/// What a machine is called with.
+/// What a part of the core is called with.
 pub struct Context<'a> {
     /// The time of the event.
     pub now: Now,
@@ -421,7 +423,7 @@ pub struct Context<'a> {
     pub metrics: &'a Metrics,
     /// Where actions are added.
     pub actions: &'a mut Vec<Action>,
-    /// Room for buffers.
+    /// Room for buffers of the stream's outlet.
     pub credit: &'a mut Credit,
     /// Deadlines of all parts.
     pub timers: &'a mut Timers,
@@ -437,23 +439,24 @@ pub struct Context<'a> {
     pub open_files: &'a mut OpenFiles,
     /// What was read of each source.
     pub counted: &'a mut ReadCounts,
-    /// Texts that many streams have.
+    /// Texts that many streams share.
     pub texts: &'a mut Texts,
     /// The table of files read.
     pub memory: &'a Table,
-    /// The last number given to anything.
+    /// The last number given to a stream, connection, request or file.
     pub last_number: &'a mut u64,
 }
 
-/// The pause after so many failures in a row: the first one, and twice as long each time, at most 65,536 times as long.
+/// The pause after so many failures in a row: the first pause, doubled with each further failure, at most 65,536 times
+/// as long.
 fn back_off_ms(first_ms: u64, failures: u32, max_ms: u64) -> u64 {
     (first_ms << failures.saturating_sub(1).min(16)).min(max_ms)
 }
 
-/// What contexts are made of that does not differ from one part to another.
+/// The parts of a context that are the same for every part of the core.
 #[derive(Debug)]
 pub struct Shared {
-    /// See [`Context`] for this and the others.
+    /// See [`Context`] for this and the other fields.
     pub actions: Vec<Action>,
     pub timers: Timers,
     pub pool: Pool,
@@ -484,7 +487,7 @@ impl Shared {
         }
     }
 
-    /// For a part whose buffers are of this credit.
+    /// A context for a part whose buffers come from this credit.
     pub fn context<'a>(
         &'a mut self,
         now: Now,
@@ -519,22 +522,22 @@ impl Context<'_> {
         self.actions.push(action);
     }
 
-    /// A stream is to be called at that moment and for that, instead of whenever it was to be.
+    /// Calls the stream at that moment for that purpose, instead of at an earlier set one.
     pub fn wake(&mut self, stream: StreamId, purpose: Purpose, at_ms: u64) {
         self.timers.set(Timer::Stream(stream, purpose), at_ms);
     }
 
-    /// The same, unless it is called sooner. For what has several deadlines.
+    /// As `wake`, unless it will be called sooner.
     pub fn wake_by(&mut self, stream: StreamId, purpose: Purpose, at_ms: u64) {
         self.timers.set_earlier(Timer::Stream(stream, purpose), at_ms);
     }
 
-    /// Whether it is.
+    /// Whether the stream will be called for that purpose.
     pub fn will_wake(&self, stream: StreamId, purpose: Purpose) -> bool {
         self.timers.is_set(Timer::Stream(stream, purpose))
     }
 
-    /// It need not be called for that.
+    /// Cancels the deadline for that purpose.
     pub fn let_sleep(&mut self, stream: StreamId, purpose: Purpose) {
         self.timers.cancel(Timer::Stream(stream, purpose));
     }
@@ -616,7 +619,7 @@ mod tests {
         assert!(tiny.buffer(READ_BYTES).is_some());
     }
 
-    /// A hung file system must not use up the room of the others.
+    /// A hung file system must not use up the others' room.
     #[test]
     fn a_hung_read_is_set_aside_and_comes_back() {
         let mut credit = Credit::new(1, FILE_READS_MAX);

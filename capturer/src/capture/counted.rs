@@ -1,11 +1,12 @@
-//! Lines that were read of each source, each once, for the counters of the whole agent (metrics/furthest.rs has the rule).
+//! Counts lines read of each source, each once, for the counters of the whole agent (telemetry/metrics/furthest.rs has
+//! the rule).
 
 use std::collections::BTreeMap;
 
 use crate::model::record::StreamKey;
 use crate::telemetry::metrics::furthest::{Furthest, Read};
 
-/// See the module's head.
+/// The counts; see the head of this file.
 #[derive(Debug, Default)]
 pub struct ReadCounts {
     /// Names of the sinks of each outlet.
@@ -19,7 +20,7 @@ impl ReadCounts {
         ReadCounts { outlets, by_source: BTreeMap::new() }
     }
 
-    /// An outlet has read so much more. Returns what of it none had read before.
+    /// An outlet has read `more`. Returns the part that no outlet had read before.
     pub fn read(&mut self, source: &StreamKey, outlet: u8, more: Read) -> Read {
         if let Some(known) = self.by_source.get_mut(source) {
             return known.read(outlet, more);
@@ -30,12 +31,13 @@ impl ReadCounts {
         self.by_source.entry(source.clone()).or_default().read(outlet, more)
     }
 
-    /// Nobody reads it any more.
+    /// No stream reads the source any more.
     pub fn forget(&mut self, source: &StreamKey) {
         self.by_source.remove(source);
     }
 
-    /// The run before ended here. An outlet that was behind reads what another had counted, and may have another number.
+    /// Continues from the previous run. An outlet that was behind reads lines that were counted already, and may have
+    /// another number.
     pub fn go_on_from(&mut self, before: &ReadCounts) {
         let now = |old: &u8| {
             let old = before.outlets.get(usize::from(*old))?;
@@ -67,7 +69,7 @@ mod tests {
         assert!(counted.by_source.is_empty());
     }
 
-    /// Without this a reload counts once more what the slower outlet had still to read.
+    /// Otherwise a reload would count again what the slower outlet had still to read.
     #[test]
     fn an_outlet_that_was_behind_counts_nothing_twice_after_a_reload() {
         let mut first = counts(&[&["local_file"], &["loki"]]);
@@ -75,7 +77,7 @@ mod tests {
         let mut second = counts(&[&["local_file", "stdout"], &["loki"]]);
         second.go_on_from(&first);
         assert_eq!([lines(&mut second, 1, 25), lines(&mut second, 0, 7)], [5, 2]);
-        // Loki alone is left, under another number: it still has two lines to read that were counted.
+        // Only Loki is left, under another number: it still has to read two lines that were counted.
         let mut third = counts(&[&["loki"]]);
         third.go_on_from(&second);
         assert_eq!([lines(&mut third, 0, 2), lines(&mut third, 0, 3)], [0, 3]);

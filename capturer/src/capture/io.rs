@@ -1,5 +1,5 @@
-//! What goes into the core and what comes out of it. Events are facts, actions are orders; both are plain data, so
-//! that the same core runs on the real ring and in the simulation.
+//! What goes into the core and what comes out. Events are facts, actions are orders; both are plain data, so that the
+//! same core runs on the real ring and in the simulation.
 
 use std::sync::Arc;
 
@@ -9,7 +9,7 @@ use crate::model::delivery::FromSink;
 use crate::model::docker::{EngineFault, EngineTrouble};
 use crate::model::record::{Batch, SavedMarks, Source, StreamId};
 
-/// In [`Event::FileRead`]: a hole reaches from what was read to the file's end.
+/// In [`Event::FileRead`]: a hole reaches from the bytes read to the file's end.
 pub const NO_DATA: u64 = u64::MAX;
 
 /// Number of a one-answer request.
@@ -24,14 +24,14 @@ pub struct ConnId(pub u64);
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct FileNo(pub u64);
 
-/// A file system that may hang (its device number). Everything done there is done by one thread, one after the other.
+/// A file system that may hang (its device number). One thread does everything there, one step after the other.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct LaneId(pub u64);
 
 /// Why a request has no answer.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum RequestError {
-    /// No connection: dockerd is not there, or the socket may not be used.
+    /// No connection: dockerd does not run, or the socket may not be used.
     #[error("connecting to {socket}: {cause}")]
     Connect {
         /// The socket's path.
@@ -44,15 +44,15 @@ pub enum RequestError {
     /// Connected, but no answer came within the time-out.
     #[error("no answer to GET {path} within {timeout_s} s")]
     NoAnswer {
-        /// What was asked.
+        /// Path of the request.
         path: String,
-        /// How long was waited.
+        /// How long the agent waited.
         timeout_s: u64,
     },
     /// The connection ended or was not HTTP.
     #[error("GET {path}: {cause}")]
     Broken {
-        /// What was asked.
+        /// Path of the request.
         path: String,
         /// The reason that hyper gives.
         cause: String,
@@ -60,7 +60,7 @@ pub enum RequestError {
     /// The body is larger than the limit.
     #[error("the answer to GET {path} is larger than {max} bytes")]
     TooLarge {
-        /// What was asked.
+        /// Path of the request.
         path: String,
         /// The most that is accepted.
         max: usize,
@@ -68,7 +68,7 @@ pub enum RequestError {
 }
 
 impl RequestError {
-    /// What kind of trouble with the Engine it is.
+    /// The kind of trouble with the Engine.
     pub fn trouble(&self) -> EngineTrouble {
         let fault = match self {
             RequestError::Connect { errno, .. } => {
@@ -88,7 +88,7 @@ pub enum BodyOutcome {
     Bytes,
     /// The last chunk came: a clean end.
     End,
-    /// Nothing came within the read's time-out; the connection stands.
+    /// Nothing came within the read's time-out; the connection remains open.
     TimedOut,
     /// The connection ended without a last chunk, or failed.
     Broken(String),
@@ -97,12 +97,12 @@ pub enum BodyOutcome {
 /// Status and body of an answer, or why there is none.
 pub type HttpAnswer = Result<(u16, Vec<u8>), RequestError>;
 
-/// A fact that the core is told.
+/// A fact for the core.
 #[derive(Debug)]
 pub enum Event {
     /// The loop begins.
     Started,
-    /// A deadline came ([`crate::capture::core::Capture::next_deadline_ms`]), or nothing: harmless at any time.
+    /// A deadline came ([`crate::capture::core::Capture::next_deadline_ms`]); harmless at any other time.
     Tick,
     /// A request ended.
     Answered {
@@ -115,7 +115,7 @@ pub enum Event {
     ConnOpened {
         /// Number of the connection.
         conn: ConnId,
-        /// Status; any but 200 comes with the body's beginning, and the connection is closed.
+        /// Status; any but 200 comes with the beginning of the body, and the connection is closed.
         result: HttpAnswer,
     },
     /// A read of a connection ended.
@@ -124,10 +124,10 @@ pub enum Event {
         conn: ConnId,
         /// How the read of the body ended.
         outcome: BodyOutcome,
-        /// What came, appended to what was given.
+        /// The buffer with what came appended.
         buffer: Vec<u8>,
     },
-    /// A connection is closed: nothing of it is in flight.
+    /// A connection is closed: no operation on it is in flight.
     ConnClosed {
         /// Number of the connection.
         conn: ConnId,
@@ -138,7 +138,7 @@ pub enum Event {
         stream: StreamId,
         /// In no particular order.
         result: Result<Vec<FoundFile>, FileError>,
-        /// The newest archive of the log that can't be read: if anything was lost, it may be there.
+        /// The newest archive of the log that can't be read: lost lines may be in it.
         archive: Option<String>,
     },
     /// The live file is still the one that was asked about ([`Action::Scan`]); nothing else was looked at.
@@ -154,7 +154,7 @@ pub enum Event {
         stream: StreamId,
         /// Number of the file.
         file: FileNo,
-        /// Its length and head now.
+        /// Its present length and head.
         result: Result<OpenedFile, FileError>,
     },
     /// A read of a file ended.
@@ -165,12 +165,12 @@ pub enum Event {
         file: FileNo,
         /// Bytes that came.
         result: Result<usize, FileError>,
-        /// What came, appended to what was given.
+        /// The buffer with what came appended.
         buffer: Vec<u8>,
-        /// Length of the file afterwards, asked for when fewer bytes came than there was room for: that may be the end
-        /// of the file, or a read that the kernel cut short.
+        /// Length of the file afterwards, if fewer bytes came than there was room for: that may be the end of the file,
+        /// or a read that the kernel cut short.
         file_len: Option<u64>,
-        /// Where the file goes on with data, if nothing came but NULs and a hole follows; [`NO_DATA`] = nowhere.
+        /// Where the file's data continues, if only NULs came and a hole follows; [`NO_DATA`] = nowhere.
         data_at: Option<u64>,
     },
     /// The live file of a stream was written to.
@@ -197,47 +197,48 @@ pub enum Event {
     LiveMade {
         /// The stream that this concerns.
         stream: StreamId,
-        /// So often since the last look. It may be the same file that got its name back.
+        /// How many times since the last look. It may be the same file that got its name back.
         files: u32,
     },
-    /// Nobody can say what changed, for inotify lost events or is not there: every file is looked at. Why it is so is for the
-    /// shell to say; without inotify this comes every few seconds.
+    /// Nobody knows what changed, because inotify lost events or is not available: every file is looked at. The shell
+    /// reports why; without inotify this comes every few seconds.
     LookAtAll,
-    /// So many files wait for a descriptor.
+    /// Files wait for a descriptor.
     DescriptorsRanOut {
-        /// At least 1.
+        /// How many, at least 1.
         files: usize,
     },
-    /// The opening of a file waits until a descriptor is free; told again while it does.
+    /// Opening a file waits until a descriptor is free; repeated while it waits.
     FileWaits {
         /// The stream that this concerns.
         stream: StreamId,
         /// Number of the file.
         file: FileNo,
-        /// How long it is, if it was seen.
+        /// Its length, if it is known.
         len: Option<u64>,
     },
-    /// A file operation of a stream has had no answer for longer than it may take; told again while that is so.
+    /// A file operation of a stream has taken longer than it should; repeated while that is so.
     FileHung {
         /// The stream that this concerns.
         stream: StreamId,
         /// The file system, for people.
         place: String,
-        /// What hangs there: an operation of this stream or of another.
+        /// The operation that hangs there, of this stream or of another.
         operation: String,
     },
-    /// What matches a file_monitor entry now, on local file systems or on one that may hang.
+    /// The files that match a file_monitor entry now, on local file systems or on one that may hang.
     PathsFound {
         /// Index in `file_monitor.files`.
         set: usize,
-        /// The one that may hang; `None` = what is local.
+        /// The file system that may hang; `None` = the local ones.
         lane: Option<LaneId>,
-        /// With the local part: all those that the patterns lead to; each answers for itself.
+        /// With the local part: all file systems that may hang and that the patterns lead into; each sends its own
+        /// answer.
         lanes: Vec<LaneId>,
         /// What was found.
         paths: Vec<FoundPath>,
     },
-    /// Something appeared in a directory that a file_monitor entry's patterns name.
+    /// Something appeared in a directory named by a file_monitor entry's patterns.
     PathsChanged {
         /// Index in `file_monitor.files`.
         set: usize,
@@ -251,33 +252,33 @@ pub enum Event {
     },
     /// From a sink.
     Sink(FromSink),
-    /// A checkpoint was saved, or not.
+    /// A checkpoint was saved, or could not be.
     CheckpointSaved {
-        /// The tracker's state it held.
+        /// Number of the tracker's state in it.
         seq: u64,
         /// Why it failed, if it did.
         result: Result<(), String>,
     },
-    /// Drain, flush, checkpoint, end.
+    /// Drain, flush, save a checkpoint, end.
     Stop,
 }
 
 /// One file of a chain, as a scan saw it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FoundFile {
-    /// Name within the directory. In a directory beneath it (logrotate's `olddir`): the path from it.
+    /// Name within the directory; for a directory below it (logrotate's `olddir`), the path from it.
     pub name: String,
     /// 0 = the live file, n = `.n`, `RANK_UNKNOWN` = a name that has no number, as with dates.
     pub rank: u32,
     /// Whether it is compressed (`.gz`).
     pub compressed: bool,
-    /// What identifies the file.
+    /// Identity of the file.
     pub id: FileId,
     /// Length in bytes on disk.
     pub len: u64,
     /// First bytes (decompressed), at most [`crate::limits::HEAD_BYTES`].
     pub head: Vec<u8>,
-    /// Of an archive: the length of its content, as its trailer gives it (modulo 2³²).
+    /// For an archive: the length of its content according to its trailer (modulo 2³²).
     pub unpacked_len: Option<u32>,
     /// When its content last changed, nanoseconds since 1970.
     pub modified_ns: i64,
@@ -286,11 +287,11 @@ pub struct FoundFile {
 /// A path that a pattern matches.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct FoundPath {
-    /// The absolute path. Shared with all that keep it.
+    /// The absolute path, shared with all that keep it.
     pub path: Arc<str>,
-    /// The file that stands there.
+    /// The file at this path.
     pub id: FileId,
-    /// The file's path without links, if it is another.
+    /// The file's path without links, if it differs.
     pub target: Option<String>,
     /// Its length in bytes.
     pub len: u64,
@@ -299,25 +300,25 @@ pub struct FoundPath {
 }
 
 impl FoundFile {
-    /// The rank of a file whose name does not tell its place among the others.
+    /// Rank of a file whose name does not show its place among the others.
     pub const RANK_UNKNOWN: u32 = u32::MAX;
-    /// The rank of a file that was rotated to a name as unknown as that of the file before it. Its birth tells its place.
+    /// Rank of a file rotated to a name as unknown as that of the file before it. Its birth time shows its place.
     pub const RANK_BY_BIRTH: u32 = u32::MAX - 1;
-    /// The rank of a file that may hold lines of the log, or be another log. It is not read.
+    /// Rank of a file that may have lines of the log or be another log. It is not read.
     pub const RANK_STRANGE: u32 = u32::MAX - 2;
 
-    /// Whether it is in a directory beneath that of its log (logrotate's `olddir`).
+    /// Whether it is in a directory below that of its log (logrotate's `olddir`).
     pub fn is_beneath(&self) -> bool {
         self.name.contains('/')
     }
 
-    /// Whether the file begins as the print says.
+    /// Whether the file begins with the bytes of the print.
     pub fn has_head(&self, print: &HeadPrint) -> bool {
         let len = print.len_bytes as usize;
         self.head.len() >= len && crc32fast::hash(&self.head[..len]) == print.crc32
     }
 
-    /// The print of what was seen.
+    /// The print of its head.
     pub fn print(&self) -> HeadPrint {
         HeadPrint { len_bytes: self.head.len() as u32, crc32: crc32fast::hash(&self.head) }
     }
@@ -326,20 +327,20 @@ impl FoundFile {
 /// A file that was opened.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct OpenedFile {
-    /// Length in bytes; of a compressed file, of its content.
+    /// Length in bytes; for a compressed file, of its content.
     pub len: u64,
-    /// A compressed file that can't be unpacked to its end: its content is as long as could be read.
+    /// A compressed file that can't be decompressed to its end: its content is as long as could be read.
     pub damaged: bool,
-    /// The file system it is on, if that may hang.
+    /// The file system it is on, if that one may hang.
     pub lane: Option<LaneId>,
-    /// What was expected before the position stands there.
+    /// The bytes before the position are as expected.
     pub as_expected: bool,
 }
 
 /// Why a file operation failed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum FileError {
-    /// It is not there, or not the file it was: list again.
+    /// It does not exist, or is another file now: list again.
     #[error("{0} is gone or was replaced")]
     Changed(String),
     /// Not a regular file, or reached through a link.
@@ -351,15 +352,15 @@ pub enum FileError {
     /// The directory is not there.
     #[error("{0} does not exist")]
     NoDirectory(String),
-    /// It could be opened, but would take a descriptor of the reserve.
+    /// It could be opened, but would take a descriptor from the reserve.
     #[error("opening {what}: {NO_ROOM}")]
     NoDescriptor {
-        /// Which file.
+        /// The file.
         what: String,
-        /// How long it is, if it was seen.
+        /// Its length, if it is known.
         len: Option<u64>,
     },
-    /// Anything else the operating system said.
+    /// Any other error of the operating system.
     #[error("{what}: {cause}")]
     Other {
         /// What was tried.
@@ -369,24 +370,24 @@ pub enum FileError {
     },
 }
 
-/// Why something can't be opened for now.
+/// Why something can't be opened at present.
 pub const NO_ROOM: &str = "too few file descriptors";
 
 /// An order that the core gives to the shell.
 #[derive(Debug)]
 pub enum Action {
-    /// GET and answer with [`Event::Answered`].
+    /// Send a GET and answer with [`Event::Answered`].
     Get {
         /// Number of the request.
         request: RequestId,
         /// Path and query.
         path: String,
     },
-    /// GET and answer with [`Event::ConnOpened`]; the body is read piece by piece.
+    /// Send a GET and answer with [`Event::ConnOpened`]; the body is read piece by piece.
     OpenConn {
         /// Number of the connection.
         conn: ConnId,
-        /// The stream it belongs to; none = finding containers.
+        /// The stream it belongs to; `None` = discovery.
         stream: Option<StreamId>,
         /// Path and query.
         path: String,
@@ -398,7 +399,7 @@ pub enum Action {
         /// The buffer to append to.
         buffer: Vec<u8>,
     },
-    /// Close, also in the middle of a read (whose event then does not come), and answer [`Event::ConnClosed`].
+    /// Close, even during a read (whose event then does not come), and answer [`Event::ConnClosed`].
     CloseConn {
         /// Number of the connection.
         conn: ConnId,
@@ -407,15 +408,15 @@ pub enum Action {
     Scan {
         /// The stream that this concerns.
         stream: StreamId,
-        /// Its absolute path. Shared, for there may be tens of thousands of files in it.
+        /// Its absolute path. Shared, because it may contain tens of thousands of files.
         directory: Arc<str>,
-        /// Name of the live file; model/rotated_name.rs says how its rotated files may be called.
+        /// Name of the live file; model/rotated_name.rs knows the names of its rotated files.
         live_name: String,
-        /// Files to be found under whatever name they have in the directory now.
+        /// Files to find whatever their names in the directory are now.
         wanted: Vec<FileId>,
         /// Names that are logs of their own, whatever they look like.
         apart: Vec<String>,
-        /// Directories beneath it with rotated files of the log (logrotate's `olddir`), as paths from it.
+        /// Directories below it with rotated files of the log (logrotate's `olddir`), as paths from it.
         olddirs: Vec<String>,
         /// If this file, whose birth time is known, still has the live name, it is all that need be looked at.
         still: Option<FileId>,
@@ -433,9 +434,9 @@ pub enum Action {
         file: FileNo,
         /// Absolute path of the directory.
         directory: Arc<str>,
-        /// As found by the scan.
+        /// As the scan found it.
         found: FoundFile,
-        /// What should stand before the position.
+        /// Print of the bytes that should be before the position.
         expected: TailPrint,
     },
     /// Read and answer [`Event::FileRead`].
@@ -446,27 +447,27 @@ pub enum Action {
         file: FileNo,
         /// Offset in the file to read from.
         offset: u64,
-        /// Where to: its spare capacity is asked for.
+        /// Buffer to append to; its spare capacity is how much to read.
         buffer: Vec<u8>,
     },
-    /// Close; nothing of it is in flight.
+    /// Close a file; no operation on it is in flight.
     CloseFile {
         /// Number of the file.
         file: FileNo,
     },
-    /// List what matches a file_monitor entry and watch its directories; answer [`Event::PathsFound`].
+    /// List the files that match a file_monitor entry, watch its directories, and answer [`Event::PathsFound`].
     FindPaths {
         /// Index in `file_monitor.files`.
         set: usize,
     },
-    /// To every sink: a stream will send.
+    /// To every sink: a stream will send batches.
     Attach(Arc<Source>),
-    /// To every sink: records.
+    /// To every sink: a batch.
     Send(Arc<Batch>),
     /// To every sink: the stream has ended.
     Detach(StreamId),
-    /// To every sink: nothing of the stream is delivered for now, as of a file that is no text. An output that was made for it
-    /// and is empty need not be there.
+    /// To every sink: nothing of the stream is delivered for now, for example because its file is not text. Its output
+    /// may be removed if it is empty.
     Withdraw(StreamId),
     /// To every sink: a checkpoint with these marks is on disk.
     Saved(Arc<SavedMarks>),
@@ -474,7 +475,7 @@ pub enum Action {
     StopSinks,
     /// Save and answer [`Event::CheckpointSaved`].
     SaveCheckpoint {
-        /// The tracker's state it holds.
+        /// Number of the tracker's state in it.
         seq: u64,
         /// What to save.
         checkpoint: Checkpoint,

@@ -1,16 +1,16 @@
-//! How many followed files are open at once. A file is open to be read, and so that a rotation can't take away what was not
-//! read yet; a quiet one need not be. With tens of thousands of logs most are quiet: those that have been so the longest
-//! are closed, and opened again when they grow.
+//! How many followed files are open at once. A file is open to be read, and so that a rotation can't take away what was
+//! not read yet; a quiet file need not be. Of tens of thousands of logs most are quiet: those that have been quiet
+//! longest are closed, and opened again when they grow.
 //!
 //! ```text
 //! opening wanted ─▶ room? ─ yes ─▶ open ─▶ read to its end ─▶ quiet ─┬─ grows ───────────────▶ read
 //!                     └─ no ─▶ in line ◀─ a quiet one is closed      └─ closed ─▶ grows ─▶ opening wanted
 //! ```
-//! A file that can't become quiet (a backlog, an output that takes nothing) keeps its place. So that such files can't keep
-//! others out for ever, one that has waited long gets a place beyond the bound, some a second. The process's limit of
-//! descriptors is a bound, too: near it quiet files make room at once.
+//! A file that can't become quiet (a backlog, an output that takes nothing) keeps its place. So that such files can't
+//! keep out others for ever, a file that has waited long gets a place beyond the bound, some per second. The process's
+//! limit of descriptors is a bound, too: near it quiet files make room at once.
 //!
-//! Where descriptors run out all the same, streams give back what they can do without (stream/file/idle.rs).
+//! If descriptors still run out, streams give back those they can do without (stream/file/idle.rs).
 //!
 //! Not here: whether a file may be closed at all (stream/file/idle.rs).
 
@@ -19,35 +19,36 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use crate::model::packed::Pack;
 use crate::model::record::StreamId;
 
-/// A file is not closed for others before it was quiet for so long, so one that is written to every second stays open;
-/// unless others wait for its place.
+/// A file is only closed for others after it was quiet for this long, so one that is written to every second stays
+/// open, unless others wait for its place.
 const QUIET_MS: u64 = 2_000;
-/// Files that wait to be opened count for so many times the bound before they wait for others to be quiet that long.
+/// Waiting files may exceed the bound this many times before they have to wait for others to be quiet that long.
 const OVER: usize = 2;
-/// Who waited this long for a place gets one beyond the bound,
+/// A file that waited this long for a place gets one beyond the bound,
 const PATIENCE_MS: u64 = 1_000;
-/// but one at a time, so far apart.
+/// but only one in this many milliseconds.
 const BEYOND_EVERY_MS: u64 = 10;
-/// Descriptors count as short for so long after the last file waited for one. While one waits that is told each second.
+/// Descriptors count as short for this long after a file last waited for one. While one waits, this is reported every
+/// second.
 const SHORT_MS: u64 = 3_000;
 
-/// See the module's head.
+/// Counts open files; see the head of this file.
 #[derive(Debug)]
 pub struct OpenFiles {
     max: usize,
-    /// So many may be open at once as far as descriptors go.
+    /// How many may be open at once with the process's descriptors.
     most: usize,
-    /// So many more are to be closed, for descriptors ran out before that.
+    /// How many more must be closed, because descriptors ran out before that.
     missing: usize,
     /// Descriptors are short until then.
     short_until_ms: u64,
     close_idle_after_ms: u64,
-    /// Of each stream that has any.
+    /// How many files each stream has open.
     of: BTreeMap<StreamId, usize>,
     open: usize,
     /// Openings ordered while an event is handled.
     ordered: usize,
-    /// Who asks next was promised a place.
+    /// The next request for a place was promised one.
     granted: bool,
     /// Streams whose file could be closed, by since when.
     quiet: BTreeSet<(u64, StreamId)>,
@@ -67,7 +68,7 @@ impl Pack for OpenFiles {
 }
 
 impl OpenFiles {
-    /// At most `max` quiet files stay open; 0 milliseconds = they are never closed for being quiet alone.
+    /// At most `max` quiet files stay open; 0 milliseconds = files are not closed only for being quiet.
     pub fn new(max: usize, close_idle_after_ms: u64) -> OpenFiles {
         OpenFiles {
             max: max.max(1),
@@ -87,17 +88,17 @@ impl OpenFiles {
         }
     }
 
-    /// The process has descriptors for so many files.
+    /// The process has descriptors for this many files.
     pub(super) fn set_most(&mut self, most: usize) {
         self.most = most.max(2);
     }
 
-    /// So many files wait for a descriptor: quiet ones make room, whatever was counted here.
+    /// This many files wait for a descriptor: quiet ones make room, whatever the counts here say.
     pub fn make_room(&mut self, files: usize, now_ms: u64) {
         (self.missing, self.short_until_ms) = (files, now_ms + SHORT_MS);
     }
 
-    /// Those that are quiet made room. Files that still wait are told of again.
+    /// Quiet files have made room. Files that still wait are reported again.
     pub(super) fn made_room(&mut self) {
         self.missing = 0;
     }
@@ -107,30 +108,30 @@ impl OpenFiles {
         now_ms < self.short_until_ms
     }
 
-    /// Streams that have files open, or are opening some.
+    /// Streams that have files open or are opening some.
     pub(super) fn holders(&self) -> Vec<StreamId> {
         self.of.keys().copied().collect()
     }
 
-    /// Nothing is opened beyond that, but for who has waited long.
+    /// The most that are opened, except for files that have waited long.
     fn bound(&self) -> usize {
         self.max.saturating_mul(OVER).min(self.most)
     }
 
-    /// Quiet files are closed down to that; a little below the descriptors' bound, so that the next file finds a place.
+    /// Quiet files are closed down to this, somewhat below the descriptors' bound, so that the next file finds a place.
     fn kept(&self) -> usize {
         self.max.min(self.most - self.most / 16)
     }
 
-    /// Takes a place for a file that is about to be opened. Returns false if there is none: the stream then queues by
-    /// telling `OpenFiles::note` that it wants one.
+    /// Takes a place for a file about to be opened. Returns false if there is none; the stream then queues through
+    /// `OpenFiles::note`.
     pub fn take(&mut self) -> bool {
         let is_room = std::mem::take(&mut self.granted) || self.open + self.ordered < self.bound();
         self.ordered += usize::from(is_room);
         is_room
     }
 
-    /// How a stream stands after an event.
+    /// Notes the state of a stream after an event.
     pub(super) fn note(&mut self, stream: StreamId, open: usize, quiet: bool, wants: bool, now_ms: u64) {
         (self.ordered, self.granted) = (0, false);
         let before = if open > 0 { self.of.insert(stream, open) } else { self.of.remove(&stream) };
@@ -171,7 +172,7 @@ impl OpenFiles {
         Some(stream)
     }
 
-    /// When the one that is quiet longest is to be closed.
+    /// When the file that has been quiet longest must be closed.
     fn close_due_ms(&self) -> Option<u64> {
         let (since, _) = self.quiet.first()?;
         if self.missing > 0 || !self.line.is_empty() && self.open >= self.bound() {
@@ -192,7 +193,7 @@ impl OpenFiles {
         Some(stream)
     }
 
-    /// When something is to be done that no event brings.
+    /// When to act without an event.
     pub(super) fn due_ms(&self) -> Option<u64> {
         let patience = self.line.front().map(|(_, since)| (since + PATIENCE_MS).max(self.beyond_at_ms));
         self.close_due_ms().into_iter().chain(patience).min()
@@ -205,7 +206,7 @@ mod tests {
 
     const IDS: [StreamId; 5] = [StreamId(1), StreamId(2), StreamId(3), StreamId(4), StreamId(5)];
 
-    /// Opens files of these streams and lets them be quiet since the millisecond of their number.
+    /// Opens files of these streams, quiet since the millisecond of their number.
     fn with_quiet(max: usize, idle_ms: u64, count: usize) -> OpenFiles {
         let mut files = OpenFiles::new(max, idle_ms);
         for id in &IDS[..count] {
@@ -229,7 +230,7 @@ mod tests {
         assert_eq!((closed, files.open, files.due_ms()), (IDS[..2].to_vec(), 2, None));
     }
 
-    /// What may be open by the config is more than the process may open.
+    /// The config may allow more open files than the process.
     #[test]
     fn descriptors_are_a_bound_too() {
         let mut files = with_quiet(1_000, 0, 4);
@@ -240,7 +241,7 @@ mod tests {
         assert_eq!(files.next_quiet(10), Some(IDS[0]));
         files.note(IDS[0], 0, false, false, 10);
         assert_eq!((files.next_in_line(10), files.due_ms()), (Some(IDS[4]), None));
-        // Something else took them.
+        // Something else used them.
         files.make_room(2, 10);
         assert!(files.is_short(10) && !files.is_short(10 + SHORT_MS));
         assert_eq!(files.due_ms(), Some(2), "however short they were quiet");
@@ -276,7 +277,7 @@ mod tests {
         assert!(files.take());
     }
 
-    /// Files whose output takes nothing never become quiet; the others must get on all the same.
+    /// Files whose output takes nothing never become quiet; the others must be read all the same.
     #[test]
     fn who_waited_long_gets_a_place_beyond_the_bound() {
         let mut files = OpenFiles::new(1, 0);

@@ -1,6 +1,6 @@
-//! Which stream reads a file. Two paths may lead to one (a hard link; a log that was renamed to a name that is followed
-//! too), and its lines are delivered once. The second stream waits until the first lets the file go, and then goes on where
-//! that one left off.
+//! Which stream reads a file. Two paths may lead to the same file (a hard link; a log renamed to a name that is
+//! followed, too), but its lines are delivered once. The second stream waits until the first lets the file go, and then
+//! continues where that one stopped.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -9,7 +9,7 @@ use crate::model::cursor::FileId;
 use crate::model::packed::Pack;
 use crate::model::record::StreamId;
 
-/// Among whom a file has one reader: those of an outlet, followed paths and containers apart.
+/// The streams among which a file has one reader: those of an outlet, followed paths and containers separately.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Group {
     /// Number of the outlet.
@@ -18,13 +18,13 @@ pub struct Group {
     pub of_paths: bool,
 }
 
-/// See the module's head.
+/// Readers of files; see the head of this file.
 #[derive(Debug, Default)]
 pub struct Owners {
     of: BTreeMap<(Group, FileId), StreamId>,
     waiting: BTreeMap<(Group, FileId), BTreeSet<StreamId>>,
     released: BTreeSet<StreamId>,
-    /// Files that paths lead to which nobody follows, for another stream reads them.
+    /// Files of paths that nobody follows, because another stream reads them.
     paths: BTreeSet<(Group, FileId)>,
     paths_released: bool,
 }
@@ -36,8 +36,8 @@ impl Pack for Owners {
 }
 
 impl Owners {
-    /// What it may read, and what another stream reads; this one is told when that is over. Without a birth time a number
-    /// is no identity.
+    /// The files that the stream may read, without those that another stream reads; it is told when these are free.
+    /// Without a birth time a number is no identity.
     pub fn without_others(
         &mut self,
         stream: StreamId,
@@ -54,7 +54,7 @@ impl Owners {
         (own, others)
     }
 
-    /// A stream has other files in hand now. Both lists are sorted.
+    /// A stream has other files now. Both lists are sorted.
     pub fn change(&mut self, stream: StreamId, group: Group, before: &[FileId], now: &[FileId]) {
         for id in before.iter().filter(|id| now.binary_search(id).is_err()) {
             if self.of.get(&(group, *id)) == Some(&stream) {
@@ -68,30 +68,30 @@ impl Owners {
         }
     }
 
-    /// Who reads a file.
+    /// The stream that reads a file.
     pub fn owner(&self, group: Group, id: FileId) -> Option<StreamId> {
         self.of.get(&(group, id)).copied().filter(|_| id.birth_ns != 0)
     }
 
-    /// Who reads files that this stream waits for.
+    /// The streams that read files this stream waits for.
     pub fn readers_for(&self, stream: StreamId) -> BTreeSet<StreamId> {
         let waited_for = self.waiting.iter().filter(|(_, streams)| streams.contains(&stream));
         waited_for.filter_map(|(key, _)| self.of.get(key)).copied().collect()
     }
 
-    /// Who reads a file that a path leads to which nobody follows. Whoever asks is told when it is free.
+    /// The stream that reads the file of a path that nobody follows. The caller is told when the file is free.
     pub fn reader_of_path(&mut self, group: Group, id: FileId) -> Option<StreamId> {
         let owner = self.owner(group, id)?;
         self.paths.insert((group, id));
         Some(owner)
     }
 
-    /// A file that such a path leads to is free now.
+    /// Whether the file of such a path has become free.
     pub fn take_paths_released(&mut self) -> bool {
         std::mem::take(&mut self.paths_released)
     }
 
-    /// Streams that waited for a file which is free now.
+    /// Streams that waited for a file that is free now.
     pub fn take_released(&mut self) -> BTreeSet<StreamId> {
         std::mem::take(&mut self.released)
     }

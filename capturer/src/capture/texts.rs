@@ -1,16 +1,16 @@
-//! Texts that thousands of streams have alike, such as why each is in its state: the latest are shared.
+//! Texts that thousands of streams have in common, such as why each is in its state: recent ones are shared.
 
 use std::sync::Arc;
 
-/// How many are known at once. Streams that are taken up together have three or four.
+/// How many are kept. Streams that are taken up together have three or four.
 const KNOWN_MAX: usize = 8;
 
-/// The latest, oldest first.
+/// Recent texts, oldest first.
 #[derive(Debug, Default)]
 pub struct Texts(Vec<Arc<str>>);
 
 impl Texts {
-    /// The text, which others may have too.
+    /// The text, shared with others if it is a recent one.
     pub fn share(&mut self, text: &str) -> Arc<str> {
         if let Some(known) = self.0.iter().find(|known| ***known == *text) {
             return Arc::clone(known);

@@ -1,7 +1,7 @@
-//! The lines of a text as the agent reads them from a followed file: the source of files itself reads it, with the settings of
-//! the entry that takes the path. The text stands in memory, and grows line by line, so that each line has its number.
+//! Reads a text like a followed file, for `capturer try`: the file source itself reads it, with the settings of the
+//! entry that takes the path. The text is in memory and grows line by line, so that each line has its number.
 //!
-//! Not here: what becomes of the lines (commands/try_out.rs).
+//! Not here: what is done with the lines (commands/try_out.rs).
 
 use std::borrow::Cow;
 
@@ -32,7 +32,7 @@ pub struct Rules {
 }
 
 impl Rules {
-    /// Those of a followed file. One that no entry takes has the defaults.
+    /// The rules of a followed file. A path that no entry takes has the defaults.
     pub fn of_path(path: &str, files: &FileMonitor) -> Rules {
         let entry = files.files.iter().find(|entry| entry.takes(path));
         let default = FileSet::default();
@@ -40,13 +40,13 @@ impl Rules {
         Rules::of(entry.format, entry.text)
     }
 
-    /// Those of lines that nobody says more of: what `docker logs` shows, or the file that it reads.
+    /// The rules for lines of unknown origin: `docker logs` output, or Docker's own file.
     pub fn of_any(keep_cr: bool) -> Rules {
         let default = FileSet::default();
         Rules::of(default.format, TextRules { keep_cr, ..default.text })
     }
 
-    /// Whoever tries a file wants to see its lines, whatever they are.
+    /// Whoever tries a file wants to see its lines, even if it is binary.
     fn of(format: FileFormat, text: TextRules) -> Rules {
         Rules { format, text: TextRules { binary: Binary::Read, ..text } }
     }
@@ -55,7 +55,7 @@ impl Rules {
 /// A line, with the pieces of a long one joined.
 #[derive(Debug)]
 pub struct Line {
-    /// Which line of the text its end is, counted from 1.
+    /// Number of the text's line with its end, from 1.
     pub number: usize,
     pub std_type: StdType,
     /// Empty if it has none of its own.
@@ -65,20 +65,20 @@ pub struct Line {
     pub truncated: bool,
 }
 
-/// What a text holds.
+/// What was read of a text.
 #[derive(Debug, Default)]
 pub struct Read {
     pub lines: Vec<Line>,
-    /// Lines that are no records, though the format asks for them.
+    /// Lines that are no records, although the format requires them.
     pub skipped: u64,
     /// Why nothing was read.
     pub left_out: Option<String>,
 }
 
-/// Reads all of it. `name` is for messages; `metrics` have counted nothing yet.
+/// Reads the whole text. `name` is for messages; `metrics` must be new.
 pub fn read(text: &[u8], name: &str, rules: Rules, settings: &Settings, metrics: &Metrics) -> Read {
     let mut text = Cow::Borrowed(text);
-    // Else a last record would count as torn.
+    // Otherwise a last record would count as torn.
     if matches!(rules.format, FileFormat::Docker | FileFormat::Cri) && !text.ends_with(b"\n") {
         text.to_mut().push(b'\n');
     }
@@ -92,7 +92,7 @@ pub fn read(text: &[u8], name: &str, rules: Rules, settings: &Settings, metrics:
     file.read
 }
 
-/// Where the lines of a text end, with their numbers. A long one may come in several parts.
+/// Where the lines of a text end, with their numbers. A long line may come in several parts.
 fn ends(text: &[u8], rules: TextRules) -> Vec<(usize, usize)> {
     let (encoding, mut at) = match text::mark(text, true) {
         Mark::Of(encoding, bytes) => (encoding, bytes),
@@ -116,9 +116,9 @@ fn ends(text: &[u8], rules: TextRules) -> Vec<(usize, usize)> {
 struct File<'t> {
     text: &'t [u8],
     name: &'t str,
-    /// So much of it is there.
+    /// How much of it is there.
     len: usize,
-    /// The line that came last.
+    /// Number of the last line that came.
     number: usize,
     source: FileSource,
     read: Read,
@@ -155,7 +155,7 @@ impl<'t> File<'t> {
         }
     }
 
-    /// Calls the source, and does what it orders until it orders nothing.
+    /// Calls the source, and carries out its orders until there are none.
     fn call(&mut self, call: impl FnOnce(&mut FileSource, &mut Context<'_>, &mut Vec<SourceEvent>)) {
         self.once(call);
         loop {
@@ -169,7 +169,7 @@ impl<'t> File<'t> {
     }
 
     fn once(&mut self, call: impl FnOnce(&mut FileSource, &mut Context<'_>, &mut Vec<SourceEvent>)) {
-        // No time passes, so no line is split for want of its end.
+        // No time passes, so no line is split for lack of its end.
         let now = Now { mono_ms: 1_000_000, unix_ns: 1_000_000_000_000 };
         let mut told = Vec::new();
         let mut cx = self.shared.context(now, self.settings, self.metrics, &mut self.credit, &self.memory);
@@ -185,7 +185,7 @@ impl<'t> File<'t> {
         self.call(|source, cx, _| source.on_grew(cx));
     }
 
-    /// It will not grow: its last line is whole.
+    /// The file will not grow: its last line is complete.
     fn end(&mut self) {
         let not_text = self.source.not_text().filter(|_| self.read.lines.is_empty());
         self.read.left_out = not_text.map(|(not_text, _)| not_text.text(self.name));

@@ -1,4 +1,4 @@
-//! All that a [`Context`] lends, owned: to call one machine of the core in its tests, without the others.
+//! Owns everything that a [`Context`] borrows: for tests that call one part of the core without the others.
 
 use crate::capture::checkpoint::memory::Table;
 use crate::capture::context::{Context, Credit, Pool, Purpose, Shared, Timer};
@@ -38,7 +38,7 @@ impl Bench {
         self.shared.context(self.now, &self.settings, &self.metrics, &mut self.credit, &self.memory)
     }
 
-    /// What the deadlines of streams that have come are for.
+    /// The purposes of the streams' deadlines that are due.
     pub(crate) fn due(&mut self) -> Vec<Purpose> {
         let mut due = Vec::new();
         while let Some(timer) = self.shared.timers.pop_due(self.now.mono_ms) {
@@ -54,7 +54,7 @@ impl Bench {
         &mut self.settings
     }
 
-    /// The orders given since the last call.
+    /// The actions since the last call.
     pub(crate) fn actions(&mut self) -> Vec<Action> {
         std::mem::take(&mut self.shared.actions)
     }

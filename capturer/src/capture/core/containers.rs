@@ -19,7 +19,7 @@ use crate::model::record::{ContainerMeta, Continued, Source, StreamId, StreamKey
 use crate::settings::{FileFormat, Pipeline, ReadFrom, Settings, StartAt, pipeline};
 use crate::telemetry::metrics::LossReason;
 
-/// What a source needs to know from an inspect.
+/// The facts of an inspection that a source needs.
 #[derive(Debug)]
 pub(super) struct ContainerFacts {
     pub(super) meta: ContainerMeta,
@@ -86,8 +86,8 @@ impl Capture {
         }
     }
 
-    /// Containers that no list names may have been removed while the agent did not run. Their positions go when that is
-    /// known.
+    /// Containers that no list names may have been removed while the agent did not run. Their positions are dropped
+    /// once that is known.
     fn doubt_unlisted(&mut self, now: Now) {
         let Some(discovery) = &self.discovery else { return };
         let unlisted: Vec<String> = self
@@ -102,8 +102,8 @@ impl Capture {
         self.with_discovery(now, |discovery, cx, _| discovery.doubt(unlisted.into_iter(), cx));
     }
 
-    /// The container was followed when the last run ended, and was removed before this run saw it, with all that it had
-    /// printed since.
+    /// The container was followed when the last run ended, and was removed before this run saw it, with everything it
+    /// had printed in between.
     fn note_removed_unseen(&mut self, now: Now, key: &StreamKey) {
         let source =
             format!("container {}", key.0.trim_start_matches("container:").get(..12).unwrap_or_default());
@@ -145,7 +145,7 @@ impl Capture {
         let key = StreamKey::container(&missed.id);
         let known = self.ids_of(&key);
         if !known.is_empty() {
-            // It was inspected before it ran. When its stream ends, we know whether its log was opened since.
+            // It was inspected before it ran. When its stream ends, it is known whether its log was opened since.
             known.into_iter().for_each(|id| self.note_ran(now, id, false, Some(now.unix_ns), None));
             return;
         }

@@ -1,5 +1,5 @@
-//! Gauges that are sums over all streams. They are updated as streams change, so they cost as much as what happens, however
-//! many files are followed: a quiet stream adds nothing.
+//! Gauges that are sums over all streams. They are updated as streams change, so their cost depends on what happens and
+//! not on how many files are followed.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -11,15 +11,15 @@ use crate::model::record::{StreamId, StreamKey};
 
 #[derive(Debug, Default)]
 pub(super) struct Sums {
-    /// Streams with unread bytes, as far as known, or with batches that no sink has acknowledged.
+    /// Streams with unread bytes, as far as known, or with unacknowledged batches.
     busy: BTreeSet<StreamId>,
-    /// Streams of containers that follow; once, however many outlets read them.
+    /// Followed streams of containers, each counted once however many outlets read it.
     following: i64,
-    /// Followed paths; the same. Files that are left out, for they are not text, are not among them.
+    /// Followed paths, counted likewise. Skipped files that are not text do not count.
     files: i64,
     /// Streams of the Engine's API.
     api: u64,
-    /// Streams, one of each source, whose file is not text.
+    /// Streams whose file is not text, one for each source.
     not_text: BTreeSet<StreamId>,
 }
 
@@ -41,7 +41,7 @@ impl Counted {
 }
 
 impl Sums {
-    /// Streams that have something to read or to be acknowledged.
+    /// Streams with something to read or to be acknowledged.
     pub(super) fn busy(&self) -> impl Iterator<Item = &StreamId> {
         self.busy.iter()
     }
@@ -50,7 +50,7 @@ impl Sums {
         self.busy.contains(&stream)
     }
 
-    /// Streams whose file is not text; of several outlets that read one, one.
+    /// Streams whose file is not text; if several outlets read it, one of them.
     pub(super) fn not_text(&self) -> impl Iterator<Item = &StreamId> {
         self.not_text.iter()
     }
@@ -62,7 +62,7 @@ impl Sums {
         self.note_busy(stream);
     }
 
-    /// Something was done to a stream.
+    /// A stream has changed.
     pub(super) fn changed(&mut self, stream: &Stream, before: Counted) {
         let now = Counted::of(stream);
         self.following += i64::from(now.follows) - i64::from(before.follows);

@@ -1,5 +1,5 @@
-//! Streams whose output takes nothing. They read no further until it does. What they have sent is set aside, up to a bound,
-//! so that it does not take the room of others.
+//! Streams whose output takes nothing. They read no further until it does. Their unacknowledged batches are set aside,
+//! up to a bound, so that they do not take others' room.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -13,7 +13,7 @@ use crate::model::record::StreamId;
 #[derive(Debug, Default)]
 pub(super) struct HeldStreams {
     streams: BTreeMap<StreamId, HeldStream>,
-    /// Set aside by all.
+    /// Bytes set aside for all streams.
     bytes: u64,
 }
 
@@ -66,7 +66,7 @@ impl Capture {
         });
     }
 
-    /// A batch comes back: if it was set aside it counts again, to be given back like any other.
+    /// A batch was acknowledged: if it was set aside it counts again, and is returned like any other.
     pub(super) fn count_again(&mut self, id: StreamId, outlet: usize) {
         let Some(held) = self.held.streams.get_mut(&id) else { return };
         if let Some(Some(bytes)) = held.batches.pop_front() {
@@ -78,7 +78,7 @@ impl Capture {
         }
     }
 
-    /// Whether it only waits for a blocked output.
+    /// Whether the stream waits only for a blocked output.
     pub(super) fn is_held(&self, stream: &Stream) -> bool {
         self.held.cause(stream.source.id).is_some() && stream.reads_nothing()
     }

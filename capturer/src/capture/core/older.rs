@@ -1,5 +1,5 @@
-//! Logs which files `ignore_older` passes over: one line per pattern, when they are found. The decision is made when a log
-//! is listed (stream/chain/older.rs).
+//! Logs which files `ignore_older` skips: one line per pattern, when the files are found. Whether a file is skipped is
+//! decided when its log is listed (stream/chain/older.rs).
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -21,7 +21,7 @@ struct Sum<'a> {
 }
 
 impl Capture {
-    /// The found files that are older than their entry asks for.
+    /// The found files that are older than their entry allows.
     pub(super) fn older(&self, now: Now, set: usize, found: &[FoundPath]) -> Vec<FoundPath> {
         let Some(since_ns) = self.settings.file_monitor.files[set].changed_since_ns(now.unix_ns) else {
             return Vec::new();
@@ -30,7 +30,7 @@ impl Capture {
         found.iter().filter(is_old).cloned().collect()
     }
 
-    /// Logs those that nobody has read. `paths` will be followed.
+    /// Logs those that were never read. `paths` will be followed.
     pub(super) fn tell_older(&self, now: Now, set: usize, older: &[FoundPath], paths: &BTreeSet<Arc<str>>) {
         let entry = &self.settings.file_monitor.files[set];
         let mut sums: BTreeMap<&str, Sum<'_>> = BTreeMap::new();
@@ -78,7 +78,7 @@ impl Capture {
         self.ids.contains_key(&StreamKey::file(path))
     }
 
-    /// Logs that `ignore_older` passed over in this run, and that were not written to since.
+    /// How many logs `ignore_older` skipped in this run that were not written to since.
     pub(super) fn ignored(&self) -> usize {
         if self.settings.file_monitor.files.iter().all(|set| set.ignore_older.is_zero()) {
             return 0;

@@ -1,7 +1,7 @@
 //! Outlets: groups of sinks that share streams, and what each group has of its own.
 //!
-//! A network sink has an outlet to itself, so that an outage of the network holds back nobody else; all others share
-//! one. Each source has a stream per outlet, with a position, buffers and a place in line of its own: reading twice
+//! A network sink has an outlet to itself, so that an outage of the network holds up no other sink; all other sinks
+//! share one. Each source has a stream per outlet, with its own position, buffers and place in line. Reading twice
 //! costs a copy out of the page cache, and what a slow sink has not read yet stays in the log file, which is the queue.
 
 use std::collections::{BTreeSet, VecDeque};
@@ -16,7 +16,7 @@ use crate::model::record::{Outlet, SinkId, StreamId};
 pub struct SinkFacts {
     /// Its name in checkpoint and metrics.
     pub name: String,
-    /// It has streams of its own, which read at its pace.
+    /// The sink has streams of its own, which read at its pace.
     pub own_pace: bool,
 }
 
@@ -29,18 +29,18 @@ pub(super) struct OutletState {
     /// Names of those whose position is kept.
     pub(super) tracked: Arc<[String]>,
     pub(super) credit: Credit,
-    /// Streams that would read if there were room.
+    /// Streams that wait for room to read.
     pub(super) hungry: Hungry,
 }
 
 impl OutletState {
-    /// The next stream that can read now. It leaves the line, and joins it again if it still wants to read.
+    /// The next stream that can read now. It leaves the line, and joins it again if it has more to read.
     pub(super) fn next_fed(&mut self) -> Option<StreamId> {
         if !self.credit.has_room(READ_BYTES) {
             return None;
         }
-        // A connection needs room alone, a file one of the few reads as well. So each waits in a line of its own: while no
-        // read is free, nobody walks past the files to find that out.
+        // A connection only needs room; a file also needs one of the few file reads. So each kind waits in its own
+        // line: while no read is free, the line of files is not searched.
         let conns_first = std::mem::replace(&mut self.hungry.files_last, false);
         let file = |hungry: &mut Hungry, credit: &Credit| {
             let next = if credit.has_file_read() { hungry.files.pop() } else { None };
@@ -54,12 +54,12 @@ impl OutletState {
     }
 }
 
-/// Streams that wait for room, each once.
+/// Streams that wait for room, each listed once.
 #[derive(Debug, Default)]
 pub(super) struct Hungry {
     files: WaitingLine,
     conns: WaitingLine,
-    /// A file was next last time, so a connection comes first now.
+    /// A file was next last time, so connections come first now.
     files_last: bool,
 }
 
@@ -151,7 +151,7 @@ mod tests {
         }
     }
 
-    /// With a thousand files behind and all reads taken, each event walked past all of them.
+    /// With a thousand waiting files and all reads in use, each event once walked past all of them.
     #[test]
     fn who_waits_is_named_once_and_files_only_while_a_read_is_free() {
         let facts = [SinkFacts { name: "local_file".to_owned(), own_pace: false }];
@@ -172,7 +172,7 @@ mod tests {
         );
     }
 
-    /// Without an outlet of its own, a Loki that is away would stop the files, too.
+    /// Without an outlet of its own, an unavailable Loki would stop the files, too.
     #[test]
     fn network_sinks_stand_alone() {
         check(&[("local_file", false)], &[(&["local_file"], &["local_file"])]);

@@ -43,8 +43,8 @@ const GONE_AFTER_MS: u64 = 10_000;
 /// What is known of the patterns.
 #[derive(Debug)]
 pub(super) struct Paths {
-    /// By index in `file_monitor.files`: what each part of an entry answered last. A part is a file system that may hang,
-    /// or `None` for all that may not. One that hangs keeps what it had.
+    /// By index in `file_monitor.files`: the last answer of each part of an entry. A part is a file system that may
+    /// hang, or `None` for all that may not. A part that hangs keeps its last answer.
     found: Vec<BTreeMap<Option<LaneId>, PartFiles>>,
     /// By entry: why its paths are read from files, as rows of streams have it.
     reasons: Vec<Arc<str>>,
@@ -54,30 +54,30 @@ pub(super) struct Paths {
     missing: BTreeMap<String, Missing>,
     /// By entry: when it was first looked at, nanoseconds since 1970.
     since_ns: Vec<i64>,
-    /// Directories that patterns name and in which they look for files.
+    /// Directories that patterns name, and in which files are searched for.
     looked_into: BTreeSet<String>,
-    /// By log: directories beneath its own in which its rotated files were found, as paths from there.
+    /// By log: directories below its own in which its rotated files were found, as paths from there.
     olddirs: BTreeMap<String, BTreeSet<String>>,
-    /// Names of logs whose rotated files may be in a directory beneath.
+    /// Names of logs whose rotated files may be in a directory below.
     live_with_olddir: BTreeSet<String>,
-    /// Paths of files that another stream reads, which was told of the name. Of those that inotify does not watch, with their
-    /// length; else 0.
+    /// Paths of files that another stream reads, and that it was told of. With the length of those that inotify does
+    /// not watch, otherwise 0.
     told: BTreeSet<(String, FileId, u64)>,
     looking: Vec<Looking>,
-    /// By entry: hash of its last local answer, if all that it named is followed.
+    /// By entry: hash of its last local answer, if everything in it is followed.
     settled: Vec<Option<Settled>>,
-    /// When to look at all patterns although nothing was reported of them.
+    /// When to look at all patterns even if no change was reported.
     sweep_ms: u64,
-    /// Of the path that was followed last: the next one mostly shares it.
+    /// Directory of the last followed path, which the next one mostly shares.
     directory: Arc<str>,
 }
 
-/// How the looks at an entry's patterns stand.
+/// The state of the looks at an entry's patterns.
 #[derive(Clone, Debug, Default)]
 struct Looking {
     /// When the look under way began.
     since_ms: Option<u64>,
-    /// Something changed since; this look may have missed it.
+    /// Something has changed since then, which the look under way may have missed.
     again: bool,
     /// No look begins before this time.
     rest_until_ms: u64,
@@ -88,7 +88,7 @@ struct Looking {
 struct PartFiles {
     at_ms: u64,
     paths: BTreeSet<Arc<str>>,
-    /// How many are rotated files of others, and are read with those.
+    /// How many are rotated files of other logs, and are read with those.
     rotated: usize,
 }
 
@@ -102,21 +102,21 @@ struct Settled {
 /// How a path was found.
 #[derive(Clone, Copy, Debug, Default)]
 struct Look<'a> {
-    /// At the first look at its patterns.
+    /// In the first look at its patterns.
     is_first: bool,
-    /// Which file it is; `None` = unknown.
+    /// Its identity; `None` = unknown.
     id: Option<FileId>,
     /// The patterns match rotated files of it, too.
     with_rotated: bool,
-    /// Where links on its way lead.
+    /// Where the links on its way lead.
     target: Option<&'a str>,
 }
 
-/// A path that no part of any entry names.
+/// A path that no part of any entry named in its last answer.
 #[derive(Debug)]
 struct Missing {
     since_ms: u64,
-    /// The part that named it last; `None` = any may have, before this run.
+    /// The part that named it last; `None` = before this run, any part may have.
     part: Option<Option<LaneId>>,
 }
 
@@ -161,7 +161,7 @@ impl Paths {
         self.found.iter().flatten().map(|(_, answer)| answer.rotated).sum()
     }
 
-    /// Whether nobody was told yet that this file has this name and length by now.
+    /// Notes that a stream is told of this file's name and length. Returns whether this is new.
     fn tell(&mut self, path: &str, file: FileId, len: u64) -> bool {
         if self.told.len() >= TOLD_MAX {
             self.told.clear();
@@ -173,7 +173,7 @@ impl Paths {
         self.found.iter().all(|parts| parts.contains_key(&None))
     }
 
-    /// Whether an answer equals the last one, all of which is followed.
+    /// Whether an answer equals the last one, and everything in that is followed.
     fn is_settled(&self, set: usize, hash: u64, now_ms: u64) -> bool {
         self.settled[set].is_some_and(|last| last.hash == hash && now_ms < last.at_ms + SETTLED_MS)
     }
@@ -183,8 +183,8 @@ impl Paths {
         self.settled.fill(None);
     }
 
-    /// Whether the path has been missing for long enough, and the part it belongs to has confirmed that. Parts answer one by
-    /// one, and the answers of others never name it. A part that hangs keeps its own paths and nobody else's.
+    /// Whether the path has been missing for long enough, and its part has confirmed that. Parts answer one by one, and
+    /// other parts never name it. A part that hangs keeps only its own paths.
     fn is_gone(&self, missing: &Missing, now_ms: u64) -> bool {
         let mut parts = self.found.iter().flatten();
         let concerns = |part: &Option<LaneId>| missing.part.is_none_or(|own| own == *part);
@@ -263,7 +263,7 @@ impl Capture {
         if self.settings.file_monitor.files.is_empty() {
             return;
         }
-        // A path whose time has passed waits for its part, which may hang. To look at once again would be to spin.
+        // A path whose time is over waits for its part, which may hang. Looking again at once would spin.
         let due = self.paths.missing.values().map(Missing::due_ms).filter(|due_ms| *due_ms > now.mono_ms);
         self.paths.sweep_ms = due.min().unwrap_or(u64::MAX).min(now.mono_ms + self.sweep_interval_ms());
         self.set_paths_timer();
@@ -272,7 +272,7 @@ impl Capture {
     /// How often to look at the patterns, besides when inotify reports something new in their directories.
     pub fn sweep_interval_ms(&self) -> u64 {
         let set_ms = self.settings.file_monitor.sweep_interval.as_millis() as u64;
-        // Where another host may write, only a look finds new files.
+        // Files that another host makes are only found by a look.
         if self.paths.lanes.iter().any(|lanes| !lanes.is_empty()) {
             return set_ms;
         }
@@ -288,7 +288,8 @@ impl Capture {
 
     pub(super) fn on_paths_timer(&mut self, now: Now) {
         if now.mono_ms >= self.paths.sweep_ms {
-            // Not plan_paths_look: the answer drops paths that have been missing for long, and until then their time is past.
+            // Not plan_paths_look: the answer drops paths that have been missing for long; until then their time is
+            // over.
             self.paths.sweep_ms = now.mono_ms + self.sweep_interval_ms();
             self.find_all_paths(now);
         } else {
@@ -356,7 +357,7 @@ impl Capture {
             self.follow_path(now, set, path, look);
         }
         if lane.is_none() {
-            // A file that another stream reads may be free later.
+            // A file that another stream reads may become free.
             let settled = Settled { hash, at_ms: now.mono_ms };
             self.paths.settled[set] = (paths.len() == named).then_some(settled);
         }
@@ -393,9 +394,9 @@ impl Capture {
         self.plan_paths_look(now);
     }
 
-    /// A file came and went between two looks. Whether anything stood in it nobody knows.
+    /// A file came and went between two looks. Nobody knows whether it had any lines.
     pub(super) fn on_file_vanished(&mut self, now: Now, set: usize, name: &str) {
-        // A copy of a log that was packed at once is read in its archive, and the log knows what it misses.
+        // A copy of a log that was compressed at once is read from its archive, and the log knows what it misses.
         if rotated_name::live_names(name).any(|live| self.paths.live_with_olddir.contains(&live)) {
             return;
         }
@@ -408,7 +409,7 @@ impl Capture {
         );
     }
 
-    /// Tells streams that waited for files which another stream has let go.
+    /// Tells streams about files that another stream no longer reads.
     pub(super) fn tell_released(&mut self, now: Now) {
         for id in self.shared.owners.take_released() {
             self.with_file(now, id, |file, cx, _| file.on_chain_changed(cx));
@@ -429,14 +430,14 @@ impl Capture {
         Group { outlet: self.outlets[outlet].outlet.index, of_paths: true }
     }
 
-    /// What is known of a log for an outlet, and who reads it there.
+    /// What is known of a log for an outlet, and which stream reads it there.
     pub(super) fn known_of(&self, key: &StreamKey, outlet: usize) -> (Vec<FilePlace>, Reader) {
         let sinks = self.outlets[outlet].tracked.clone();
         let group = Group { of_paths: key.0.starts_with("file:"), ..self.group(outlet) };
         let memory = self.tracker.memory().of(&sinks, group.of_paths);
         let mut places = Vec::new();
         if let Some(path) = key.0.strip_prefix("file:") {
-            // By its name it may be a copy of a log that is gone. Then what was read of that log counts here.
+            // Its name may be that of a copy of a log that is gone. Then that log's positions count here.
             let (directory, name) = split_path(path);
             let logs =
                 rotated_name::live_names(&name).map(|live| StreamKey::file(&format!("{directory}/{live}")));
@@ -446,7 +447,8 @@ impl Capture {
         (places, Reader { group, sinks })
     }
 
-    /// What counts for a listing beside what its stream knows: its live file may be a copy, and is not read yet.
+    /// Positions that count for a listing besides those of its stream: its live file may be a copy that was not read
+    /// yet.
     pub(super) fn known_of_copies(
         &self,
         stream: StreamId,
@@ -462,8 +464,8 @@ impl Capture {
         }
     }
 
-    /// Where the logs were left whose copies may lie at this path, in a directory beneath theirs (logrotate's `olddir`): where
-    /// streams read them now, the positions that all sinks have acknowledged.
+    /// Where the logs were left that may have been copied to this path, in a directory below theirs (logrotate's
+    /// `olddir`): the positions that all sinks have acknowledged.
     fn copied_from(&self, path: &str, sinks: &[String]) -> Vec<FilePlace> {
         let memory = self.tracker.memory().of(sinks, true);
         let mut places = Vec::new();

@@ -38,7 +38,7 @@ impl Scene {
         Scene { capture, now: Now { mono_ms: 1_000_000, unix_ns: 1_000_000_000_000 } }
     }
 
-    /// How often it is looked, when this happens.
+    /// How many looks follow this event.
     fn on(&mut self, event: Event) -> usize {
         self.capture.on_event(self.now, event);
         let is_look = |action: &Action| matches!(action, Action::FindPaths { set: 0 });
@@ -59,7 +59,7 @@ impl Scene {
     }
 }
 
-/// Counts what would stand in the log of an agent that is left alone.
+/// Counts the warnings in the log of an agent that is left alone.
 #[derive(Clone, Default)]
 struct Warnings(Arc<AtomicUsize>);
 
@@ -71,7 +71,7 @@ impl<S: tracing::Subscriber> Layer<S> for Warnings {
     }
 }
 
-/// Without inotify a look at everything comes every two seconds, which is nothing to say each time.
+/// Without inotify a look at everything comes every two seconds, which must not be logged each time.
 #[test]
 fn what_is_done_from_time_to_time_is_no_news() {
     let mut scene = Scene::new();
@@ -89,7 +89,7 @@ fn what_is_done_from_time_to_time_is_no_news() {
     assert_eq!(said.0.load(Ordering::Relaxed), 0);
 }
 
-/// What came when a look was past it was not seen before the next sweep.
+/// A file made after a look had passed it was not seen before the next sweep.
 #[test]
 fn what_changes_during_a_look_is_looked_at_behind_it() {
     let mut scene = Scene::new();
@@ -98,7 +98,7 @@ fn what_changes_during_a_look_is_looked_at_behind_it() {
     assert_eq!([scene.found(), scene.found()], [1, 0]);
 }
 
-/// However much is made in a large tree, the walks leave room for other work.
+/// However much is made in a large tree, the walks leave time for other work.
 #[test]
 fn a_look_that_took_long_is_rested_from() {
     let mut scene = Scene::new();
@@ -122,7 +122,7 @@ fn a_sweep_looks_without_being_told() {
     assert_eq!([scene.after(29_999), scene.after(1)], [0, 1]);
 }
 
-/// A pipeline that never took a file is reported. One that took a file earlier is not.
+/// A pipeline that never took a file is reported; one that took a file earlier is not.
 #[test]
 fn a_pipeline_is_used_once_it_took_a_source() {
     let mut scene = Scene::new();
@@ -156,8 +156,8 @@ fn left_in(inode: u64) -> Checkpoint {
     Checkpoint { streams: BTreeMap::from([(StreamKey::file("/l/a.log"), entry)]), ..Checkpoint::default() }
 }
 
-/// Renamed to a name that is followed too, with no new file, and then the agent was killed: its output has lines of it that no
-/// checkpoint knows, and they came again in the output of the new name.
+/// It was renamed to a name that is followed, too, without a new file, and the agent was killed: its output has lines
+/// that no checkpoint knows, and they came again in the output of the new name.
 #[test]
 fn a_log_that_is_not_there_goes_on_in_the_file_it_was_left_in() {
     let own = |left: u64, matches: bool, is_first: bool| {
@@ -177,8 +177,8 @@ fn a_log_that_is_not_there_goes_on_in_the_file_it_was_left_in() {
     assert_eq!(own(2, true, false), 1, "it was followed, and is gone for good");
 }
 
-/// Its directory was renamed before the agent was back from a crash: the output of the old path has lines of it that no
-/// checkpoint knows, and they came again in that of the new one.
+/// Its directory was renamed before the agent was back from a crash: the output of the old path has lines that no
+/// checkpoint knows, and they came again in the new path's output.
 #[test]
 fn a_file_that_is_found_under_another_path_continues_the_log_that_was_left_in_it() {
     let continued = |left: Checkpoint, paths: &[(&str, u64)]| {
@@ -203,7 +203,7 @@ fn a_file_that_is_found_under_another_path_continues_the_log_that_was_left_in_it
     assert_eq!(continued(left_in(2), &[("/m/a.log", 2)]), ["/l/a.log file:/m/a.log"]);
     assert!(continued(left_in(2), &[("/m/a.log", 3)]).is_empty(), "another file");
     assert!(continued(left_in(2), &[("/l/a.log", 2)]).is_empty(), "it is where it was");
-    // The run before this one began with it under its new path, and was killed before that went on.
+    // The previous run began with it under its new path, and was killed before it read on.
     let with_new = |offset: u64| {
         let mut left = left_in(2);
         let mut entry = left.streams[&StreamKey::file("/l/a.log")].clone();
@@ -219,7 +219,7 @@ fn a_file_that_is_found_under_another_path_continues_the_log_that_was_left_in_it
     assert!(continued(with_new(50), &[("/m/a.log", 2)]).is_empty(), "it is further on by itself");
 }
 
-/// After a crash that came before what was rotated last was saved.
+/// After a crash before the last rotation was saved.
 #[test]
 fn what_was_rotated_from_a_log_unseen_is_read_with_it() {
     let followed = |left: u64, files: &[(&str, u64)]| {
@@ -229,15 +229,15 @@ fn what_was_rotated_from_a_log_unseen_is_read_with_it() {
         let own = scene.capture.without_others(scene.now, paths, &ids, &BTreeMap::new(), true);
         own.into_iter().map(|path| path.replace("/l/", "")).collect::<Vec<_>>()
     };
-    // It was left in what is a.2.log by now.
+    // It was left in the file that is a.2.log now.
     assert_eq!(followed(2, &[("a.2.log", 2), ("a.1.log", 3), ("a.log", 4)]), ["a.log"]);
-    // Older than that: a log of its own.
+    // An older file: a log of its own.
     assert_eq!(followed(2, &[("a.2.log", 2), ("a.1.log", 1), ("a.log", 4)]), ["a.1.log", "a.log"]);
-    // Nothing says that such names are rotated.
+    // Nothing shows that these names are rotated ones.
     assert_eq!(followed(4, &[("a.2.log", 2), ("a.1.log", 3), ("a.log", 4)]), ["a.1.log", "a.2.log", "a.log"]);
 }
 
-/// logrotate's `olddir` with copytruncate: every line came twice.
+/// With logrotate's `olddir` and copytruncate every line once came twice.
 #[test]
 fn what_was_read_of_a_log_counts_for_its_copies_in_a_directory_beneath() {
     let known = |path: &str| {
@@ -256,7 +256,7 @@ fn what_was_read_of_a_log_counts_for_its_copies_in_a_directory_beneath() {
     }
 }
 
-/// logrotate's `olddir`: what is beneath the log is read with it, if it is clear whose it is.
+/// logrotate's `olddir`: files below the log are read with it, if it is clear to which log they belong.
 #[test]
 fn rotated_files_in_a_directory_beneath_are_read_with_their_log() {
     let own = |files: &[&str]| {

@@ -1,5 +1,5 @@
-//! Who is next where there is not enough for all: connections, file systems that may hang, buffers, and bytes of deleted
-//! files that are held open. `quiet_files.rs` does the same for open files.
+//! Decides who is next for what is scarce: connections, file systems that may hang, buffers, and bytes of deleted files
+//! that are held open. `quiet_files.rs` does the same for open files.
 
 use super::Capture;
 use crate::capture::context::Timer;
@@ -37,7 +37,7 @@ impl Capture {
                 return;
             }
             for id in granted {
-                // It may have ended meanwhile, or have gone over to the files.
+                // It may have ended meanwhile, or read from files by now.
                 let mut taken = false;
                 self.with_api(now, id, |api, cx, told| {
                     taken = true;
@@ -50,7 +50,7 @@ impl Capture {
         }
     }
 
-    /// While there are more streams than slots: quiet ones give theirs to those that wait.
+    /// While there are more streams than slots, quiet ones give theirs to those that wait.
     pub(super) fn share_slots(&mut self, now: Now) {
         let wanted = self.streams.values().filter(|stream| stream.wants_slot()).count();
         if self.stopping.is_some() || !self.shared.pool.set_wanted(wanted) {
@@ -67,14 +67,14 @@ impl Capture {
         self.shared.timers.set_earlier(Timer::Pool, now.mono_ms + pace::poll_ms(&self.settings));
     }
 
-    /// Turns on file systems that may hang go to who is next in line.
+    /// Gives turns on file systems that may hang to the next in line.
     pub(super) fn grant_lanes(&mut self, now: Now) {
         while let Some(id) = self.shared.lanes.next_in_line() {
             self.with_file(now, id, |file, _, _| file.on_turn());
         }
     }
 
-    /// Room for buffers came back: streams that wait for it read on, one after the other, each in its turn.
+    /// Room for buffers was returned: waiting streams read on, one after the other.
     pub(super) fn feed_hungry(&mut self, now: Now) {
         for outlet in 0..self.outlets.len() {
             for _ in 0..self.outlets[outlet].hungry.len() {

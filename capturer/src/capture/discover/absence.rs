@@ -1,6 +1,6 @@
-//! When a container counts as removed. One answer of the Engine is not enough: an empty list, a 404 of something that
-//! stands before the Engine, or a daemon that is starting would end the streams of containers that run, and their logs
-//! would come again when the next answer names them.
+//! When a container counts as removed. One answer of the Engine is not enough: an empty list, a 404 from something in
+//! front of the Engine, or a daemon that is starting would end the streams of running containers, and their logs would
+//! come again when the next answer names them.
 //!
 //! ```text
 //! destroy event ─────────────────────────────────────────▶ removed
@@ -32,13 +32,13 @@ pub(super) struct Absence {
 }
 
 impl Absence {
-    /// A list does not name it. Returns whether it is gone.
+    /// A list does not name it. Returns whether it counts as removed.
     pub fn not_listed(&mut self, id: &str, now_ms: u64) -> bool {
         let doubt = self.doubts.entry(id.to_owned()).or_default();
         now_ms >= *doubt.unlisted_ms.get_or_insert(now_ms) + LISTS_APART_MS
     }
 
-    /// An inspection did not find it. Returns whether it is gone.
+    /// An inspection did not find it. Returns whether it counts as removed.
     pub fn not_found(&mut self, id: &str, now_ms: u64) -> bool {
         let doubt = self.doubts.entry(id.to_owned()).or_default();
         now_ms >= *doubt.missing_ms.get_or_insert(now_ms) + INSPECTS_APART_MS
@@ -49,19 +49,19 @@ impl Absence {
         self.doubts.remove(id);
     }
 
-    /// A list names it. What inspections said is another matter: a list may be older than a removal.
+    /// A list names it. This does not change what inspections found: a list may be older than a removal.
     pub fn listed(&mut self, id: &str) {
         if let Some(doubt) = self.doubts.get_mut(id) {
             doubt.unlisted_ms = None;
         }
     }
 
-    /// Nothing is open about it any more.
+    /// No question about it is open any more.
     pub fn forget(&mut self, id: &str) {
         self.doubts.remove(id);
     }
 
-    /// What to inspect a second time, and when.
+    /// What to inspect again, and when.
     pub fn second_looks(&self) -> impl Iterator<Item = (&String, u64)> {
         self.doubts.iter().filter_map(|(id, doubt)| Some((id, doubt.missing_ms? + INSPECTS_APART_MS)))
     }

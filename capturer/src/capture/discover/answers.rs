@@ -1,4 +1,4 @@
-//! What the Engine answers to a list, an inspect or a ping, and when it is asked again.
+//! The Engine's answers to a list, an inspect or a ping, and when to ask again.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -10,15 +10,14 @@ use crate::model::docker;
 use crate::model::docker::{EngineTrouble, Inspect, ListRow, ListRowWithFacts};
 use crate::telemetry::metrics::RequestResult;
 
-/// First pause before the list is taken again after an answer that could not be used; doubles up to the interval of
-/// the list.
+/// First pause before the list is requested again after an unusable answer; doubles up to the interval of lists.
 const LIST_AGAIN_FIRST_MS: u64 = 1_000;
 /// How long to wait before a silent Engine is asked again.
 const PING_PAUSE_MS: u64 = 1_000;
 
-/// An answer that could not be used.
+/// Why an answer could not be used.
 enum Odd {
-    /// There was none, or it was a refusal: counted already.
+    /// There was none, or an error status: counted already.
     Failed(String),
     /// It is not what the API promises.
     Invalid(String),
@@ -76,13 +75,13 @@ impl Discovery {
         }
     }
 
-    /// Asks for as many inspects as may be under way at once.
+    /// Requests as many inspects as may be under way at once.
     pub(super) fn ask_inspects(&mut self, cx: &mut Context<'_>) {
         if !matches!(self.events, EventsPhase::Open { .. }) {
             return;
         }
         while self.questions.len() < cx.settings.container_monitor.max_concurrent.max(1) {
-            // One at a time per container. Its answer may be older than the last event; then another one follows.
+            // One at a time per container. The answer may be older than the last event; then another inspect follows.
             let Some(id) = self.changed.iter().find(|id| !self.is_inspected(id)).cloned() else { return };
             self.changed.remove(&id);
             self.ask(Question::Inspect(id.clone()), docker::inspect(&id), cx);
@@ -146,7 +145,7 @@ impl Discovery {
         }
         self.reachable = false;
         self.last_error = error;
-        // It is asked again while the event stream stands. When that ends, `unreachable` takes over.
+        // It is asked again while the event stream is open. When that ends, `unreachable` takes over.
         cx.timers.set_earlier(Timer::Discovery, cx.now.mono_ms + PING_PAUSE_MS);
     }
 
@@ -183,7 +182,7 @@ impl Discovery {
             }
         }
         self.uninspected.retain(|id| listed.contains_key(id));
-        // Containers that events named before are new.
+        // Containers that events named before the list are new.
         self.at_first
             .get_or_insert_with(|| listed.keys().filter(|id| !self.glimpses.is_seen(id)).cloned().collect());
         self.listed = listed;
@@ -203,7 +202,7 @@ impl Discovery {
         }
         self.uninspected.remove(&inspect.id);
         self.absence.found(&inspect.id);
-        // It changed since the list. The next list must not find it unchanged, because events get lost.
+        // It changed since the list. The next list must not find it unchanged, because events can be lost.
         let ran = self.listed.get(&inspect.id).map(|state| runs(state));
         if ran.is_some_and(|ran| ran != inspect.state.running) {
             self.listed.insert(inspect.id.clone(), String::new());
@@ -249,7 +248,7 @@ impl Discovery {
     fn on_odd_inspect(&mut self, id: String, odd: Odd, cx: &mut Context<'_>) {
         self.inspect_error = format!("container {}: {}", &id[..12], odd.counted(cx));
         tracing::warn!("inspecting {}; trying again", self.inspect_error);
-        // The list will name it again as long as it is there, and then as one that changed.
+        // While it exists, the next list names it again, and then as changed.
         self.listed.remove(&id);
         self.uninspected.insert(id);
         self.list_again(cx);

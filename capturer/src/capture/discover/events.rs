@@ -1,6 +1,6 @@
-//! The connection on which the Engine reports events: opened first, read at once, opened again after a pause.
+//! The connection on which the Engine reports events: opened first, read at once, and opened again after a pause.
 //!
-//! An event only marks its container as changed. One that can't be read is no loss: the next list names its container.
+//! An event only marks its container as changed. An unreadable one is no loss: the next list names its container.
 
 use super::{Discovery, DiscoveryEvent, EventsPhase};
 use crate::capture::context::{Context, Timer};
@@ -13,11 +13,11 @@ use crate::telemetry::metrics::{Metrics, RequestResult};
 pub(super) const EVENT_BYTES_MAX: usize = 8 * 1024 * 1024;
 /// First pause before the Engine is asked again.
 const UNREACHABLE_FIRST_MS: u64 = 200;
-/// An event stream that held for this long is healthy again: when it ends, the pauses start over.
+/// An event stream that lasted this long was healthy: when it ends, the pauses start over.
 const WELL_AFTER_MS: u64 = 10_000;
 
 impl Discovery {
-    /// Starts, or tries again.
+    /// Connects, at first or again.
     pub fn start(&mut self, cx: &mut Context<'_>) {
         if !matches!(self.events, EventsPhase::Waiting(_)) {
             return;
@@ -52,8 +52,8 @@ impl Discovery {
                 self.searched = 0;
                 self.skipping = false;
                 self.events = EventsPhase::Open { conn, in_flight: false };
-                // Nobody reported what happened meanwhile, and a list shows neither a new name nor that a container ended
-                // and runs again: all are inspected once more.
+                // Nobody reported what happened meanwhile, and a list shows neither a new name nor that a container
+                // ended and runs again. So all containers are inspected again.
                 self.listed.values_mut().for_each(String::clear);
                 self.read_on(cx);
                 self.ask_list(cx);
@@ -133,7 +133,7 @@ impl Discovery {
             }
             if event.action == "destroy" {
                 if self.glimpses.is_destroyed(&id) && self.is_inspected(&id) {
-                    // The answer under way may be from before the removal, and says what was there.
+                    // The answer under way may be from before the removal.
                     continue;
                 }
                 self.forget(&id, told);

@@ -1,4 +1,4 @@
-//! Fuzz entry of what the Engine says of containers (event lines, list, inspect, errors): see [`crate::fuzz`].
+//! Fuzz entry for what the Engine says of containers (event lines, list, inspect, errors): see [`crate::fuzz`].
 
 use std::collections::BTreeSet;
 use std::sync::LazyLock;
@@ -20,7 +20,7 @@ const IDS: [&str; 2] = [
     "2222222222222222222222222222222222222222222222222222222222222222",
 ];
 
-/// Bytes where the Engine's answers should be.
+/// Bytes in place of the Engine's answers.
 pub fn check(bytes: &[u8]) {
     let bytes = &with_ids(bytes)[..];
     events(bytes);
@@ -47,10 +47,10 @@ fn with_ids(bytes: &[u8]) -> Vec<u8> {
     out
 }
 
-/// What is counted here nobody reads.
+/// Nobody reads these counts.
 static METRICS: LazyLock<Metrics> = LazyLock::new(|| Metrics::new(0).expect("the names are distinct"));
 
-/// Containers that changed, containers that are gone, and what is held of an event.
+/// Changed containers, removed containers, and the bytes held of an incomplete event.
 type Heard = (BTreeSet<String>, Vec<String>, Vec<u8>);
 
 fn hear(bytes: &[u8], ends: &[usize]) -> Heard {
@@ -83,8 +83,8 @@ fn events(bytes: &[u8]) {
     }
     assert!(bytes.ends_with(&whole.2));
     assert!(whole.0.iter().chain(&whole.1).all(|id| docker::is_id(id)));
-    // 6: what a plain reading of each line finds is found. (It takes of a key that comes twice the last, and refuses
-    // deep nesting; the decoder refuses the one and passes over the other.)
+    // 6: what a plain reading of each line finds is found. (With a duplicate key it takes the last value, and it
+    // refuses deep nesting; the decoder refuses the former and skips the latter.)
     let mut destroyed = BTreeSet::new();
     for line in bytes.split_inclusive(|byte| *byte == b'\n') {
         let Ok(event) = serde_json::from_slice::<Value>(line) else { continue };
@@ -99,7 +99,7 @@ fn events(bytes: &[u8]) {
             assert!(whole.1.iter().any(|gone| gone == id), "{written_twice}");
         }
     }
-    // 2: an event is heard, whatever came before it.
+    // 2: an event is recognized, whatever came before it.
     let text = String::from_utf8_lossy(bytes);
     let event = json!({"Action": "start", "Actor": {"ID": IDS[0], "Attributes": {"name": text}}});
     let stream = [bytes, b"\n", event.to_string().as_bytes(), b"\n"].concat();

@@ -1,6 +1,6 @@
-//! Containers of which only events were seen so far, or a row of a list. One that lives for milliseconds may be removed
-//! before it is inspected, and so may one that waits among thousands. All that is left then is to report by name that it
-//! was missed.
+//! Containers of which only events, or a row of a list, were seen so far. One that lives for milliseconds may be
+//! removed before it is inspected, and so may one that waits among thousands. Then all that can be done is to report by
+//! name that it was missed.
 
 use std::collections::BTreeMap;
 
@@ -9,14 +9,14 @@ use crate::model::docker::EventFacts;
 /// At most this many are kept by name.
 const GLIMPSES_MAX: usize = 10_000;
 
-/// A container that ran and was removed before it could be looked at.
+/// A container that ran and was removed before it could be inspected.
 #[derive(Clone, Debug, Default)]
 pub struct Missed {
     /// 64 hexadecimal digits.
     pub id: String,
     /// Name, image and labels, as its events or the list had them.
     pub facts: EventFacts,
-    /// It ran before anybody saw it: whether it printed anything since it was read last, if ever, nobody knows.
+    /// It ran before anybody saw it: nobody knows whether it printed anything since it was last read, if ever.
     pub ran_before: bool,
 }
 
@@ -24,20 +24,20 @@ pub struct Missed {
 #[derive(Debug, Default)]
 struct Glimpse {
     facts: EventFacts,
-    /// It ran, so it may have printed something.
+    /// It has run, so it may have printed something.
     started: bool,
     ran_before: bool,
     destroyed: bool,
 }
 
-/// The containers that were only glimpsed.
+/// Containers that were only glimpsed.
 #[derive(Debug, Default)]
 pub(super) struct Glimpses {
     by_id: BTreeMap<String, Glimpse>,
 }
 
 impl Glimpses {
-    /// An event named a container that was not looked at yet. `facts` is called for the first one only.
+    /// An event named a container that was not inspected yet. `facts` is called only for the first event.
     pub fn see(&mut self, id: &str, action: &str, facts: impl FnOnce() -> EventFacts) {
         if !self.by_id.contains_key(id) && self.by_id.len() >= GLIMPSES_MAX {
             return;
@@ -48,34 +48,34 @@ impl Glimpses {
         glimpse.destroyed |= action == "destroy";
     }
 
-    /// A list names one that was not looked at yet and runs, or ran.
+    /// A list names a container that was not inspected yet and runs, or has run.
     pub fn list(&mut self, id: &str, facts: EventFacts) {
         if self.by_id.len() < GLIMPSES_MAX && !self.by_id.contains_key(id) {
             self.by_id.insert(id.to_owned(), Glimpse { facts, ran_before: true, ..Glimpse::default() });
         }
     }
 
-    /// An event named it.
+    /// Whether an event has named it.
     pub fn is_seen(&self, id: &str) -> bool {
         self.by_id.contains_key(id)
     }
 
-    /// Its removal was seen, and an inspection of it was still under way.
+    /// Whether it was removed while an inspection was under way.
     pub fn is_destroyed(&self, id: &str) -> bool {
         self.by_id.get(id).is_some_and(|glimpse| glimpse.destroyed)
     }
 
-    /// It was looked at, and runs or ran: its stream tells the rest.
+    /// It was inspected, and runs or has run: its stream does the rest.
     pub fn looked_at(&mut self, id: &str) {
         self.by_id.remove(id);
     }
 
-    /// It was looked at and had not run yet. Its start is still waited for: it may be the last that is seen of it.
+    /// It was inspected and had not run yet. Its start may be the last that is seen of it.
     pub fn has_not_run(&mut self, id: &str, facts: impl FnOnce() -> EventFacts) {
         self.see(id, "", facts);
     }
 
-    /// It is gone. Returns what was missed with it.
+    /// It was removed. Returns what was missed with it.
     pub fn gone(&mut self, id: &str) -> Option<Missed> {
         let glimpse = self.by_id.remove(id).filter(|glimpse| glimpse.started || glimpse.ran_before)?;
         Some(Missed { id: id.to_owned(), facts: glimpse.facts, ran_before: glimpse.ran_before })

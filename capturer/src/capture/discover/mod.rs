@@ -1,14 +1,14 @@
-//! Which containers are there: the Engine's list, kept in step by its events, and one inspect for each that changed.
+//! Which containers exist: the Engine's list, kept up to date by its events, and one inspect for each that changed.
 //!
 //! ```text
 //! reach: events stream open ─▶ list ─▶ inspect each new or changed ─▶ Found / Changed / Gone
 //!            ▲    │ every event marks a container as changed (many events, one inspect)
 //!  back-off ─┘    └ a list every 30 s finds what events missed
 //! ```
-//! Events are opened before the list is taken, so that nothing falls between; they are drained at once and coalesced:
-//! an unread event stream slows the whole daemon, and past 914 unread ones events are lost.
+//! Events are opened before the list is taken, so that nothing is missed in between. They are drained at once and
+//! coalesced: an unread event stream slows the whole daemon, and beyond 914 unread events some are lost.
 //!
-//! Maps here hold what the last list and later events named, not everything there ever was.
+//! Maps here have what the last list and later events named, not everything that ever existed.
 
 mod absence;
 mod answers;
@@ -37,29 +37,29 @@ pub use names::Unmatched;
 pub use own::OwnContainer;
 pub use selection::{plain_name, would_select};
 
-/// What discovery tells the core.
+/// What discovery reports to the core.
 #[derive(Debug)]
 pub enum DiscoveryEvent {
-    /// A container that is to be captured is there, or its facts changed.
+    /// A container that should be captured exists, or its facts changed.
     Container {
         /// What the Engine says of it.
         inspect: Box<Inspect>,
-        /// It was there before the agent looked for the first time.
+        /// It existed before the agent first looked.
         was_there: bool,
     },
-    /// A container was removed, its logs with it.
+    /// A container was removed, and its logs with it.
     Gone(String),
-    /// It exists, but is not to be captured any more.
+    /// It exists, but should not be captured any more.
     Deselected(String),
     /// It ran and was removed before it could be inspected, or was only inspected before it ran.
     Missed(Box<Missed>),
-    /// The Engine was listed; nothing is missing that it named then.
+    /// The Engine was listed, and everything it named has been reported.
     Listed,
 }
 
 #[derive(Debug, PartialEq, Eq)]
 enum EventsPhase {
-    /// Not connected; again at this time.
+    /// Not connected; tries again at this time.
     Waiting(u64),
     Opening(ConnId),
     Open {
@@ -72,33 +72,33 @@ enum EventsPhase {
 
 #[derive(Debug, PartialEq, Eq)]
 enum Question {
-    /// Is anybody there? Asked when the event stream was silent for a whole `read_timeout`: an idle Engine and a
-    /// frozen one look alike on a connection that waits.
+    /// Is the Engine alive? Sent when the event stream was silent for a whole `read_timeout`, because an idle Engine
+    /// and a frozen one look alike on a waiting connection.
     Ping,
     List,
     Inspect(String),
-    /// An inspection of a container that was removed meanwhile: its answer is out of date.
+    /// An inspection of a container that was removed meanwhile: its answer is outdated.
     Outdated,
 }
 
-/// What is known of the Engine's containers, and what it is being asked.
+/// What is known of the Engine's containers, and the requests under way.
 #[derive(Debug)]
 pub struct Discovery {
     events: EventsPhase,
     /// The beginning of an event whose rest has not come.
     held: Vec<u8>,
-    /// Bytes of it that hold no newline, so that a long event that comes in small parts is searched once.
+    /// Bytes of it without a newline, so that a long event in small parts is searched only once.
     searched: usize,
     /// Bytes are dropped up to the next newline: the event was too long.
     skipping: bool,
     questions: BTreeMap<RequestId, Question>,
     /// Containers to inspect; a set, so that ten events of a container make one inspect.
     changed: BTreeSet<String>,
-    /// Containers that the core was told of.
+    /// Containers that the core knows.
     known: BTreeSet<String>,
     /// The ones of `known` that run.
     running: BTreeSet<String>,
-    /// What the first list named: those containers are older than the agent's first look.
+    /// Containers in the first list: they are older than the agent's first look.
     at_first: Option<BTreeSet<String>>,
     /// Containers that may be gone.
     absence: Absence,
@@ -107,22 +107,22 @@ pub struct Discovery {
     /// Which patterns of the include lists match something.
     names: Names,
     own: OwnContainer,
-    /// The log has said that the agent leaves out its own container.
+    /// The log has the line that the agent's own container is left out.
     own_told: bool,
-    /// The ones of `known` that were found since the list under way was asked for: it may be too old to name them.
+    /// Those of `known` that were found since the list under way was requested, which may be too old to name them.
     found_since: BTreeSet<String>,
     /// State at the last list, by container.
     listed: BTreeMap<String, String>,
     list_at_ms: u64,
-    /// How many lists in a row were taken early because of an answer that could not be used.
+    /// How many lists in a row were requested early because of an unusable answer.
     odd_rounds: u32,
-    /// There was such an answer since the last list.
+    /// There was an unusable answer since the last list.
     odd_since_list: bool,
     /// Why the last list could not be used; empty if it could.
     list_error: String,
-    /// Containers whose last inspection could not be used: they are not captured, or with old facts.
+    /// Containers whose last inspection was unusable: they are not captured, or with old facts.
     uninspected: BTreeSet<String>,
-    /// Why the last of them could not.
+    /// The reason for the last of them.
     inspect_error: String,
     /// When the event stream was opened last.
     opened_at_ms: u64,
@@ -166,7 +166,7 @@ impl Discovery {
         }
     }
 
-    /// The container that the agent runs in is left out, unless the config says otherwise.
+    /// Leaves out the agent's own container, unless the config says otherwise.
     pub fn leave_out(&mut self, own: OwnContainer) {
         self.own = own;
     }
@@ -199,13 +199,13 @@ impl Discovery {
         self.ask_inspects(cx);
     }
 
-    /// Asks whether these containers were removed: their positions are kept, and no list names them.
+    /// Checks whether these containers were removed: their positions are kept, but no list names them.
     pub fn doubt(&mut self, ids: impl Iterator<Item = String>, cx: &mut Context<'_>) {
         self.changed.extend(ids);
         self.ask_inspects(cx);
     }
 
-    /// Inspects a container again if it is captured.
+    /// Inspects a container again, if it is captured.
     pub fn inspect_if_known(&mut self, id: String, cx: &mut Context<'_>) {
         if self.known.contains(&id) {
             self.changed.insert(id);
@@ -213,7 +213,7 @@ impl Discovery {
         }
     }
 
-    /// The connection for events, whatever state it is in.
+    /// The connection for events, in whatever state it is.
     pub fn conn(&self) -> Option<ConnId> {
         match self.events {
             EventsPhase::Opening(conn) | EventsPhase::Open { conn, .. } | EventsPhase::Closing(conn) => {
@@ -245,7 +245,7 @@ impl Discovery {
         told.push(DiscoveryEvent::Gone(id.to_owned()));
     }
 
-    /// The agent stops.
+    /// The agent is stopping.
     pub fn stop(&mut self, cx: &mut Context<'_>) {
         self.changed.clear();
         match self.events {
@@ -259,12 +259,12 @@ impl Discovery {
         self.stopping = true;
     }
 
-    /// Whether the Engine named it in its last list, or in an event since.
+    /// Whether the Engine's last list named it, or an event since.
     pub fn is_listed(&self, id: &str) -> bool {
         self.listed.contains_key(id) || self.known.contains(id) || self.changed.contains(id)
     }
 
-    /// Whether no request and no connection of discovery is under way.
+    /// Whether discovery has no request and no connection under way.
     pub fn is_at_rest(&self) -> bool {
         matches!(self.events, EventsPhase::Stopped | EventsPhase::Waiting(_))
     }
@@ -302,7 +302,7 @@ impl Discovery {
         self.names.unmatched(select, now_ms)
     }
 
-    /// Why Docker seems not to answer, if it does.
+    /// Why Docker seems not to answer, if so.
     pub fn silence(&self) -> Option<&EngineTrouble> {
         (!self.reachable && !self.last_error.text.is_empty()).then_some(&self.last_error)
     }

@@ -1,11 +1,11 @@
-//! Whether the include lists match any container. A pattern that never does is usually a typo, and if nobody said so, the
+//! Whether the include lists match any container. A pattern that never does is usually a typo; without a report the
 //! agent would look healthy and capture nothing.
 
 use std::collections::BTreeMap;
 
 use crate::settings::Select;
 
-/// Nothing is reported before this: containers start one after the other.
+/// Nothing is reported before this much time has passed, because containers start one after the other.
 const PATIENCE_MS: u64 = 60_000;
 
 /// Which patterns have matched a container.
@@ -21,9 +21,9 @@ pub(super) struct Names {
 /// What is wrong with the lists.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Unmatched {
-    /// No container can match all of them: nothing is captured.
+    /// No container matches all of the lists: nothing is captured.
     All(String),
-    /// Some patterns match none.
+    /// Some patterns match no container.
     Some(String),
 }
 

@@ -1,15 +1,15 @@
-//! The container that the agent itself runs in. With records on standard output it would capture what it prints, each
+//! The container in which the agent itself runs. With records on standard output it would capture its own output, each
 //! line within the next, without end.
 
 use crate::model::docker::Inspect;
 
-/// How this process knows its container.
+/// How this process recognizes its container.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct OwnContainer {
     id: Option<String>,
-    /// A container's host name is the beginning of its ID, unless it was given another.
+    /// A container's host name is the beginning of its ID, unless another was set.
     host_name: Option<String>,
-    /// The upper directory of its root, as the Engine names it, too. Its own host name and its mounts can be replaced.
+    /// The upper directory of its root, which the Engine reports, too. Its host name and its mounts can be replaced.
     upper_dir: Option<String>,
 }
 
@@ -43,8 +43,8 @@ impl OwnContainer {
     }
 }
 
-/// Engines mount a file of the container's directory over these. A host's own mounts name containers too (their shm),
-/// but never there.
+/// Engines mount a file from the container's directory over these. A host's own mounts name containers, too (their
+/// shm), but never there.
 fn id_of_mount(line: &str) -> Option<&str> {
     let mut fields = line.split(' ').skip(3);
     let (root, point) = (fields.next()?, fields.next()?);
@@ -85,7 +85,7 @@ mod tests {
         serde_json::from_str(&text).unwrap()
     }
 
-    /// `--network host` takes the host's name, and the three files may be mounted from the host.
+    /// With `--network host` it has the host's name, and the three files may be mounted from the host.
     #[test]
     fn else_its_own_layer_does() {
         for upper in ["/var/lib/docker/overlay2/ab/diff", "ab/diff"] {
@@ -110,7 +110,7 @@ mod tests {
         assert!(own.is(&inspect(ID, "")) && !own.is(&inspect(&ID.replace('2', "3"), "")));
     }
 
-    /// A host mounts its containers' shm, and is in none of them.
+    /// A host mounts its containers' shm, but is none of them.
     #[test]
     fn a_host_is_no_container() {
         let host = format!(

@@ -16,7 +16,7 @@ struct Scene {
 }
 
 impl Scene {
-    /// The event stream stands; nothing was listed yet.
+    /// The event stream is open, and nothing was listed yet.
     fn new() -> Scene {
         let mut bench = Bench::new(1);
         let mut discovery = Discovery::new();
@@ -25,7 +25,7 @@ impl Scene {
         Scene { bench, discovery, told: Vec::new() }
     }
 
-    /// Answers every question under way; of a container nobody names, with a 404.
+    /// Answers every request under way; for an unnamed container with a 404.
     fn answer(&mut self, list: &[&str], inspect: impl Fn(&str) -> HttpAnswer) {
         for _ in 0..10 {
             let questions = self.bench.actions().into_iter().filter_map(|action| match action {
@@ -61,7 +61,7 @@ impl Scene {
         self.discovery.on_read(BodyOutcome::Bytes, line, &mut self.bench.cx(), &mut self.told);
     }
 
-    /// What was told since the last call, as words.
+    /// What was reported since the last call, as words.
     fn told(&mut self) -> Vec<String> {
         let told = std::mem::take(&mut self.told);
         let words = told.into_iter().map(|told| match told {
@@ -132,7 +132,7 @@ fn a_container_is_gone_when_two_inspections_do_not_find_it() {
     assert_eq!((scene.told(), scene.discovery.running()), (vec!["gone a".to_owned()], 0));
 }
 
-/// A page that is not found is not a container that is gone: something else stands before the Engine.
+/// A 404 for the page is no removal of a container: something else answers in place of the Engine.
 #[test]
 fn another_404_is_no_removal() {
     let mut scene = with_one();
@@ -166,14 +166,14 @@ fn one_that_no_list_names_and_nobody_can_inspect_is_gone_after_two_lists() {
 #[test]
 fn a_removal_is_an_event() {
     let mut scene = with_one();
-    // An inspection is under way, and answers of the time before.
+    // An inspection is under way; its answer is from before.
     scene.hear("die", A);
     scene.hear("destroy", A);
     scene.answer(&[], found);
     assert_eq!((scene.told(), scene.discovery.running()), (vec!["gone a".to_owned()], 0));
 }
 
-/// A position that is kept from an earlier run goes only with its container.
+/// A position kept from an earlier run is dropped only with its container.
 #[test]
 fn a_kept_position_is_asked_after() {
     let mut scene = with_one();
@@ -192,18 +192,18 @@ fn one_that_lived_too_briefly_is_named() {
     assert_eq!(scene.told(), [""; 0], "its inspection is under way");
     scene.answer(&[A], no_such);
     assert_eq!(scene.told(), ["missed short", "gone b"]);
-    // Its inspection came in time: its stream reads what there is.
+    // Its inspection came in time: its stream reads what it printed.
     ["create", "start", "destroy"].into_iter().for_each(|action| scene.hear(action, B));
     scene.answer(&[A], found);
     assert_eq!(scene.told(), ["container b", "gone b"]);
-    // It was made and never ran.
+    // It was created and never ran.
     scene.hear("create", B);
     scene.hear("destroy", B);
     scene.answer(&[A], no_such);
     assert_eq!(scene.told(), ["gone b"]);
 }
 
-/// The last that was seen of it is of the time before it ran.
+/// It was last seen before it ran.
 #[test]
 fn one_that_was_only_looked_at_before_it_ran_was_missed() {
     let mut scene = with_one();
@@ -225,7 +225,7 @@ fn one_that_was_only_looked_at_before_it_ran_was_missed() {
     assert_eq!(scene.told(), ["container b", "gone b"]);
 }
 
-/// Thousands wait for their inspections after a start; one that is removed meanwhile must not go unsaid.
+/// Thousands wait for inspections after a start; one that is removed meanwhile must be reported.
 #[test]
 fn one_that_was_listed_and_removed_before_it_could_be_inspected_is_named() {
     let mut scene = Scene::new();
@@ -245,7 +245,7 @@ fn one_that_was_listed_and_removed_before_it_could_be_inspected_is_named() {
     assert_eq!(scene.told(), ["gone a"], "it was looked at");
 }
 
-/// A container that started before the first list came is new all the same.
+/// A container that started before the first list came is still new.
 #[test]
 fn what_events_named_before_the_first_list_is_new() {
     let mut scene = Scene::new();

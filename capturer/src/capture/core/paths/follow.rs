@@ -36,7 +36,7 @@ impl Capture {
         }
     }
 
-    /// The entry that would follow a path, if it were there.
+    /// The entry that would follow a path if it existed.
     pub(super) fn entry_of(&self, path: &str) -> Option<usize> {
         self.settings.file_monitor.files.iter().position(|files| files.takes(path))
     }
@@ -63,12 +63,12 @@ impl Capture {
             None if at_end => Start::End,
             _ if look.with_rotated => Start::Oldest,
             _ if look.is_first => Start::Live,
-            // It may have been rotated since it was made and before it was found.
+            // It may have been rotated after it was made and before it was found.
             _ => Start::Since(self.paths.since_ns[set]),
         };
         let (places, reader) = self.known_of(&key, outlet);
         let looked_ns = self.tracker.looked_ns(&key).unwrap_or(i64::MAX);
-        // Links may have been changed since: then the file that they led to is read to its end first.
+        // Links may have changed since: then the file they led to is read to its end first.
         let target = look.target.unwrap_or(path);
         let read_at = match &start {
             Start::Resume(cursor) if !cursor.at.is_empty() => cursor.at.to_string(),
@@ -102,7 +102,7 @@ impl Capture {
             .named(source.path.clone().unwrap_or_default(), target)
             .found_as(look.id);
         let mut file = file.ignoring_before(changed_since_ns);
-        // A log that was moved here from elsewhere. Who looks for it there is to know that it is not gone.
+        // A log that was moved here. Whoever looks for it at its old path must know that it is not gone.
         let log = look.id.and_then(|id| self.tracker.memory().log_of(id).filter(|log| **log != source.key));
         if let Some(moved) = look.id.filter(|_| log.is_some()) {
             file.claim_at_once(moved, &mut self.shared.owners);
@@ -112,8 +112,8 @@ impl Capture {
         self.add_stream(stream);
     }
 
-    /// Followed paths that the last run left at the very place where this one begins, for its file had those names: what was
-    /// read of it behind that place is read again here.
+    /// Followed paths that the last run left exactly where this one begins, because its file had those names then.
+    /// Whatever was read of it behind that place is read again here.
     fn continued_by(
         &self,
         key: &StreamKey,

@@ -1,5 +1,5 @@
-//! Rotated files that logrotate's `olddir` moved to a directory beneath that of their log, where a pattern finds them. They are
-//! read with the log.
+//! Rotated files that logrotate's `olddir` moved to a directory below that of their log, where a pattern matches them.
+//! They are read with the log.
 //!
 //! ```text
 //! /var/log/app.log ◀── /var/log/old/app.log.1 ◀── /var/log/old/app.log.2.gz
@@ -15,11 +15,12 @@ use crate::model::clock::Now;
 use crate::model::record::StreamKey;
 use crate::model::rotated_name;
 
-/// Directories beneath that of a log that are looked at, whether its rotated files may be there.
+/// How many directories below a log's are checked for its rotated files.
 const OLDDIRS_MAX: usize = 64;
 
 impl Capture {
-    /// Without files that belong to a log above, and the logs that have such files. Those logs look for them from now on.
+    /// Removes files that belong to a log above, and returns the logs that have such files. Those logs look for them
+    /// from now on.
     pub(super) fn without_moved(
         &mut self,
         now: Now,
@@ -43,7 +44,7 @@ impl Capture {
                 continue;
             }
             paths.remove(&path);
-            // inotify tells nothing of what is written there.
+            // inotify reports nothing of what is written there.
             let is_news = found.get(&*path).is_some_and(|found| self.paths.tell(&path, found.id, found.len));
             let readers = if is_news { self.ids_of(&StreamKey::file(&log)) } else { Vec::new() };
             for reader in readers {
@@ -54,7 +55,7 @@ impl Capture {
         (paths, logs)
     }
 
-    /// The log that a path was moved from, and what leads from its directory to that of the path.
+    /// The log that a path was moved from, with the path from its directory to this path's.
     fn moved_from(&self, path: &Arc<str>, paths: &BTreeSet<Arc<str>>) -> Option<(Arc<str>, String, String)> {
         let is_archive = path.ends_with(".gz");
         let is_followed = |path: &str| paths.contains(path) || self.ids.contains_key(&StreamKey::file(path));
@@ -72,7 +73,8 @@ impl Capture {
         Some((Arc::clone(path), log, olddir.to_owned()))
     }
 
-    /// Where logrotate may move rotated files of a log: directories where they were found, and where a pattern looks for them.
+    /// Where logrotate may move rotated files of a log: directories where some were found, and directories that a
+    /// pattern searches.
     pub(super) fn olddirs_of(&mut self, path: &str) -> Vec<String> {
         let (directory, name) = split_path(path);
         let mut olddirs = self.paths.olddirs.get(path).cloned().unwrap_or_default();

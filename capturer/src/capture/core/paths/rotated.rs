@@ -1,5 +1,5 @@
-//! Which paths that patterns match are logs of their own, and which are rotated files or second names of another log. Those
-//! are read with it: read alone, each of their lines would come twice.
+//! Which matched paths are logs of their own, and which are rotated files or second names of another log. Those are
+//! read with it; read separately, each of their lines would come twice.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -12,20 +12,20 @@ use crate::model::rotated_name;
 use crate::model::rotated_name::RotatedName;
 
 impl Capture {
-    /// Without those that are rotated files of another path that is followed: they are read with it, and read alone each
-    /// of their lines would come twice. Also which paths have such files, and so are read from the oldest of them.
+    /// Removes rotated files of another followed path, which are read with it. Also returns the paths that have such
+    /// files, and so are read from the oldest one.
     pub(super) fn without_rotated(
         &self,
         mut paths: BTreeSet<Arc<str>>,
     ) -> (BTreeSet<Arc<str>>, BTreeSet<String>) {
-        // Named on its own it is a log of its own, whatever its name looks like.
+        // A path that is named itself is a log of its own, whatever its name looks like.
         let is_followed = |path: &str| self.ids.contains_key(&StreamKey::file(path)) || self.is_named(path);
         let mut with_rotated = BTreeSet::new();
         let all = paths.clone();
         paths.retain(|path| {
             let (directory, name) = split_path(path);
             let live = rotated_name::live_names(&name).map(|live| format!("{directory}/{live}"));
-            // A rotated name that is followed as a log of its own stays one when its live name appears.
+            // A rotated name that is followed as a log of its own remains one when its live name appears.
             let is_log = |path: &str| all.contains(path) || self.ids.contains_key(&StreamKey::file(path));
             let of = live.filter(|_| !is_followed(path)).find(|live| is_log(live));
             let stays = of.is_none();
@@ -35,14 +35,14 @@ impl Capture {
         (paths, with_rotated)
     }
 
-    /// An entry names this very path, not a pattern that it matches.
+    /// Whether an entry names exactly this path, without a wildcard.
     pub(super) fn is_named(&self, path: &str) -> bool {
         let patterns = self.settings.file_monitor.files.iter().flat_map(|files| &files.paths);
         patterns.into_iter().any(|pattern| pattern.names(path))
     }
 
-    /// Without files that are read as those of another path: a log that was renamed to a name that is followed too, or a
-    /// second name of it. `is_first`: logs of the last run that are not there are followed after this look.
+    /// Removes files that are read as those of another path: a log renamed to a name that is followed, too, or its
+    /// second name. `is_first`: missing logs of the last run are followed after this look.
     pub(super) fn without_others(
         &mut self,
         now: Now,
@@ -67,8 +67,8 @@ impl Capture {
             if log.is_none() && self.was_rotated_unseen(&path, *id, ids, &mut path_of) {
                 continue;
             }
-            // Its log finds it as long as it is in the same directory and was not left long ago. That log may have been found
-            // in this very look.
+            // Its log finds it if it is in the same directory and was not left long ago. That log may have been found
+            // in this look.
             let is_there = log.and_then(|log| log.0.strip_prefix("file:")).is_some_and(|of| {
                 let of_target = targets.get(of).map_or(of, String::as_str);
                 ids.contains_key(of)
@@ -85,7 +85,7 @@ impl Capture {
                 own.insert(path);
                 continue;
             }
-            // Whoever reads it may not know its new name.
+            // The stream that reads it may not know its new name.
             if self.paths.tell(&path, *id, 0) {
                 for reader in readers.into_iter().chain(of_log) {
                     self.with_file(now, reader, |file, cx, _| file.on_chain_changed(cx));
@@ -95,8 +95,8 @@ impl Capture {
         own
     }
 
-    /// Whether a log that is not there was left in this file when the last run ended, and is about to be followed. It goes on in
-    /// the file under whatever name that has, and its output may have lines of it that no checkpoint knows.
+    /// Whether a missing log was in this file when the last run ended, and is about to be followed. It continues in the
+    /// file under whatever name that has, and its output may have lines of it that no checkpoint knows.
     fn goes_on_in(
         &self,
         log: &StreamKey,
@@ -113,8 +113,8 @@ impl Capture {
         is_about_to_be_followed && self.tracker.resume(log).is_some_and(|resume| was_left_in(&resume.cursor))
     }
 
-    /// Whether a file that nobody knows was rotated from a log which is about to be followed, by a name with a number before
-    /// its ending: it is younger than the file in which that log was left, and that one has such a name by now, too.
+    /// Whether an unknown file was rotated from a log that is about to be followed, to a name with a number before its
+    /// ending: it is younger than the file in which that log was left, and that file has such a name by now, too.
     fn was_rotated_unseen<'a>(
         &self,
         path: &str,
@@ -140,14 +140,14 @@ impl Capture {
         was_rotated && left.file.birth_ns != 0 && id.birth_ns > left.file.birth_ns
     }
 
-    /// Names beside a path that look like its rotated files and are logs of their own. Those logs learn of this one.
+    /// Names beside a path that look like its rotated files but are logs of their own. Those logs learn of this one.
     pub(super) fn set_apart(&mut self, now: Now, path: &str) -> Vec<String> {
         let (directory, name) = split_path(path);
         let named = self.settings.file_monitor.files.iter().flat_map(|files| &files.paths);
         let named = named.filter_map(|pattern| pattern.as_str().strip_prefix(&directory)?.strip_prefix('/'));
         let looks_rotated = |other: &&str| *other != name && RotatedName::of(other, &name).is_some();
         let mut apart: Vec<String> = named.filter(looks_rotated).map(str::to_owned).collect();
-        // Followed paths whose names begin alike, in either direction.
+        // Followed paths whose names share a beginning with it, in either direction.
         let stem = name.rsplit_once('.').map_or(name.as_str(), |(stem, _)| stem);
         let from = StreamKey::file(&format!("{directory}/{stem}"));
         let alike = self.ids.range(from.clone()..).take_while(|(key, _)| key.0.starts_with(&*from.0));
@@ -176,5 +176,5 @@ impl Capture {
     }
 }
 
-/// Followed paths that begin alike and are looked at, for one that is found.
+/// How many followed paths with the same beginning are looked at for one found path.
 const ALIKE_MAX: usize = 256;
