@@ -1,4 +1,4 @@
-//! Closes quiet files and gives their places to those that wait. Which one is next is known by `capture/open_files.rs`.
+//! Closes quiet files and gives their places to those that wait. `capture/open_files.rs` knows which one is next.
 
 use super::Capture;
 use crate::capture::context::Timer;
@@ -6,12 +6,12 @@ use crate::capture::stream::{Kind, Stream};
 use crate::model::clock::Now;
 
 impl Capture {
-    /// At most so many followed files may be open, whatever the config allows.
+    /// At most this many followed files may be open, whatever the config allows.
     pub fn limit_open_files(&mut self, most: usize) {
         self.shared.open_files.set_most(most);
     }
 
-    /// So many files wait for a descriptor.
+    /// This many files wait for a descriptor.
     pub(super) fn on_descriptors_ran_out(&mut self, now: Now, files: usize) {
         self.shared.open_files.make_room(files, now.mono_ms);
         for id in self.shared.open_files.holders() {
@@ -37,7 +37,7 @@ impl Capture {
     }
 }
 
-/// How a stream's files stand.
+/// How many files the stream has open, whether it is quiet, and whether it wants another place.
 pub(super) fn standing(stream: &Stream) -> (usize, bool, bool) {
     match &stream.kind {
         Kind::File(file) => (file.files_open(), file.is_quiet(), file.wants_to_open()),

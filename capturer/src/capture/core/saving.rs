@@ -1,4 +1,4 @@
-//! When a checkpoint is saved: that decides how much a crash repeats where an output can't be cut back.
+//! When a checkpoint is saved. This decides how much a crash repeats at sinks without marks, such as Loki.
 //!
 //! ```text
 //! a position moved ─▶ the last save was ordered over a second ago, or a crash would repeat 1 MiB of a stream: now
@@ -6,8 +6,8 @@
 //!                  └▶ else: a second after the last one
 //! a stream waits for its first batch ─▶ now; while others are being prepared too: with them, after 50 ms at most
 //! ```
-//! So the first of a run is saved at once, and an agent that dies again and again still makes progress. One save is under
-//! way at a time; what moves meanwhile is saved after it. checkpoint/store.rs writes it.
+//! So the first of a run is saved at once, and an agent that dies again and again still makes progress. One save is
+//! under way at a time; positions that move meanwhile are saved after it. shell/checkpoint/store.rs writes it.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -21,25 +21,25 @@ use crate::model::record::{SavedMarks, StreamId};
 
 /// A checkpoint is saved at most this long after a position moved, and no more often, unless a crash would repeat much.
 const CHECKPOINT_INTERVAL_MS: u64 = 1_000;
-/// The same when a stream went on to another file. Once that file is renamed again, only the table of files read tells which
-/// log it belongs to: after a crash a pattern may find it under a name that looks like a log of its own.
+/// The interval if a stream went on to another file. Once that file is renamed again, only the table of files read
+/// shows which log it belongs to: after a crash a pattern may find it under a name that looks like a log of its own.
 const WENT_ON_INTERVAL_MS: u64 = 100;
 /// A stream that could begin waits this long for others that are being prepared, so that ten thousand files need few
 /// checkpoints.
 const GATHER_MS: u64 = 50;
-/// Bytes of messages of one stream, delivered to what can't be cut back, that a crash may repeat.
+/// Bytes of one stream's messages that a crash may repeat at sinks without marks.
 const REPEATABLE_BYTES_MAX: u64 = 1024 * 1024;
 
-/// How saving stands.
+/// The state of saving.
 #[derive(Debug, Default)]
 pub(super) struct Saving {
     /// The marks of outputs in the save under way.
     under_way: Option<Arc<SavedMarks>>,
     /// When the last one was ordered.
     ordered_ms: Option<u64>,
-    /// Bytes of messages acknowledged since then, by stream, by sinks whose output a restart can't cut back.
+    /// Bytes of messages acknowledged since then, by stream, by sinks without marks.
     repeatable: BTreeMap<StreamId, u64>,
-    /// The largest of them.
+    /// The greatest of these.
     repeatable_most: u64,
     /// A stream went on to another file since then.
     went_on: bool,
@@ -58,7 +58,7 @@ impl Saving {
         self.error.as_deref()
     }
 
-    /// A sink has acknowledged this much of a stream, without a mark to cut its output back to.
+    /// A sink without marks has acknowledged this much of a stream.
     pub(super) fn count_repeatable(&mut self, stream: StreamId, bytes: u64) {
         let repeatable = self.repeatable.entry(stream).or_default();
         *repeatable += bytes;
@@ -70,7 +70,7 @@ impl Saving {
         self.went_on |= matches!(end, Cursor::File(end) if !end.done.is_empty());
     }
 
-    /// When the save is due for which streams wait; `all`: no other stream is being prepared.
+    /// When the save is due that streams wait for; `all`: no other stream is being prepared.
     fn urgent_due_ms(&self, since_ms: u64, all: bool, now: Now) -> u64 {
         match (&self.error, self.ordered_ms) {
             // A full disk stays full: these saves are tried no more often than others.
@@ -93,7 +93,7 @@ impl Saving {
 }
 
 impl Capture {
-    /// Plans a save: a position moved, or one went.
+    /// Plans a save: a position has moved or was removed.
     pub(super) fn plan_save(&mut self, now: Now) {
         // While a save is under way, none can be ordered; its end plans the next.
         if !self.saving.is_under_way() {
@@ -101,16 +101,16 @@ impl Capture {
         }
     }
 
-    /// A sink waits for a save although nothing moved.
+    /// A sink waits for a save, although nothing moved.
     pub(super) fn save_again(&mut self, now: Now) {
         self.tracker.save_again();
         self.plan_save(now);
     }
 
-    /// All streams have begun, what was there is read and delivered, and every position is saved.
+    /// Whether all streams have begun, everything there was is read and delivered, and every position is saved.
     pub fn has_settled(&self) -> bool {
         let is_saved = self.tracker.dirty_seq() <= self.tracker.saved_seq() && !self.saving.is_under_way();
-        // A stream that has begun and read nothing yet has nothing to save either.
+        // A stream that has begun and read nothing has nothing to save.
         self.attaching.is_empty() && self.sums.busy().next().is_none() && is_saved
     }
 
@@ -138,7 +138,7 @@ impl Capture {
             self.note_lengths();
         }
         if is_last {
-            // Saved whole, for a checkpoint says of itself that its run ended well.
+            // Saved whole, because the checkpoint says that its run ended cleanly.
             self.tracker.save_whole();
         }
         let mut checkpoint = self.tracker.next_checkpoint();
@@ -168,7 +168,7 @@ impl Capture {
             Err(error) => {
                 self.metrics.checkpoint_save_failures_total.inc();
                 self.tracker.on_save_failed();
-                // The log says it once, /health for as long as it lasts.
+                // The log reports it once, /health for as long as it lasts.
                 if self.saving.error.as_ref() != Some(&error) {
                     tracing::error!(
                         "the checkpoint can't be saved, a crash now would repeat records: {error}"
@@ -193,7 +193,7 @@ mod tests {
         saving.due_ms(Now { mono_ms: now_ms, ..Now::default() })
     }
 
-    /// Without this a new container on a host whose disk is full cost a processor.
+    /// A new container once cost a whole processor on a host with a full disk.
     #[test]
     fn a_save_that_failed_is_tried_again_after_a_second_however_urgent() {
         let now = Now { mono_ms: 5_000, ..Now::default() };

@@ -33,7 +33,7 @@ impl Capture {
     fn row(&self, stream: &Stream, now: Now) -> StreamRow {
         let sinks = Arc::clone(&self.outlets[usize::from(stream.source.outlet.index)].names);
         let mut row = StreamRow { sinks, ..stream.row(now.mono_ms) };
-        // The connection is still open, and delivers again when the daemon answers. Until then the stream waits.
+        // The connection is still open and delivers again when the daemon answers. Until then the stream waits.
         let silent = self.discovery.as_ref().and_then(Discovery::silence);
         let silent =
             silent.filter(|_| matches!(stream.kind, Kind::Api(_)) && stream.state() == State::Following);
@@ -62,14 +62,14 @@ impl Capture {
         row
     }
 
-    /// Its sink takes nothing, so its lines wait. The sink says why.
+    /// Why its lines wait, if a sink takes nothing. The sink itself reports the cause.
     fn held_up(&self, stream: &Stream, now: Now) -> Option<String> {
         let outlet = &self.outlets[usize::from(stream.source.outlet.index)];
         let sinks = || outlet.names.join(", ");
         let sent_ms = stream.oldest_sent_ms().map_or(0, |sent| now.mono_ms.saturating_sub(sent));
         if sent_ms >= SINK_WAITS_MS {
             let seconds = sent_ms / 1000;
-            // A network sink takes lines into its spool; what its other side takes is another matter.
+            // A network sink takes lines into its spool; whether its server accepts them is another matter.
             let where_to = if outlet.outlet.index > 0 { "put them into its spool" } else { "write them" };
             return Some(format!("{} has had lines for {seconds} s and could not {where_to}", sinks()));
         }

@@ -15,11 +15,11 @@ pub(super) struct Stopping {
     sinks_running: usize,
     sinks_told: bool,
     finished: bool,
-    /// A stream that was not at rest at the last look. Once it is, all are looked at again.
+    /// A stream that was not at rest at the last look. Only when it is are all streams looked at again.
     waits_for: Option<StreamId>,
-    /// A sink ended by itself: what it has not acknowledged, it never will.
+    /// A sink ended by itself and will not acknowledge anything more.
     sink_ended: bool,
-    /// Its name, if there are others, which end with it.
+    /// Its name, if there are other sinks, which are stopped as well.
     ended: Option<String>,
 }
 
@@ -47,7 +47,8 @@ impl Capture {
         }
     }
 
-    /// Without one that was told to, the reader closed standard output. If that is the only sink, nobody is left to write for.
+    /// If no sink was told to stop, the reader has closed standard output. If that is the only sink, nobody is left to
+    /// write for.
     pub(super) fn on_sink_stopped(&mut self, now: Now, sink: SinkId) {
         if self.stopping.is_none() {
             let name = self.sinks[usize::from(sink.0)].clone();
@@ -100,7 +101,7 @@ impl Capture {
         self.stopping.is_some() && left.iter().all(|left| left(self).is_empty())
     }
 
-    /// Whether [`Capture::what_is_left`] names anything, without a look at all streams for each event.
+    /// Whether [`Capture::what_is_left`] names anything, without looking at all streams for each event.
     fn is_anything_left(&mut self) -> bool {
         let Some(stopping) = &mut self.stopping else { return false };
         let last = stopping.waits_for.take();
@@ -116,7 +117,7 @@ impl Capture {
             || self.discovery.as_ref().is_some_and(|discovery| !discovery.is_at_rest())
     }
 
-    /// Whether the last checkpoint waits for something of this stream.
+    /// Whether the last checkpoint waits for this stream.
     fn waits_for(&self, stream: &Stream) -> bool {
         let sink_ended = self.stopping.as_ref().is_some_and(|stopping| stopping.sink_ended);
         let is_over = sink_ended && stream.reads_nothing();
@@ -136,14 +137,14 @@ impl Capture {
         left
     }
 
-    /// Reads of files that nobody can end. Nobody waits for them: what they would have brought is still there, behind the
+    /// Reads of files that nobody can end. They are not waited for: what they would have read is still behind the
     /// position.
     fn what_hangs(&self) -> Vec<String> {
         self.streams.values().filter_map(|stream| stream.hung_read()).collect()
     }
 
-    /// Deleted files that only this process has open, with lines that wait. They are lost, and the next run can say so of
-    /// no more than one of a log.
+    /// Deleted files that only this process has open, with unread lines. These are lost, and the next run can report at
+    /// most one of them per log.
     fn what_goes_with_us(&self) -> Vec<String> {
         let files = self.streams.values().filter_map(|stream| match &stream.kind {
             Kind::File(file) => Some(file),
@@ -157,8 +158,8 @@ impl Capture {
             .collect()
     }
 
-    /// What is left unread in files may be gone at the next start. Positions were made when their lines were read, and
-    /// learn here how long those files are by now.
+    /// Unread parts of files may be gone at the next start. Notes how long the files are now, because positions were
+    /// made when their lines were read.
     pub(super) fn note_lengths(&mut self) {
         for stream in self.streams.values() {
             if let Kind::File(file) = &stream.kind {

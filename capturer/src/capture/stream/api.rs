@@ -6,14 +6,13 @@
 //!              └────────┤ end: every end is suspect: read once more without follow until nothing new comes
 //!                       └ error: back-off
 //! ```
-//! The Engine can't be asked for "what comes after this line". It is asked from two seconds before the newest line
-//! delivered, and what was delivered is dropped by channel, time and occurrence: within a channel the Engine's times
-//! never go back, and lines of equal time keep their order. Two seconds, because the two channels are not ordered
-//! against each other (11 ms were seen, and on a busy machine enough to skip the rest of a burst).
+//! The Engine can't be asked for "what comes after this line". It is asked from two seconds before the newest delivered
+//! line, and delivered lines are dropped by channel, time and occurrence: within a channel the Engine's times never
+//! decrease, and lines with equal times keep their order. Two seconds, because the two channels are not ordered against
+//! each other (11 ms were seen, and on a busy machine enough to skip the rest of a burst).
 //!
-//! A bare `since` makes dockerd scan the whole log (3.3 s of CPU for 143 MB), so the answer is cut to the newest
-//! lines (`tail`), and it must begin with a line that was delivered, by what is known of its channel; if not, the tail is
-//! widened.
+//! A bare `since` makes dockerd scan the whole log (3.3 s of CPU for 143 MB), so the answer is cut to the newest lines
+//! (`tail`). It must begin with a line that was delivered, judging by its channel; if it does not, the tail is widened.
 
 mod lines;
 pub(crate) mod pace;
@@ -39,21 +38,21 @@ use crate::telemetry::status::StreamRow;
 
 /// How far before the newest line to ask: the channels are not ordered against each other.
 const OVERLAP_NS: i64 = 2_000_000_000;
-/// This long after its time a line is in the log, however busy the machine.
+/// This long after its time a line is in the log, however busy the machine is.
 const LATE_NS: i64 = OVERLAP_NS / 2;
-/// First try of a resume, in lines.
+/// Lines in the first attempt of a resume.
 const TAIL_FIRST: u32 = 1_000;
-/// Each further try asks for this many times more.
+/// Each further attempt asks for this many times more.
 const TAIL_FACTOR: u32 = 16;
 /// Beyond this the whole log is asked for.
 const TAIL_MAX: u32 = 1_000_000;
-/// Catch-up reads in a row that still bring something new, before the rest is left to the next opening.
+/// At most this many catch-up reads in a row that still bring new lines; then the rest is left to the next opening.
 const CATCH_UPS_MAX: u32 = 5;
 
 #[derive(Debug, PartialEq, Eq)]
 enum Phase {
     Idle,
-    /// Waiting for a slot of the pool.
+    /// Waits for a slot of the pool.
     Queued,
     Opening(ConnId),
     Reading {
@@ -63,7 +62,7 @@ enum Phase {
     Closing(ConnId, Then),
 }
 
-/// What follows when a connection is closed.
+/// What to do when the connection is closed.
 #[derive(Debug, PartialEq, Eq, Clone, Copy)]
 enum Then {
     /// Nothing: whoever closed it has reported why.
@@ -75,14 +74,14 @@ enum Then {
     CatchUp,
     /// Ask again with a larger tail.
     Widen,
-    /// Go over to the files.
+    /// Read from the files instead.
     Files,
-    /// Give the slot to others and ask again later.
+    /// Give the slot to others, and ask again later.
     Yield,
     Stop,
 }
 
-/// See the module's head.
+/// A stream over the API; see the head of this file.
 #[derive(Debug)]
 pub struct ApiSource {
     stream: StreamId,
@@ -101,45 +100,45 @@ pub struct ApiSource {
     assembler: Assembler,
     /// By channel: when the open group of lines has waited long enough.
     groups_due: GroupsDue,
-    /// By channel: new lines that are whole and wait in an open group.
+    /// Per channel: new complete lines that wait in an open group.
     grouped: [VecDeque<Key>; 2],
-    /// What is whole: as in `cursor`, which is behind while lines wait in a group.
+    /// The newest complete lines: like `cursor`, which is behind them while lines wait in a group.
     whole: [ChannelMark; 2],
     rotations: u64,
     read_timeouts: u64,
     answer: FollowAnswer,
-    /// What is held back until the files show that nothing lies between.
+    /// Lines held back until the files show that the log was not rotated before them.
     hold: Option<Hold>,
     /// Where its files are, if nothing is held back yet.
     files: Option<LogPlace>,
-    /// The files are read as soon as they can be.
+    /// Read from the files as soon as they can be read.
     prefers_files: bool,
-    /// Lines to ask for; `None` = all.
+    /// How many lines to ask for; `None` = all.
     tail: Option<u32>,
     catch_ups: u32,
-    /// Since when lines were counted that say whether the container is quiet, and how many came; `None` = never.
+    /// Since when, and how many, lines have been counted to tell whether the container is quiet; `None` = not yet.
     activity: Option<(u64, u64)>,
 }
 
-/// What is known of the answer being read.
+/// The answer being read.
 #[derive(Debug, Default)]
 struct FollowAnswer {
     follow: bool,
-    /// The exit that was known when it was asked for.
+    /// The exit that was known when it was requested.
     exited_at_ns: Option<i64>,
     opened_at_ms: u64,
     rotate_at_ms: Option<u64>,
-    /// The rotation was due while the container was quiet, so it was put off.
+    /// The rotation was due, but was put off because the container was quiet.
     put_off: bool,
-    /// All there is was asked for and no more, since others wait for the slot.
+    /// Only the present lines were requested, because others wait for the slot.
     polled: bool,
-    /// Received and not yet a whole frame.
+    /// Received, but not yet a complete frame.
     held: Vec<u8>,
-    /// Per channel: the line begun last, and whether it is new.
+    /// Per channel: the line that began last, and whether it is new.
     begun: [Option<(Key, bool)>; 2],
-    /// The first line was looked at: the answer reaches back far enough.
+    /// The first line was checked: the answer reaches back far enough.
     overlaps: bool,
-    /// Lines that were new.
+    /// How many lines were new.
     new_lines: u64,
     read_deadline_ms: u64,
     trickle: pace::Trickle,
@@ -183,30 +182,30 @@ impl ApiSource {
         }
     }
 
-    /// Its lines are joined if the pipeline says so.
+    /// Joins lines, if the pipeline has `multiline`.
     pub fn with_pipeline(mut self, pipeline: Option<&Arc<Pipeline>>) -> ApiSource {
         self.assembler = self.assembler.with_pipeline(pipeline);
         self
     }
 
-    /// A carriage return before a line's end belongs to the end.
+    /// Whether a carriage return before a newline belongs to the line's end.
     pub fn strip_cr(mut self, strips: bool) -> ApiSource {
         self.assembler = self.assembler.strip_cr(strips);
         self
     }
 
-    /// See [`ApiSource::strip_cr`].
+    /// As set by [`ApiSource::strip_cr`].
     pub fn strips_cr(&self) -> bool {
         self.assembler.strips_cr()
     }
 
-    /// Its log is a json-file there. If that can be read, gaps are mended from it.
+    /// Its log is a json-file at this place. If that can be read, gaps are filled from it.
     pub fn with_files(mut self, place: LogPlace) -> ApiSource {
         self.files = Some(place);
         self
     }
 
-    /// As [`ApiSource::with_files`], if that was not known before. A connection that follows already is opened again.
+    /// As [`ApiSource::with_files`], if the place was not known before. An open connection is opened again.
     pub fn set_files(&mut self, place: LogPlace, cx: &mut Context<'_>) {
         if self.hold.is_some() || self.gone {
             return;
@@ -227,7 +226,7 @@ impl ApiSource {
     pub fn open(&mut self, cx: &mut Context<'_>, told: &mut Vec<SourceEvent>) {
         self.catch_ups = 0;
         if let Phase::Closing(conn, Then::Rest) = self.phase {
-            // Told to go on while the last connection still closes: as soon as it has.
+            // The last connection is still closing: open again when it has closed.
             self.phase = Phase::Closing(conn, Then::Open);
         }
         if self.stopping || self.phase != Phase::Idle {
@@ -260,7 +259,7 @@ impl ApiSource {
             self.hold = Some(Hold::new(self.stream, place, self.cursor));
         }
         if let Some(hold) = self.hold.as_mut().filter(|hold| hold.must_look_first()) {
-            // The listing opens it.
+            // The listing's result opens the connection.
             return hold.look(cx);
         }
         let conn = cx.new_conn();
@@ -283,25 +282,25 @@ impl ApiSource {
         let id = &self.container_id;
         let follow = u8::from(follow);
         let mut path = format!("/containers/{id}/logs?stdout=1&stderr=1&timestamps=1&follow={follow}");
-        // All of it is asked for without a time: with one, Docker 20.10 leaves out every rotated file as soon as the oldest
-        // that is compressed ends before it.
+        // The whole log is requested without a time: with one, Docker 20.10 omits every rotated file as soon as the
+        // oldest compressed one ends before that time.
         if let Some((since, tail)) = self.since().zip(self.tail) {
             path += &format!("&since={}&tail={tail}", timestamp::to_since(since));
         }
         path
     }
 
-    /// From when to ask; `None` = from the beginning.
+    /// The time to ask from; `None` = from the beginning.
     fn since(&self) -> Option<i64> {
         if self.cursor.is_beginning() {
-            // No delivered line could show that the answer reaches back to one that is open.
+            // No delivered line could show that the answer reaches back to an open one.
             return None;
         }
         let mut since = self.cursor.last_ns - OVERLAP_NS;
         if self.cursor.older_ns > 0 {
             since = since.min(self.cursor.older_ns);
         }
-        // A line before the open one shows that its beginning is in the answer.
+        // A line before the open one shows that the answer has its beginning.
         Some(since.min(self.cursor.open_since_ns().map_or(i64::MAX, |open| open - OVERLAP_NS)))
     }
 
@@ -312,7 +311,7 @@ impl ApiSource {
         }
     }
 
-    /// Where it begins.
+    /// Its position.
     pub fn cursor(&self) -> Cursor {
         if self.cursor == ApiCursor::default() {
             Cursor::Beginning
@@ -329,7 +328,7 @@ impl ApiSource {
         }
     }
 
-    /// The answer's head came, or not.
+    /// The answer's head has come, or an error.
     pub fn on_opened(
         &mut self,
         conn: ConnId,
@@ -411,10 +410,10 @@ impl ApiSource {
             }
             Then::Rotate => {
                 if let Some(hold) = self.hold.as_mut().filter(|hold| !hold.is_readable()) {
-                    // Rights may have changed.
+                    // Permissions may have changed.
                     hold.look(cx);
                 }
-                // Whoever waits for a slot gets this one; then it is our turn to wait.
+                // A stream that waits for a slot gets this one; then this stream waits.
                 if cx.pool.anyone_waits() {
                     self.leave_slot(cx);
                 }
@@ -476,7 +475,7 @@ impl ApiSource {
         told.push(SourceEvent::ToFiles { place, from, delivered_from });
     }
 
-    /// It goes on from this position.
+    /// Continues from this position.
     pub fn go_on_from(&mut self, cursor: ApiCursor) {
         self.cursor = cursor;
         if let Some(hold) = &mut self.hold {
@@ -484,7 +483,7 @@ impl ApiSource {
         }
     }
 
-    /// The same source from a position, to come back to if the files turn out to be unreadable.
+    /// The same source from a position, to fall back to if the files turn out to be unreadable.
     pub fn anew(
         &self,
         cursor: ApiCursor,
@@ -505,10 +504,10 @@ impl ApiSource {
         }
     }
 
-    /// Arms the next read, if one is due and there is room.
+    /// Starts the next read, if one is due and there is room.
     pub fn read_on(&mut self, cx: &mut Context<'_>, _told: &mut Vec<SourceEvent>) {
         let Phase::Reading { conn, in_flight: false } = self.phase else { return };
-        // First: a pause that nobody ends would keep it out of the line of those that wait for room.
+        // First, because during a pause that nobody ends it could not join the line of those that wait for room.
         if let Some(until) = self.answer.trickle.until(cx.now.mono_ms) {
             return cx.wake(self.stream, Purpose::Trickle, until);
         }
@@ -564,7 +563,7 @@ impl ApiSource {
                 } else if self.answer.follow && self.hold.as_mut().is_some_and(|hold| hold.on_silence(cx)) {
                     self.stalled(cx, told);
                 } else if self.answer.follow && self.waits_in_vain() {
-                    // Only an answer that ends shows that the line has no rest: a frozen daemon is as silent.
+                    // Only an answer that ends shows that the line has no rest: a frozen daemon is just as silent.
                     self.catch_up(cx);
                 }
             }
@@ -579,7 +578,8 @@ impl ApiSource {
         }
     }
 
-    /// A new line is open since before the container's last exit; the next run has printed nothing that would end it.
+    /// Whether a new line has been open since before the container's last exit, and the next run has printed nothing
+    /// that would end it.
     fn waits_in_vain(&self) -> bool {
         let Some(exited_at) = self.exited_at_ns else { return false };
         let open =
@@ -587,14 +587,14 @@ impl ApiSource {
         open.chain(self.held_since()).any(|time_ns| time_ns <= exited_at)
     }
 
-    /// Of a terminal: the time of what is held back until its newline comes, if that is new.
+    /// For a terminal: the time of the text held back until its newline comes, if it is new.
     fn held_since(&self) -> Option<i64> {
         let held = &self.answer.held;
         let (time, ..) = stdcopy::split_time(held).filter(|_| self.tty)?;
         timestamp::parse(&held[time]).filter(|time_ns| *time_ns > self.whole[0].time_ns)
     }
 
-    /// A clean end of the answer. Never believed: dockerd ends streams cleanly with their last lines missing.
+    /// A clean end of the answer, which is never trusted: dockerd ends streams cleanly with their last lines missing.
     fn on_end(&mut self, cx: &mut Context<'_>, told: &mut Vec<SourceEvent>) {
         if !matches!(self.phase, Phase::Reading { .. }) {
             return; // decoding gave it up already
@@ -609,7 +609,7 @@ impl ApiSource {
             self.close(Then::Rest, cx);
             let cause =
                 if self.running { "the Engine ended the stream" } else { "the container does not run" };
-            // What it printed last may still be missing, and nothing else would show it for a stopped container.
+            // Its last lines may still be missing, and for a stopped container nothing else would show that.
             let again = self.running || !caught_up;
             told.push(SourceEvent::Ended { cause: cause.to_owned(), again });
         } else {
@@ -629,13 +629,13 @@ impl ApiSource {
         self.exited_at_ns = exited_at_ns.or(self.exited_at_ns);
     }
 
-    /// The container was removed: what the connection still brings is taken, then it is over.
+    /// The container was removed: what the connection still brings is taken, then the stream is over.
     pub fn gone(&mut self, cx: &mut Context<'_>, told: &mut Vec<SourceEvent>) {
         self.gone = true;
         self.running = false;
         self.files = None;
         if let Some(mut hold) = self.hold.take() {
-            // Its files go as well: there is nothing to compare with.
+            // Its files are removed as well: there is nothing to compare with.
             hold.release(usize::MAX, told);
             if hold.must_look_first() && hold.is_looking() {
                 self.open(cx, told);
@@ -651,7 +651,7 @@ impl ApiSource {
         }
     }
 
-    /// The config now leaves its container out. The container goes on printing, so nothing waits for an end.
+    /// The config now leaves out its container, which may print on, so no end is waited for.
     pub fn leave(&mut self, cx: &mut Context<'_>) {
         if matches!(self.phase, Phase::Opening(_) | Phase::Reading { .. }) {
             self.close(Then::Rest, cx);
@@ -664,7 +664,7 @@ impl ApiSource {
         told.push(SourceEvent::Drained);
     }
 
-    /// The agent stops: close what is open.
+    /// The agent is stopping: closes the connection.
     pub fn stop(&mut self, cx: &mut Context<'_>, told: &mut Vec<SourceEvent>) {
         self.stopping = true;
         self.end_all_groups(cx, told);

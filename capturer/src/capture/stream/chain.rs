@@ -1,15 +1,15 @@
-//! A followed path is a chain of files: the live one and its rotated files, read oldest first. This module keeps the
-//! chain in step with what scans of the directory show, and turns positions into cursors and back.
+//! A followed path is a chain of files: the live one and its rotated files, read oldest first. This module updates the
+//! chain by scans of the directory, and converts positions into cursors and back.
 //!
-//! A file is known by device, inode and birth time, not by its name, which rotation changes, nor by its inode alone,
-//! which comes back after two or three rotations. A compressed or copied file has a new inode: it is known by its first
-//! bytes and by those before the position ([`FilePlace`]).
+//! A file is recognized by device, inode and birth time: not by its name, which rotation changes, nor by its inode
+//! alone, which comes back after two or three rotations. A compressed or copied file has a new inode; it is recognized
+//! by its first bytes and those before the position ([`FilePlace`]).
 //!
-//! A listing is a witness. What it lacks counts as gone only when the next one lacks it too, and what it shows is new only
-//! if it is not known and nothing behind it in the order of rotation is known.
+//! One listing proves nothing. A file that it lacks counts as gone only if the next one lacks it too, and a file that
+//! it shows is new only if it is unknown and nothing behind it in the order of rotation is known.
 //!
-//! Positions are counted logically: bytes since the stream's first file in this run, through all files. So "is this
-//! record behind that one" stays a comparison of two numbers when the chain moves on.
+//! Positions are logical: bytes since the stream's first file in this run, through all files. So whether a record is
+//! behind another one remains a comparison of two numbers when the chain moves on.
 
 mod copies;
 mod known;
@@ -38,12 +38,12 @@ use link::{HEAD_BYTES_PROOF, begins_as, file_of, grew, insert_by_birth, is_same,
 use orphan::Orphan;
 use unseen::Unseen;
 
-/// A file that was read to its present end and rotated. Its writer may still go on.
+/// A rotated file that was read to its present end. Its writer may still write to it.
 #[derive(Debug)]
 pub struct Parked {
     /// The file.
     pub link: Link,
-    /// Until then; `None` = it was just found to have grown.
+    /// When it is due; `None` = it was just found to have grown.
     pub due_ms: Option<u64>,
 }
 
@@ -52,13 +52,13 @@ pub struct Parked {
 pub struct Changes {
     /// Files that vanished before they were opened.
     pub lost: Vec<Gone>,
-    /// What files held that were written anew or are not found.
+    /// Content of files that were rewritten or are gone.
     pub gone: Vec<Gone>,
-    /// Files after which others may have come and gone unseen. What is read of them is whole.
+    /// Files after which others may have come and gone unseen. They themselves were read completely.
     pub cut_off: Vec<Gone>,
-    /// Files that are not read any more.
+    /// Files that are no longer read.
     pub let_go: Vec<FileNo>,
-    /// This listing alone proves nothing.
+    /// This listing alone proves nothing: list again.
     pub look_again: bool,
 }
 
@@ -80,10 +80,10 @@ impl Begins for VecDeque<HeadPrint> {
     const BEGINNING: &'static VecDeque<HeadPrint> = &VecDeque::new();
 }
 
-/// What may be lost, and one listing alone does not tell.
+/// Possible losses that one listing alone does not prove.
 #[derive(Debug, Default)]
 struct Doubts {
-    /// The file that was read when a listing showed none but new ones.
+    /// The file that was being read when a listing showed only new ones.
     cut_off: Option<Gone>,
     /// Files that grew after they were read, and could not be opened.
     slipped: Vec<Gone>,
@@ -95,33 +95,33 @@ impl Begins for Doubts {
     const BEGINNING: &'static Doubts = &Doubts { cut_off: None, slipped: Vec::new(), unseen: Unseen::NONE };
 }
 
-/// What a file held is not found again.
+/// Content of a file that was not found again.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Gone {
-    /// Its name, as last seen.
+    /// The file's last known name.
     pub name: String,
-    /// Known to have been unread; 0 = nobody knows whether anything was.
+    /// Bytes known to be unread; 0 = nobody knows whether there were any.
     pub bytes: u64,
-    /// It was written anew; else it is gone.
+    /// It was rewritten in place; otherwise it is gone.
     pub in_place: bool,
-    /// Which file that was.
+    /// The file.
     pub file: FileId,
 }
 
-/// Where to begin.
+/// Where a chain begins.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Start {
-    /// Oldest file first.
+    /// With the oldest file.
     Oldest,
-    /// The live file, from its first byte.
+    /// With the first byte of the live file.
     Live,
-    /// The live file, and what was rotated since this time, nanoseconds since 1970.
+    /// With the live file, and files rotated since this time, nanoseconds since 1970.
     Since(i64),
-    /// The live file, from its end.
+    /// At the end of the live file.
     End,
-    /// A saved position.
+    /// At a saved position.
     Resume(Arc<FileCursor>),
-    /// Behind the lines that were delivered over the API.
+    /// Behind lines that were delivered over the API.
     After(ApiCursor),
 }
 
@@ -131,44 +131,45 @@ pub struct Chain {
     start: Option<Box<Start>>,
     /// Oldest first.
     pub links: VecDeque<Link>,
-    /// Read to their present ends; their writers may go on.
+    /// Read to their present ends; their writers may still write to them.
     pub parked: Vec<Parked>,
-    /// Logical position of `links[0]`'s first byte. It wraps: a file that grew late is read behind newer ones.
+    /// Logical position of `links[0]`'s first byte. It wraps: a file that grew late is read after newer ones.
     base: u64,
-    /// Stretches of files that positions may still point into, in the order they were read.
+    /// Stretches of files that positions may still point into, in the order in which they were read.
     marks: VecDeque<Mark>,
-    /// The last of them is `links[0]`.
+    /// The last of them belongs to `links[0]`.
     front_marked: bool,
-    /// Files that were read to their ends, or passed over.
+    /// Files that were read to their ends, or skipped.
     known: Known,
     /// The file that was finished last had been removed by then, and was read to its end.
     ended: bool,
-    /// Its content is looked for; what stands there now is not read meanwhile.
+    /// Content of a rewritten file that is searched for; what the file has now is not read meanwhile.
     orphan: Option<Box<Orphan>>,
-    /// The live file as it was found, which may have been renamed before it was listed. Without a birth = not known.
+    /// The live file when its path was found; it may have been renamed before it was listed. Without a birth time = not
+    /// known.
     first: FileId,
-    /// Its writer may copy it and empty it (logrotate's copytruncate). Copies made since then, nanoseconds since 1970, are
-    /// new; `None` = it is never copied.
+    /// Its writer may copy and empty it (logrotate's copytruncate). Copies made after this time, nanoseconds since
+    /// 1970, are new; `None` = it is never copied.
     copied_since_ns: Option<i64>,
-    /// What may be lost, and one listing alone does not tell.
+    /// Possible losses that one listing alone does not prove.
     doubts: Rare<Doubts>,
-    /// Where content was left that was looked for in vain. It may come to light all the same.
+    /// Where content was left that was searched for in vain. It may still turn up.
     given_up_at: Rare<VecDeque<FilePlace>>,
-    /// How files begin that lie in its directory and that others read.
+    /// Beginnings of files in its directory that other streams read.
     heads_of_others: Rare<VecDeque<HeadPrint>>,
-    /// Losses of orphans that were given up between two scans.
+    /// Losses of content that was given up between two scans.
     given_up: Rare<Changes>,
-    /// Places where reading was left since the last cursor.
+    /// Where reading stopped in files since the last cursor.
     done: Rare<Vec<FilePlace>>,
-    /// What the last listing showed; only as long as a link is doubted or may come to be.
+    /// Files in the last listing; only while a link is doubted or may become so.
     listed: Rare<Vec<(FileId, HeadPrint)>>,
-    /// Files that the last listing showed by name, sorted.
+    /// Files that the last listing showed, sorted.
     present: Box<[FileId]>,
-    /// Where an earlier run had gone on to in later files, should the first be gone before it is opened.
+    /// Where an earlier run had stopped in later files, in case the first is gone before it is opened.
     reached: Rare<Vec<FilePlace>>,
-    /// What files hold that were last changed before this time, and that nobody has read, is passed over.
+    /// Existing content of files last changed before this time that nobody has read is skipped.
     ignore_before_ns: Option<i64>,
-    /// The live file whose content was passed over for this, and how long it was.
+    /// The live file whose content was skipped for this, and its length then.
     ignored: Option<Box<(FileId, u64)>>,
     /// Per channel: records that begin before this logical position were delivered in an earlier run.
     pub delivered_to: [u64; 2],
@@ -187,12 +188,12 @@ struct Mark {
     is_copy: bool,
 }
 
-/// Lines of a channel that were read and not delivered, for they may go on.
+/// Lines of a channel that were read but not delivered, because they may continue.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Undelivered {
-    /// Where they begin, logical positions in order.
+    /// Their beginnings, as logical positions in order.
     pub starts: Vec<u64>,
-    /// The last of them is not whole.
+    /// The last of them is incomplete.
     pub in_line: bool,
 }
 
@@ -225,24 +226,24 @@ impl Chain {
         }
     }
 
-    /// Files that were read in earlier runs.
+    /// Adds files that were read in earlier runs.
     pub fn remember(&mut self, places: impl IntoIterator<Item = FilePlace>) {
         places.into_iter().for_each(|place| self.known.put(place));
     }
 
-    /// The live file was this one when it was found.
+    /// The live file when the path was found.
     pub fn begin_with(&mut self, file: FileId) {
         self.first = file;
     }
 
-    /// Copies of it may be made, and those from before `since_ns`, nanoseconds since 1970, were seen by an earlier run.
+    /// It may be copied; copies from before `since_ns`, nanoseconds since 1970, were seen by an earlier run.
     pub fn copied_since(&mut self, since_ns: i64) {
         self.copied_since_ns = Some(since_ns);
     }
 
-    /// Files to be found under whatever name they have.
+    /// Files to find whatever their names are.
     pub fn wanted(&self) -> Vec<FileId> {
-        // One for each of tens of thousands of files, at once: mostly there are the link and the first.
+        // Tens of thousands of files need one of these at once: usually only the link and the first file are in it.
         let mut wanted = Vec::with_capacity(self.links.len() + self.parked.len() + 1);
         wanted.extend(self.in_hand().map(|link| link.found.id));
         if let Some(Start::Resume(cursor)) = self.start.as_deref() {
@@ -254,12 +255,12 @@ impl Chain {
         wanted
     }
 
-    /// Files that are read or waited for, and those that were read whose writers may go on.
+    /// Files being read or waited for, and files that were read whose writers may still write to them.
     pub fn in_hand(&self) -> impl Iterator<Item = &Link> {
         self.links.iter().chain(self.parked.iter().map(|parked| &parked.link))
     }
 
-    /// Files that it has in hand, sorted: mostly one, at a first start as many as were rotated.
+    /// The chain's present files, sorted: usually one, at a first start as many as were rotated.
     pub fn held(&self) -> Vec<FileId> {
         let mut held: Vec<FileId> = self.in_hand().map(|link| link.found.id).collect();
         held.sort_unstable();
@@ -267,9 +268,10 @@ impl Chain {
         held
     }
 
-    /// Brings the chain in step with what is in the directory. `latest`: nothing happened there since it was asked.
+    /// Updates the chain from a listing. `latest`: nothing has happened in the directory since the listing was
+    /// requested.
     pub fn on_listing(&mut self, mut found: Vec<FoundFile>, latest: bool, memory: Memory<'_>) -> Changes {
-        // Oldest first. While Docker compresses, `.1` and `.1.gz` both exist for a moment: the whole one counts.
+        // Oldest first. While Docker compresses, `.1` and `.1.gz` both exist for a moment: the complete one counts.
         let strange: Vec<_> = found.extract_if(.., |file| file.rank == FoundFile::RANK_STRANGE).collect();
         let (mut strangers, mut named): (Vec<_>, Vec<_>) =
             found.drain(..).partition(|file| file.rank >= FoundFile::RANK_BY_BIRTH);
@@ -279,9 +281,9 @@ impl Chain {
         named.dedup_by_key(|file| file.rank);
         strangers.into_iter().for_each(|file| insert_by_birth(&mut named, file));
         let mut found = named;
-        // One file under two names: it was rotated during the listing, and the name with the higher rank is the present one.
-        // Or it is a hard link: then only the live name says that the file still grows. If this guess is wrong, the next
-        // listing corrects it.
+        // One file under two names: it was rotated during the listing, and the name with the higher rank is the present
+        // one. Or it is a hard link: then only the live name shows that the file still grows. If this guess is wrong,
+        // the next listing corrects it.
         let live = found.iter().find(|file| file.rank == 0).map(|file| file.id);
         let mut seen: BTreeSet<FileId> = BTreeSet::new();
         found.retain(|file| (file.rank == 0 || Some(file.id) != live) && seen.insert(file.id));
@@ -303,7 +305,7 @@ impl Chain {
         self.note_strange(&strange, memory, &mut changes);
         self.note_out_of_order(&out_of_order, &mut changes);
         if self.start.is_none() {
-            // From now on what was there before is known.
+            // From now on, whatever was there before is known.
             self.copied_since_ns = self.copied_since_ns.map(|_| i64::MIN);
         }
         self.known.prune(&seen);
@@ -315,15 +317,15 @@ impl Chain {
         changes
     }
 
-    /// A file that is in hand, was read or is waited for. It has to be, if its name does not say that it belongs here: its
-    /// number alone may have come back with another file.
+    /// Whether the chain has this file, has read it or waits for it. Required for a file whose name does not show that
+    /// it belongs here: its inode number alone may be another file's by now.
     pub fn is_known(&self, file: &FoundFile, memory: Memory<'_>) -> bool {
         if self.in_hand().any(|link| link.is(file)) || self.known.of(file, &[], memory).is_some() {
             return true;
         }
         let Some(Start::Resume(cursor)) = self.start.as_deref() else { return false };
         let mut places = cursor.reached.iter().copied().chain([cursor.place()]);
-        // What was written anew in place is still the file, and says so by its birth time.
+        // A file rewritten in place is still the same file, as its birth time shows.
         places.any(|place| {
             let is_proven = file.compressed || known::is_it(file, &place.head);
             place.file.birth_ns != 0 && file.id == place.file
@@ -331,7 +333,7 @@ impl Chain {
         })
     }
 
-    /// The directory was listed after all that is open had been opened.
+    /// The directory was listed after every open file had been opened.
     pub fn trust_opened(&mut self) {
         let opened = self.links.iter_mut().filter(|link| matches!(link.handle, Handle::Open(_)));
         opened.for_each(|link| link.doubted = false);
@@ -340,7 +342,8 @@ impl Chain {
     fn begin(&mut self, start: Start, found: &[FoundFile], memory: Memory<'_>) -> Changes {
         let mut changes = Changes::default();
         if found.is_empty() {
-            // Not made yet. A saved position waits for its file; anything else begins with the first byte to come.
+            // The file does not exist yet. A saved position waits for its file; anything else begins with the first
+            // byte to come.
             let start = if matches!(start, Start::Resume(_)) { start } else { Start::Oldest };
             self.start = Some(Box::new(start));
             return changes;
@@ -370,13 +373,14 @@ impl Chain {
                 None => self.pass_over(file),
             }
         }
-        // Nearly always it is one: a queue would begin with room for four.
+        // Usually it is one file; a queue would begin with room for four.
         self.links.reserve_exact(found.len() - from);
         for file in &found[from..] {
             if self.links.iter().any(|link| link.found.id == file.id) {
                 continue;
             }
-            // To resume behind a time, every line that has exactly that time is counted, so files that were read are read again.
+            // To resume behind a time, every line with exactly that time is counted, so files that were read are read
+            // again.
             let known = if is_by_time { None } else { self.known.of(file, found, memory) };
             match known {
                 Some(place) if file.rank == 0 || grew(file, &place) => {
@@ -405,16 +409,18 @@ impl Chain {
         let mut seen = vec![false; self.links.len()];
         let (mut newest_known, mut place_of_doubted) = (None, None);
         let (mut grown, mut back, mut reached) = (Vec::new(), None, 0);
-        // A file that the listing still shows did not become an archive or a copy of it: those lie beside it.
+        // A file that the listing still shows has not become an archive or copy of it: those are beside it.
         let is_there = |link: &Link| {
             let is_it = |file: &FoundFile| !file.compressed && is_same(file, link.found.id, &link.head);
             !link.found.compressed && found.iter().any(is_it)
         };
-        // Only dockerd may still write to one whose archive is there: others are told to go on before they are packed.
+        // Only dockerd may still write to a file whose archive exists: others are told to switch files before
+        // compression.
         let may_be_packed = self.copied_since_ns.is_none();
         for (at, file) in found.iter().enumerate() {
             let same = |link: &Link| link.is(file) && !(file.compressed && is_there(link));
-            // Nothing was read of one that has but a number, so whatever file has it now is read from its beginning.
+            // Nothing was read of a file known only by its number, so whatever file has the number now is read from its
+            // beginning.
             let by_number = |(index, link): (usize, &Link)| index >= reached && link.has_number_of(file);
             let proven = self.links.iter().position(same);
             if let Some(index) = proven.or_else(|| self.links.iter().enumerate().position(by_number)) {
@@ -479,7 +485,7 @@ impl Chain {
         let is_lost = |link: &Link| link.deleted && link.handle == Handle::None;
         let front_lost = self.links.front().is_some_and(is_lost);
         if let Some(front) = self.links.front().filter(|_| front_lost) {
-            // What follows begins where it was left.
+            // What follows begins where this file was left.
             self.base = self.base.wrapping_add(front.offset);
             self.delivered_to = [0; 2];
             self.front_marked = false;
@@ -512,8 +518,8 @@ impl Chain {
         changes
     }
 
-    /// A file that a link leads to again grows from now on. Others are where they are in the order of rotation, for a
-    /// listing into which a rotation fell may show an older file under the live name.
+    /// A file that a link leads to again grows from now on. Others keep their place in the order of rotation, because a
+    /// listing during a rotation may show an older file under the live name.
     fn put_live_last(&mut self, found: &[FoundFile]) {
         let Some(live) = found.last().filter(|file| file.rank == 0) else { return };
         let before = 0..self.links.len().saturating_sub(1);
@@ -530,14 +536,14 @@ impl Chain {
         }
     }
 
-    /// For a listing of which no file is known: the files that are older than the one that was read last are not new.
+    /// For a listing without any known file: files older than the last one read are not new.
     fn first_new(&self, found: &[FoundFile]) -> usize {
         self.marks.back().map_or(0, |mark| count_older(found, mark.file, mark.is_copy))
     }
 
-    /// Everything was rotated away since the last listing, our file included, so what was between it and the oldest that is
-    /// left may have come and gone. The next listing confirms that our file is gone. What is cut off until then belongs to
-    /// the same doubt.
+    /// Everything was rotated away since the last listing, including our file, so files between it and the oldest
+    /// remaining one may have come and gone. The next listing confirms that our file is gone. Whatever is cut off until
+    /// then belongs to the same doubt.
     fn note_cut_off(
         &mut self,
         new: &[FoundFile],
@@ -560,7 +566,7 @@ impl Chain {
         }
         if is_unknown && self.doubts.cut_off.is_none() && new.iter().any(|file| file.rank > 0) {
             let last = self.links.back().or(self.parked.last().map(|parked| &parked.link));
-            // One that begins as ours does is its copy or its archive: nothing lies between.
+            // A file with our file's beginning is its copy or archive: nothing is missing in between.
             let last = last.filter(|last| !new.iter().any(|file| file.has_head(&last.head)));
             if let Some(last) = last.map(|last| last.gone(0)) {
                 self.doubts.cut_off = Some(last);
@@ -569,7 +575,7 @@ impl Chain {
         }
     }
 
-    /// Files that were found to have grown late could not be opened: they have other names by now, or are gone.
+    /// Files that had grown late could not be opened: they have other names by now, or are gone.
     pub fn drop_unopened(&mut self) {
         let dropped = self.parked.extract_if(.., |parked| parked.link.handle == Handle::None);
         let slipped: Vec<Gone> = dropped.filter_map(|parked| parked.link.lost_unopened()).collect();
@@ -578,13 +584,13 @@ impl Chain {
         }
     }
 
-    /// Before a doubted link: what is older than it and was not there when it was listed.
+    /// Inserts before a doubted link the older files that did not exist when it was listed.
     fn insert_made_meanwhile(&mut self, index: usize, older: &[FoundFile]) {
         let was_there = |file: &&FoundFile| self.listed.iter().any(|(id, head)| is_same(file, *id, head));
         let new = older.iter().rev().take_while(|file| !was_there(file));
         let new: Vec<Link> = new.cloned().map(link).collect();
         if index == 0 && !new.is_empty() && self.front_marked {
-            // Nothing of it was read: the mark is the new front's.
+            // Nothing of it was read: the mark belongs to the new front.
             self.marks.pop_back();
             self.front_marked = false;
         }
@@ -593,9 +599,9 @@ impl Chain {
         }
     }
 
-    /// Rotation of all but the newest file is complete; so is that of the newest if it is not the live one. Each is read once
-    /// more when that becomes known: inotify's events for the new name are dropped until a listing has shown it, so a write
-    /// before that reached nobody. file/late.rs handles a writer that goes on after that.
+    /// All but the newest file are completely rotated, and so is the newest if it is not the live one. Each is read
+    /// once more when that becomes known: inotify's events for the new name are dropped until a listing has shown it,
+    /// so an earlier write was not noticed. file/late.rs handles a writer that still writes after that.
     fn settle(&mut self) {
         let last = self.links.len().saturating_sub(1);
         for (at, link) in self.links.iter_mut().enumerate() {
@@ -605,7 +611,7 @@ impl Chain {
         }
     }
 
-    /// The first file is read to its end: go on with the next. Returns the finished one's file.
+    /// The first file was read to its end: continues with the next. Returns the finished file's number.
     pub fn finish_front(&mut self) -> Option<FileNo> {
         match self.take_front()?.handle {
             Handle::Open(file) => Some(file),
@@ -623,14 +629,14 @@ impl Chain {
         Some(front)
     }
 
-    /// As [`Chain::finish_front`], but its writer may go on until then.
+    /// As [`Chain::finish_front`], but its writer may write to it until then.
     pub fn park_front(&mut self, due_ms: u64) {
         if let Some(link) = self.take_front() {
             self.parked.push(Parked { link, due_ms: Some(due_ms) });
         }
     }
 
-    /// A parked file is read on, before what is being read.
+    /// A parked file is read on, before the present one.
     pub fn unpark(&mut self, at: usize) {
         let Parked { mut link, due_ms } = self.parked.remove(at);
         (link.settled, link.late) = (true, true);
@@ -645,13 +651,13 @@ impl Chain {
         self.go_on_at(position);
     }
 
-    /// What was read is behind `position`, whatever stands first now.
+    /// What was read ends at `position`, whatever file comes first now.
     fn go_on_at(&mut self, position: u64) {
         self.base = position.wrapping_sub(self.links.front().map_or(0, |front| front.offset));
         self.mark_front();
     }
 
-    /// The front is known better than when it was begun; it may even have gone on in a copy before it was opened.
+    /// More is known of the front than when it was begun; it may even have continued in a copy before it was opened.
     fn renew_mark(&mut self) {
         let is_copy = self.front_is_copy();
         if let (Some(front), Some(mark)) = (self.links.front(), self.marks.back_mut())
@@ -662,8 +668,8 @@ impl Chain {
         }
     }
 
-    /// The lines of the front may be older than its file: it is a copy or an archive, or was made after the file that comes
-    /// after it, as copytruncate's copies are.
+    /// Whether the front's lines may be older than its file: it is a copy or an archive, or was made after the file
+    /// that follows it, like copytruncate's copies.
     fn front_is_copy(&self) -> bool {
         let Some(front) = self.links.front() else { return false };
         let is_older = |link: &Link| {
@@ -685,14 +691,14 @@ impl Chain {
             }
             let is_copy = self.front_is_copy();
             if self.marks.is_empty() {
-                // Nearly always it stays at one, as above.
+                // Usually it stays at one, as above.
                 self.marks.reserve_exact(1);
             }
             self.marks.push_back(Mark { start: position, base: self.base, file, head, tail, is_copy });
         }
     }
 
-    /// Takes deleted files out, oldest first but not the first `keep`, until so many unread bytes went with them. Returns
+    /// Removes deleted files, oldest first but not the first `keep`, until they had this many unread bytes. Returns
     /// name, unread bytes and handle of each.
     pub fn give_up_deleted(&mut self, keep: usize, bytes: u64) -> Vec<(String, u64, Handle)> {
         let mut out = Vec::new();
@@ -716,9 +722,9 @@ impl Chain {
     }
 }
 
-/// How many rotated files, oldest first, were made before the file of a place that is gone. They were delivered before it, or
-/// were never asked for. A copy or an archive was made after its lines were written, maybe after the file that follows it
-/// in the order of rotation, so its birth proves nothing, and what is not known is new.
+/// How many rotated files, oldest first, were made before the file of a place that is gone. They were delivered before
+/// it, or never requested. A copy or an archive was made after its lines were written, maybe after the file that
+/// follows it in the order of rotation, so its birth time proves nothing, and unknown files are new.
 fn count_older(found: &[FoundFile], gone: FileId, is_copy: bool) -> usize {
     if is_copy {
         return 0;

@@ -1,11 +1,11 @@
-//! What was delivered of a json-file log, by times, and which of its lines were delivered over the API before. With it a
-//! stream changes from the API to the files and back, between runs and within one, without losing its place.
+//! What was delivered of a json-file log, by times, and which of its lines were delivered over the API before. With it
+//! a stream changes between the API and the files, between runs and within one, without losing its place.
 //!
-//! While files are read, the cursor over the API that stands at the same line is kept ([`ApiCursor`]). [`Passing`] is
-//! the way back: lines of the files are passed over up to the one that was delivered last over the API.
+//! While files are read, the API cursor for the same line is kept ([`ApiCursor`]). [`Passing`] is for the way back:
+//! lines of the files are skipped up to the last one delivered over the API.
 //!
-//! What may repeat: where the clock was set back within the log that is kept, a line newer by its time than the mark
-//! stands before it, and reading begins there. Else nothing does: lines of equal time are counted.
+//! What may repeat: if the clock was set back within the kept log, a line whose time is newer than the mark may be
+//! before it, and reading begins there. Nothing else repeats: lines with equal times are counted.
 
 use crate::decode::assemble::Lines;
 use crate::decode::timestamp;
@@ -13,7 +13,7 @@ use crate::model::cursor::{ApiCursor, ChannelMark, FileId};
 use crate::model::rare::Begins;
 use crate::model::record::StdType;
 
-/// Takes the records of a batch into the cursor. Only the last of each channel are looked at, so that this costs nothing
+/// Updates the cursor by the records of a batch. It only looks at the last record of each channel, so it costs nothing
 /// per line.
 pub fn note(cursor: &mut ApiCursor, lines: &Lines, read: &[u8]) {
     if !lines.joined.is_empty() {
@@ -49,7 +49,7 @@ pub fn note(cursor: &mut ApiCursor, lines: &Lines, read: &[u8]) {
     cursor.last_ns = last_ns;
 }
 
-/// The same where a record holds several lines: one by one.
+/// For records of several lines: one line after the other.
 fn note_joined(cursor: &mut ApiCursor, joined: &[(StdType, i64)]) {
     for (std_type, time_ns) in joined.iter().copied().filter(|(_, time_ns)| *time_ns > 0) {
         cursor.channels[std_type.index()].count_in(time_ns);
@@ -69,32 +69,33 @@ impl Begins for Passing {
     };
 }
 
-/// Lines that are still to be passed over: see the module's head.
+/// Lines that are still to be skipped: see the head of this file.
 #[derive(Debug, Default, PartialEq)]
 pub struct Passing {
     /// As in the cursor.
     pub marks: [ChannelMark; 2],
-    /// Per channel: the line begun last is one of those that `count` counts.
+    /// Per channel: the line that began last is one of those in `count`.
     counted: [bool; 2],
-    /// What was delivered last, until the first line shows whether it is still there.
+    /// Time of the last delivered line, until the first line shows whether it is still there.
     gap_after_ns: Option<i64>,
-    /// The file that what was delivered last stood in, if that is known.
+    /// The file that had the last delivered line, if known.
     stood_in: Option<FileId>,
     /// Lines from this logical position on are new, whatever their time.
     until: Option<u64>,
 }
 
-/// The first line found is newer than the last one delivered, which is not there.
+/// The first line found is newer than the last delivered one, which is not there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Gap {
-    /// Time of what was delivered last.
+    /// Time of the last delivered line.
     pub after_ns: i64,
-    /// Both stood in the same file, so that was emptied, and the log was not rotated: whether anything lay between is unknown.
+    /// Both lines were in the same file, so it was emptied, and the log was not rotated: whether anything was between
+    /// them is unknown.
     pub emptied: bool,
 }
 
 impl Passing {
-    /// Passes over what this cursor delivered.
+    /// Skips what this cursor delivered.
     pub fn up_to(cursor: &ApiCursor) -> Passing {
         Passing {
             marks: cursor.channels,
@@ -105,42 +106,42 @@ impl Passing {
         }
     }
 
-    /// Passes over what a rewritten file repeats, up to this logical position.
+    /// Skips what a rewritten file repeats, up to this logical position.
     pub fn again(cursor: &ApiCursor, until: u64) -> Passing {
         Passing { marks: cursor.channels, until: Some(until), ..Passing::default() }
     }
 
-    /// Whether what begins at this logical position may repeat what was read before the file was rewritten.
+    /// Whether a line at this logical position may repeat what was read before the file was rewritten.
     pub fn is_again(&self, position: u64) -> bool {
         self.until.is_some_and(|until| (until.wrapping_sub(position) as i64) > 0)
     }
 
-    /// It is about a rewritten file, see [`Passing::again`].
+    /// Whether it is about a rewritten file, see [`Passing::again`].
     pub fn has_end(&self) -> bool {
         self.until.is_some()
     }
 
-    /// Whether what begins at this logical position stands behind all that a rewritten file can repeat.
+    /// Whether a line at this logical position is behind everything that a rewritten file can repeat.
     pub fn is_behind(&self, position: u64) -> bool {
         self.until.is_some() && !self.is_again(position)
     }
 
-    /// What was delivered last stood in this file.
+    /// The last delivered line was in this file.
     pub fn delivered_from(&mut self, file: FileId) {
         self.stood_in = Some(file);
     }
 
-    /// Goes on passing over, after a restart.
+    /// Resumes skipping after a restart.
     pub fn resume(marks: [ChannelMark; 2]) -> Passing {
         Passing { marks, ..Passing::default() }
     }
 
-    /// Nothing is passed over any more: lines need no looking at.
+    /// Nothing is skipped any more: lines need not be looked at.
     pub fn is_over(&self) -> bool {
         self.marks.iter().all(|mark| mark.time_ns == 0) && self.gap_after_ns.is_none()
     }
 
-    /// A line begins with this time; whether it was delivered.
+    /// A line with this time begins; returns whether it was delivered.
     pub fn begins(&mut self, std_type: StdType, time_ns: i64) -> bool {
         let channel = std_type.index();
         let mark = &mut self.marks[channel];
@@ -151,7 +152,7 @@ impl Passing {
         mark.time_ns > 0
     }
 
-    /// The line begun last is complete.
+    /// The line that began last is complete.
     pub fn completed(&mut self, std_type: StdType) {
         let channel = std_type.index();
         if std::mem::take(&mut self.counted[channel]) {
@@ -163,8 +164,8 @@ impl Passing {
         }
     }
 
-    /// The first line of all has this time and stands in `file`. Returns a gap if neither what was delivered last nor
-    /// anything older is there.
+    /// The first line of all has this time and is in `file`. Returns a gap if neither the last delivered line nor an
+    /// older one is there.
     pub fn gap_before(&mut self, first_ns: i64, file: Option<FileId>) -> Option<Gap> {
         let after_ns = self.gap_after_ns.take().filter(|last| first_ns > *last)?;
         Some(Gap { after_ns, emptied: file.is_some() && file == self.stood_in })
@@ -176,7 +177,7 @@ mod tests {
     use super::*;
     use crate::model::record::{MessageForm, Place, Record};
 
-    /// Batches of (channel, nanoseconds) lines; the cursor behind each.
+    /// Batches of (channel, nanoseconds) lines; the cursor after each.
     fn after(batches: &[&[(StdType, i64)]]) -> Vec<ApiCursor> {
         let mut cursor = ApiCursor::default();
         let note_batch = |batch: &&[(StdType, i64)]| {
@@ -239,24 +240,24 @@ mod tests {
             [true, true, true, false, false, false]
         );
         assert!(passing.is_over());
-        // Nothing of what was delivered is there any more.
+        // None of the delivered lines is there any more.
         let mut passing = Passing::up_to(&cursor);
         assert_eq!(passing.gap_before(21, None), Some(Gap { after_ns: 20, emptied: false }));
         assert_eq!(delivered(&mut passing, &[21]), [false]);
-        // It is not there, but the file is the one that it stood in.
+        // The line is not there, but the file is the one that had it.
         let [file, other] = [1, 2].map(|inode| FileId { device: 1, inode, birth_ns: 9 });
         for (first, emptied) in [(file, true), (other, false)] {
             let mut passing = Passing::up_to(&cursor);
             passing.delivered_from(file);
             assert_eq!(passing.gap_before(21, Some(first)), Some(Gap { after_ns: 20, emptied }));
         }
-        // Begun at the end: what is older is not wanted, and nothing is missed.
+        // Begun at the end: older lines are not wanted, and nothing is missed.
         let mut passing = Passing::up_to(&ApiCursor::after(20));
         assert_eq!(passing.gap_before(30, None), None);
         assert_eq!(delivered(&mut passing, &[19, 20, 21]), [true, false, false]);
     }
 
-    /// Without this a crash while a long line is being passed over would deliver it twice.
+    /// Otherwise a crash while a long line is being skipped would deliver it twice.
     #[test]
     fn a_line_counts_when_it_is_complete() {
         let mut passing = Passing::resume([ChannelMark { time_ns: 20, count: 1 }, ChannelMark::default()]);

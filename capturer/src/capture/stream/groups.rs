@@ -1,21 +1,22 @@
-//! When an open group of lines (multiline) has waited long enough for another one, and a tagged part of a line for its
-//! rest: a container that exits within a line leaves its beginning as a part, and no exit is told of a followed file.
+//! When an open group of lines (multiline) has waited long enough for another line, and a tagged part of a line for its
+//! rest: a container that exits within a line leaves its beginning as a part, and for a followed file no exit is
+//! reported.
 //!
-//! A line's age goes by the time it bears, so that a group that is read again, after a reconnect, need not wait anew; but
-//! a little it waits in any case, for what was read just now may go on in the next read.
+//! A line's age is judged by its own time, so that a group that is read again after a reconnect need not wait again. It
+//! waits a little in any case, because the lines just read may continue in the next read.
 
 use crate::capture::context::{Context, Purpose};
 use crate::decode::assemble::{Assembler, Lines};
 use crate::model::rare::{Begins, Rare};
 use crate::model::record::{StdType, StreamId};
 
-/// A group waits at least so long behind a read.
+/// A group waits at least this long after a read.
 const GRACE_MS: u64 = 250;
-/// How long a part of a line waits for its rest, whatever the other channel does. A runtime writes a part when it has 16 KiB
-/// of a line, and the rest with the line's end.
+/// How long a part of a line waits for its rest, whatever the other channel does. A runtime writes a part when it has
+/// 16 KiB of a line, and the rest at the line's end.
 const PART_WAITS_MS: u64 = 10_000;
 
-/// Of one stream.
+/// The deadlines of one stream.
 #[derive(Debug, Default)]
 pub(super) struct GroupsDue(Rare<Due>);
 
@@ -24,7 +25,7 @@ pub(super) struct GroupsDue(Rare<Due>);
 struct Due {
     groups: [Option<u64>; 2],
     parts: [Option<u64>; 2],
-    /// Where the parts begin that these wait for the rest of.
+    /// Where the parts begin that wait for their rest.
     parts_at: [Option<u64>; 2],
 }
 
@@ -109,7 +110,7 @@ impl Due {
     }
 }
 
-/// Whether it is, and then is over.
+/// Whether a deadline is due; if so, removes it.
 fn is_due(due: &mut Option<u64>, all_is_read: bool, now_ms: u64) -> bool {
     match due {
         Some(at) if *at <= now_ms && !all_is_read => *at = now_ms + GRACE_MS,

@@ -1,16 +1,17 @@
 //! Lines of a follow are held back until it is known that the log was not rotated before they came.
 //!
-//! dockerd's follow skips what it had not read of a file that is rotated, and nothing in its answer shows it (27 to 67 %
-//! of a burst were lost so). Only a look at the files tells. So where they can be read, their directory is listed before
-//! a connection is opened, and again behind what it brought:
+//! When a file is rotated, dockerd's follow skips what it had not read of it, and nothing in its answer shows that (27
+//! to 67 % of a burst were lost this way). Only a look at the files shows it. So if they can be read, their directory
+//! is listed before a connection is opened, and again after lines came:
 //!
 //! ```text
 //! listing ─▶ open ─▶ lines ─▶ held ─▶ listing ─┬ the same live file ─▶ delivered: nothing lies between them
 //!                                              ├ another one ─▶ dropped; the files are read from the last line delivered
 //!                                              └ emptied in place ─▶ delivered: they may stand nowhere else; then the files
 //! ```
-//! One listing covers all that came before it was asked for, and is asked for at most every `PAUSE_MS`; a silent
-//! container costs none. Held lines keep their order, and none is delivered that a skipped one should have preceded.
+//! One listing covers everything that came before it was requested, and one is requested at most every `PAUSE_MS`; a
+//! silent container costs none. Held lines keep their order, and none is delivered that a skipped one should have
+//! preceded.
 //!
 //! Not here: opening files and finding the place in them (`file.rs`, `delivered.rs`).
 
@@ -24,11 +25,11 @@ use crate::model::record::StreamId;
 
 use super::SourceEvent;
 
-/// At most one listing in so long.
+/// At most one listing in this time.
 pub(super) const PAUSE_MS: u64 = 100;
-/// Between two looks at a directory without a live file: dockerd is in the middle of a rotation.
+/// Pause between two looks at a directory without a live file: dockerd is in the middle of a rotation.
 const ROTATING_MS: u64 = 20;
-/// After this many of them it is no rotation.
+/// After this many of these looks it is not a rotation.
 const ROTATING_LOOKS_MAX: u32 = 50;
 /// Reading waits when this many batches are held.
 const BATCHES_MAX: usize = 4;
@@ -36,7 +37,7 @@ const BATCHES_MAX: usize = 4;
 /// Where a container's json-file log is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LogPlace {
-    /// Absolute path.
+    /// Absolute path of its directory.
     pub directory: String,
     /// Name of the live file.
     pub live_name: String,
@@ -51,23 +52,23 @@ struct Held {
     source_bytes: u64,
 }
 
-/// What a listing says.
+/// What a listing shows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ListingResult {
-    /// It was the first, and connections may be opened; or nothing happened.
+    /// It was the first, so connections may be opened; or nothing happened.
     GoOn,
-    /// The log was rotated: what is held must not be delivered.
+    /// The log was rotated: held lines must not be delivered.
     Rotated,
-    /// The same file has another beginning: somebody emptied it. What came before the listing was delivered.
+    /// The same file has another beginning: somebody emptied it. Lines from before the listing were delivered.
     Emptied,
 }
 
-/// What a listing showed of the live file.
+/// The live file in a listing.
 #[derive(Debug, PartialEq, Eq)]
 struct LiveFile {
     id: FileId,
     head: HeadPrint,
-    /// The file that was rotated last.
+    /// The last rotated file.
     rotated: Option<FileId>,
 }
 
@@ -76,7 +77,7 @@ struct LiveFile {
 enum Files {
     /// Not listed yet.
     Unknown,
-    /// The live file then; `None` = it was not there.
+    /// The live file at that time; `None` = there was none.
     Live(Option<LiveFile>),
     /// They can't be read: nothing is held back.
     Unreadable,
@@ -85,36 +86,36 @@ enum Files {
 /// Whether the live file grows while the connection brings nothing.
 #[derive(Debug, Default)]
 struct Silence {
-    /// The next listing is to show its length.
+    /// The next listing should show its length.
     asked: bool,
-    /// Its length when a read before had brought nothing.
+    /// Its length after an earlier read brought nothing.
     len: Option<u64>,
-    /// It was longer when the next one had.
+    /// It was longer after the next one.
     grew: bool,
 }
 
-/// See the module's head.
+/// Held lines of a stream; see the head of this file.
 #[derive(Debug)]
 pub struct Hold {
     stream: StreamId,
-    /// Where to look.
+    /// The log's place.
     pub place: LogPlace,
     files: Files,
     held: VecDeque<Held>,
-    /// Batches at the front that came before the listing under way was asked for.
+    /// Number of batches at the front that came before the present listing was requested.
     covered: Option<usize>,
-    /// Looks in a row that found no live file.
+    /// Looks in a row without a live file.
     rotating: u32,
     next_look_ms: u64,
     silence: Silence,
     /// End of what was delivered.
     released: ApiCursor,
-    /// The live file that the newest delivered lines stood in, if they were delivered since the first listing.
+    /// The live file that had the newest delivered lines, if they were delivered since the first listing.
     delivered_from: Option<FileId>,
 }
 
 impl Hold {
-    /// Holds back what comes behind `released`.
+    /// Holds back what comes after `released`.
     pub fn new(stream: StreamId, place: LogPlace, released: ApiCursor) -> Hold {
         Hold {
             stream,
@@ -130,17 +131,17 @@ impl Hold {
         }
     }
 
-    /// The files were not listed yet: no connection may be opened.
+    /// Whether the files must be listed before a connection may be opened.
     pub fn must_look_first(&self) -> bool {
         self.files == Files::Unknown
     }
 
-    /// The files can be read.
+    /// Whether the files can be read.
     pub fn is_readable(&self) -> bool {
         matches!(self.files, Files::Live(_))
     }
 
-    /// A listing is under way.
+    /// Whether a listing is under way.
     pub fn is_looking(&self) -> bool {
         self.covered.is_some()
     }
@@ -150,7 +151,7 @@ impl Hold {
         self.held.len()
     }
 
-    /// There is room for more.
+    /// Whether there is room for more.
     pub fn has_room(&self) -> bool {
         self.held.len() < BATCHES_MAX
     }
@@ -160,18 +161,18 @@ impl Hold {
         self.released
     }
 
-    /// The live file that the newest delivered lines stood in, if that is known. It is known again by its birth time only.
+    /// The live file that had the newest delivered lines, if known. It is recognized only by its birth time.
     pub fn delivered_from(&self) -> Option<FileId> {
         self.delivered_from.filter(|id| id.birth_ns != 0)
     }
 
-    /// Lists the files, unless that is under way.
+    /// Lists the files, unless a listing is under way.
     pub fn look(&mut self, cx: &mut Context<'_>) {
         if self.covered.is_some() {
             return;
         }
         self.covered = Some(self.held.len());
-        // When a connection that trickles is read again (api/pace.rs).
+        // The moment at which a slow connection is read again (api/pace.rs).
         self.next_look_ms = next_tick_ms(cx.now.mono_ms, PAUSE_MS);
         let LogPlace { directory, live_name } = self.place.clone();
         let (directory, wanted, apart, olddirs) = (directory.into(), Vec::new(), Vec::new(), Vec::new());
@@ -188,7 +189,8 @@ impl Hold {
         self.silence = Silence::default();
     }
 
-    /// A whole read brought nothing. Returns whether the log had grown before it began, so that this one had to bring it.
+    /// A whole read brought nothing. Returns whether the log had grown before the read began, so that the read should
+    /// have brought it.
     pub fn on_silence(&mut self, cx: &mut Context<'_>) -> bool {
         if !self.is_readable() || self.silence.grew {
             return self.is_readable();
@@ -198,7 +200,7 @@ impl Hold {
         false
     }
 
-    /// Takes a batch; it is told now or later, or never if the log was rotated.
+    /// Takes a batch, which is passed on now or later, or never if the log was rotated.
     pub fn take(
         &mut self,
         lines: Lines,
@@ -226,7 +228,7 @@ impl Hold {
         }
     }
 
-    /// It is time to look, unless there is nothing any more that waits for it.
+    /// Looks, unless nothing waits for it any more.
     pub fn on_timer(&mut self, cx: &mut Context<'_>) {
         if self.rotating > 0 && self.next_look_ms <= cx.now.mono_ms {
             self.look(cx);
@@ -269,7 +271,7 @@ impl Hold {
         let rotated = found.iter().rfind(|file| file.rank == 1).map(|file| file.id);
         match (&self.files, live) {
             (Files::Live(base), live) if !is_same(base.as_ref(), live, rotated) => {
-                // With nothing there the container is being removed: what it said is all there is.
+                // With no files left, the container is being removed: what it printed is all there is.
                 if found.is_empty() {
                     self.release(covered, told);
                     return ListingResult::GoOn;
@@ -288,7 +290,7 @@ impl Hold {
         ListingResult::GoOn
     }
 
-    /// Tells the batches at the front.
+    /// Passes on the batches at the front.
     pub fn release(&mut self, count: usize, told: &mut Vec<SourceEvent>) {
         for Held { lines, read, end, source_bytes } in self.held.drain(..count.min(self.held.len())) {
             self.released = end;
@@ -299,7 +301,7 @@ impl Hold {
         }
     }
 
-    /// Forgets what is held: it will be read again.
+    /// Drops what is held: it will be read again.
     pub fn drop_held(&mut self, cx: &mut Context<'_>) {
         for held in self.held.drain(..) {
             cx.credit.give_back(held.read, 0);
@@ -315,7 +317,7 @@ pub(super) fn next_tick_ms(now_ms: u64, pause_ms: u64) -> u64 {
     (now_ms / pause_ms + 1) * pause_ms
 }
 
-/// A number without a birth time may have come back for another file.
+/// A number without a birth time may be another file's by now.
 fn is_emptied(base: Option<&LiveFile>, live: Option<&FoundFile>) -> bool {
     base.zip(live)
         .is_some_and(|(base, live)| live.id == base.id && base.id.birth_ns != 0 && !live.has_head(&base.head))
@@ -324,7 +326,7 @@ fn is_emptied(base: Option<&LiveFile>, live: Option<&FoundFile>) -> bool {
 fn is_same(base: Option<&LiveFile>, live: Option<&FoundFile>, rotated: Option<FileId>) -> bool {
     match (base, live) {
         (Some(base), Some(live)) => {
-            // Nothing but its number is known of an empty file without birth time, and that may have come back.
+            // Only the number of an empty file without a birth time is known, and another file may have it by now.
             let is_proven = base.id.birth_ns != 0 || base.head.len_bytes > 0;
             live.id == base.id && live.has_head(&base.head) && (is_proven || rotated == base.rotated)
         }
@@ -353,8 +355,8 @@ mod tests {
         }
     }
 
-    /// Lines of a log that begins with `head` are delivered, more are held; then the log is found as `then`. Returns what
-    /// that says, how many of the held batches are delivered, and the file they are known to have stood in.
+    /// Lines of a log that begins with `head` are delivered, and more are held; then the log is found as `then`.
+    /// Returns the result, how many held batches are delivered, and the file that is known to have had them.
     fn found_as(base: FileId, then: FoundFile) -> (ListingResult, usize, Option<FileId>) {
         let mut bench = Bench::new(1);
         let place = LogPlace { directory: "/d".to_owned(), live_name: "c-json.log".to_owned() };
@@ -384,7 +386,7 @@ mod tests {
         assert_eq!(found_as(LOG, live(LOG, "first and more")), (ListingResult::GoOn, 1, Some(LOG)));
     }
 
-    /// What is held may stand nowhere else any more, and dockerd skips nothing of a log that keeps its file.
+    /// Held lines may be nowhere else any more, and dockerd skips nothing of a log that keeps its file.
     #[test]
     fn of_an_emptied_log_what_is_held_is_delivered() {
         for head in ["", "\0\0\0\0\0\0", "other"] {

@@ -1,7 +1,7 @@
 //! Streams: one for each captured container and followed path.
 //!
-//! [`state`] is the life of a stream as a table; [`Stream`] here keeps one and turns what its source tells into
-//! changes of state and batches; the two kinds of source are [`file::FileSource`] (a chain of files, [`chain`]) and
+//! [`state`] is the life of a stream as a table. [`Stream`] holds its state, and turns what its source reports into
+//! changes of state and batches. There are two kinds of source: [`file::FileSource`] (a chain of files, [`chain`]) and
 //! [`api::ApiSource`] (the Engine's log endpoint). Nothing here waits, reads a clock or touches the kernel.
 
 pub(crate) mod api;
@@ -48,7 +48,7 @@ pub enum Kind {
     Api(Box<api::ApiSource>),
 }
 
-/// What a source tells its stream.
+/// What a source reports to its stream.
 #[derive(Debug)]
 // Nearly all events are lines, one event per batch.
 #[allow(clippy::large_enum_variant)]
@@ -57,18 +57,18 @@ pub enum SourceEvent {
     Opened,
     /// It failed; try again after a back-off.
     Failed(StreamError, String),
-    /// Its files can't be read at all: not here, or no right.
+    /// Its files can't be read at all: they are not here, or permission is missing.
     Unreadable(String),
     /// There is nothing more for now.
     Ended {
         /// Why it ended.
         cause: String,
-        /// The container is believed to run: look again after a pause. If not, wait until it runs.
+        /// The container is believed to run: look again after a pause. If false, wait until it runs.
         again: bool,
     },
     /// A planned reconnect begins.
     Rotating,
-    /// All there was is read. Its container is quiet and others wait for slots: it is asked again then.
+    /// Everything there was is read. The container is quiet and others wait for slots: it will be polled again.
     Polled {
         /// Milliseconds on the monotonic clock.
         again_at_ms: u64,
@@ -84,30 +84,30 @@ pub enum SourceEvent {
         /// Bytes of the source they account for.
         source_bytes: u64,
     },
-    /// The API can't be trusted with what comes next: read on from the files.
+    /// The API may skip what comes next: continue from the files.
     ToFiles {
         /// Where they are.
         place: hold::LogPlace,
         /// What was delivered.
         from: ApiCursor,
-        /// The live file that it stood in last, if that is known.
+        /// The live file that had the last of it, if known.
         delivered_from: Option<FileId>,
     },
     /// The source is gone, and nothing is left to read.
     Drained,
 }
 
-/// As for each followed file (file.rs): what few need is boxed.
+/// There is one for each followed file (file.rs), so what few need is boxed.
 const _: () = assert!(size_of::<Stream>() <= 304);
 
 /// A captured source and the state of its life.
 #[derive(Debug)]
 pub struct Stream {
-    /// Who it is.
+    /// The facts of the source.
     pub source: Arc<Source>,
     /// Where its lines come from.
     pub kind: Kind,
-    /// Why they come from there.
+    /// Why its lines come from there.
     pub kind_reason: Arc<str>,
     state: State,
     state_since_ms: u64,
@@ -118,14 +118,14 @@ pub struct Stream {
     /// When it is tried again: opened in [`State::Waiting`], read on in [`State::Draining`].
     retry_at_ms: Option<u64>,
     failures: u32,
-    /// Failures in a row that are its own and not the daemon's, with no line between them.
+    /// Failures in a row that are caused by the stream and not by the daemon, without a line between them.
     own_failures: usize,
     /// Clean ends in a row while its container ran, without a line between them.
     ends_in_a_row: u32,
     /// It waits because it is quiet and others want slots.
     polled: bool,
     last_error: Rare<String>,
-    /// Of its file.
+    /// Permissions of its file.
     rights: retrying::Rights,
     /// Number of the last batch sent.
     seq: u64,
@@ -139,21 +139,21 @@ pub struct Stream {
     last_sent: bool,
     /// The source went away before its outputs were ready: it drains once they are.
     gone_early: bool,
-    /// The agent stops: nothing new is read.
+    /// The agent is stopping: nothing new is read.
     stopped: bool,
     /// Its new output is being prepared: batches wait.
     preparing: bool,
     /// Its output takes nothing: it reads no further meanwhile.
     held: bool,
-    /// What a read that was under way brought meanwhile.
+    /// Batches of a read that was under way meanwhile.
     waiting: Rare<Vec<WaitingBatch>>,
-    /// Batches that are not acknowledged, oldest first.
+    /// Unacknowledged batches, oldest first.
     sent: VecDeque<Sent>,
-    /// What to read from if the files can't be read (`read_from: auto`).
+    /// The source to use if the files can't be read (`read_from: auto`).
     fallback: Option<Box<api::ApiSource>>,
     /// Applies the pipeline's rate limit to reading.
     rate_limiter: Option<Box<RateLimiter>>,
-    /// More than the rate limit was read: nothing more is read until then.
+    /// More than the rate limit allows was read: nothing is read before this time.
     limited_until_ms: Option<u64>,
 }
 
@@ -173,9 +173,9 @@ struct WaitingBatch {
     source_bytes: u64,
 }
 
-/// A batch of this many bytes or less is copied out of its read buffer.
+/// A batch of at most this many bytes is copied out of its read buffer.
 const SMALL_BATCH_BYTES: usize = READ_BYTES / 16;
-/// A stream that delivered for this long is healthy again.
+/// A stream that has delivered for this long is healthy again.
 const WELL_AFTER_MS: u64 = 10_000;
 
 impl Stream {
@@ -264,14 +264,14 @@ impl Stream {
             }
     }
 
-    /// A new name or other facts: `source` counts for batches from now on, which are held back until
-    /// [`Stream::release`] because its output must be prepared and known to a checkpoint first.
+    /// A new name or other facts: `source` applies to batches from now on, which are held back until
+    /// [`Stream::release`], because its output must be prepared and known to a checkpoint first.
     pub fn replace_source(&mut self, source: Arc<Source>) {
         self.source = source;
         self.preparing = true;
     }
 
-    /// Batches may be made again.
+    /// Batches may be sent again.
     pub fn release(&mut self, cx: &mut Context<'_>) {
         self.preparing = false;
         for WaitingBatch { lines, read, end, source_bytes } in self.waiting.take() {
@@ -281,7 +281,7 @@ impl Stream {
         self.close_if_drained(cx);
     }
 
-    /// The agent stops: nothing new is read; what is open is closed.
+    /// The agent is stopping: reads nothing new, and closes what is open.
     pub fn stop(&mut self, cx: &mut Context<'_>) {
         self.stopped = true;
         self.retry_at_ms = None;
@@ -309,7 +309,7 @@ impl Stream {
         self.held = held;
     }
 
-    /// The position it begins with, for its first checkpoint, if it is known.
+    /// The position it begins with, for its first checkpoint, if known.
     pub fn initial_cursor(&mut self) -> Option<Cursor> {
         match &mut self.kind {
             Kind::File(file) => file.first_position(),
@@ -317,7 +317,7 @@ impl Stream {
         }
     }
 
-    /// A file operation has had no answer for longer than it may take.
+    /// A file operation has taken longer than it should.
     pub fn on_hung(&mut self, place: &str, operation: &str, cx: &mut Context<'_>) {
         let Kind::File(file) = &mut self.kind else { return };
         if file.on_hung(place, operation, cx) {
@@ -330,7 +330,7 @@ impl Stream {
         }
     }
 
-    /// The read that hangs, as people see it.
+    /// The read that hangs, in words.
     pub fn hung_read(&self) -> Option<String> {
         let Kind::File(file) = &self.kind else { return None };
         file.hung_read()
@@ -345,7 +345,7 @@ impl Stream {
         }
     }
 
-    /// Unread bytes known, and those of them in deleted files that are held open.
+    /// Known unread bytes, and how many of them are in deleted files that are held open.
     pub fn unread_bytes(&self) -> (u64, u64) {
         match &self.kind {
             Kind::File(file) => file.unread_bytes(),
@@ -358,7 +358,7 @@ impl Stream {
         &self.acked
     }
 
-    /// Whether its container runs or ran.
+    /// Whether its container runs or has run.
     pub fn has_run(&self) -> bool {
         self.running || self.exited_at_ns.is_some()
     }
@@ -373,19 +373,19 @@ impl Stream {
         self.tally.has_lines()
     }
 
-    /// It reads nothing more because of those behind it: sinks that have not taken what was read, an output that takes
-    /// nothing, a rate limit, outputs that are being prepared, or a stop.
+    /// Whether it reads no more because of what comes behind it: sinks that have not taken what was read, an output
+    /// that takes nothing, a rate limit, outputs that are being prepared, or a stop.
     pub fn waits_for_sinks(&self) -> bool {
         let paused = self.stopped || self.preparing || self.held || self.limited_until_ms.is_some();
         paused || self.state == State::Found || self.batches_out >= STREAM_BATCHES_MAX
     }
 
-    /// When the oldest batch that is not acknowledged was sent.
+    /// When the oldest unacknowledged batch was sent.
     pub fn oldest_sent_ms(&self) -> Option<u64> {
         self.sent.front().map(|sent| sent.at_ms)
     }
 
-    /// Every sink prepared the output and a checkpoint knows it.
+    /// Every sink has prepared the output, and a checkpoint knows it.
     pub fn begin(&mut self, cx: &mut Context<'_>) {
         if self.state != State::Found {
             return;
@@ -407,7 +407,7 @@ impl Stream {
         });
     }
 
-    /// The source is gone (container removed, path vanished): what is left is read, then the stream closes.
+    /// The source is gone (container removed, path vanished): the rest is read, then the stream closes.
     pub fn gone(&mut self, cause: &str, cx: &mut Context<'_>) {
         if self.state == State::Found {
             self.gone_early = true;
@@ -423,7 +423,7 @@ impl Stream {
         self.close_if_drained(cx);
     }
 
-    /// The config now leaves it out: as [`Stream::gone`], but its container may go on printing.
+    /// The config now leaves it out: as [`Stream::gone`], but its container may still print.
     pub fn leave(&mut self, cause: &str, cx: &mut Context<'_>) {
         self.gone(cause, cx);
         self.with_source(cx, |kind, cx, _| {
@@ -433,9 +433,9 @@ impl Stream {
         });
     }
 
-    /// The container began or ceased to run; when it last ended, if it ever did.
+    /// The container has started or stopped; with when it last exited, if it ever did.
     pub fn set_running(&mut self, running: bool, exited_at_ns: Option<i64>, cx: &mut Context<'_>) {
-        // It may have run and ended between two looks: then nothing runs, but there is something new to read.
+        // It may have run and exited between two looks: then nothing runs, but there is something new to read.
         self.running = running;
         let ran = std::mem::replace(&mut self.exited_at_ns, exited_at_ns) != exited_at_ns;
         let may_restart = self.retry_at_ms.is_none() || (self.polled && ran);
@@ -449,19 +449,19 @@ impl Stream {
         }
     }
 
-    /// Where its json-file log is, as far as it has one.
+    /// Where its json-file log is, if it has one.
     pub fn set_files(&mut self, place: Option<hold::LogPlace>, cx: &mut Context<'_>) {
         if let (Kind::Api(api), Some(place), None) = (&mut self.kind, place, &self.fallback) {
             api.set_files(place, cx);
         }
     }
 
-    /// All sinks acknowledged the oldest batch; `acked` is the position now safe.
+    /// All sinks have acknowledged the oldest batch; `acked` is the position that is safe now.
     pub fn on_acked(&mut self, acked: &Cursor, cx: &mut Context<'_>) {
         self.batches_out -= 1;
         self.sent.pop_front();
         if self.sent.is_empty() {
-            // Nearly all streams are quiet, and the queue would keep room for four.
+            // Most streams are quiet, and an empty queue would keep room for four.
             self.sent = VecDeque::new();
         }
         self.acked.clone_from(acked);
@@ -478,7 +478,7 @@ impl Stream {
         self.with_source(cx, |_, _, _| {});
     }
 
-    /// Runs `handler` on the source, then lets the source read on if there is room, then acts on what it told.
+    /// Runs `handler` on the source, then lets the source read on if there is room, then acts on what it reported.
     pub fn with_source(
         &mut self,
         cx: &mut Context<'_>,
@@ -513,7 +513,7 @@ impl Stream {
                 SourceEvent::Unreadable(text) => self.unreadable(text, cx),
                 SourceEvent::Ended { cause, again } => self.ended(&cause, again, cx),
                 SourceEvent::Rotating => {
-                    // Once, however many outlets read it.
+                    // Counted once, however many outlets read it.
                     if let Some(container) = &self.source.container
                         && self.source.outlet.index == 0
                     {
@@ -539,7 +539,7 @@ impl Stream {
         self.close_if_drained(cx);
     }
 
-    /// Whether it competes for a slot of the pool.
+    /// Whether it wants a slot of the pool.
     pub fn wants_slot(&self) -> bool {
         let alive = matches!(self.state, State::Opening | State::Following | State::Waiting);
         alive && self.running && matches!(self.kind, Kind::Api(_))
@@ -567,7 +567,7 @@ impl Stream {
         }
     }
 
-    /// Goes over from the API to the files, at the same line.
+    /// Changes from the API to the files, at the same line.
     fn go_to_files(
         &mut self,
         place: hold::LogPlace,
@@ -658,9 +658,9 @@ impl Stream {
         })));
     }
 
-    /// An empty batch behind all others, where a pipeline may hold lines back: only the sinks know whether it does. Their
-    /// acknowledgements bring the outputs' marks into the last checkpoint, without which a restart would cut those lines
-    /// off. False = it was sent before, or there is no need.
+    /// Sends an empty batch behind all others, where a pipeline may hold lines back: only the sinks know whether it
+    /// does. Its acknowledgements bring the outputs' marks into the last checkpoint, so that a restart knows these
+    /// lines. Returns false if it was sent before, or is not needed.
     fn send_last(&mut self, cx: &mut Context<'_>) -> bool {
         let may_hold =
             self.seq > 0 && self.source.pipeline.as_ref().is_some_and(|pipeline| pipeline.holds_back());
@@ -694,7 +694,7 @@ impl Stream {
     }
 }
 
-/// A few lines do not need the room of a whole read for as long as they are on their way, which may be long.
+/// A few lines should not occupy the buffer of a whole read until they are acknowledged, which may take long.
 fn in_its_own_size(read: Vec<u8>, cx: &mut Context<'_>) -> Vec<u8> {
     if read.len() > SMALL_BATCH_BYTES || read.capacity() < READ_BYTES {
         return read;

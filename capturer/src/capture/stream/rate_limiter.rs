@@ -1,7 +1,7 @@
-//! How much of a stream may be read (`rate_limit` with `over: wait`). What is more waits where it is: in the log file, or
+//! How much of a stream may be read (`rate_limit` with `over: wait`). The rest stays where it is: in the log file, or
 //! with the Engine.
 //!
-//! A batch is read whole, so the limit is passed by up to one batch, and the wait behind it is the longer for it.
+//! A batch is read whole, so the limit may be exceeded by one batch; the wait after it is longer accordingly.
 
 use crate::settings::Pipeline;
 use crate::settings::pipeline::Over;
@@ -14,7 +14,7 @@ pub(super) struct RateLimiter {
 }
 
 impl RateLimiter {
-    /// What a pipeline allows, if what is more is to wait.
+    /// The limit of a pipeline, if its lines should wait and not be dropped.
     pub(super) fn of(pipeline: &Pipeline, now_ms: u64) -> Option<RateLimiter> {
         let limit = pipeline.rate_limit.filter(|limit| limit.over == Over::Wait)?;
         Some(RateLimiter::new(limit.lines, limit.bytes, limit.burst.as_millis() as u64, now_ms))
@@ -26,7 +26,7 @@ impl RateLimiter {
         RateLimiter { lines: bucket(lines_per_second), bytes: bucket(bytes_per_second) }
     }
 
-    /// This much was read. Returns until when nothing more may be, if it has to wait.
+    /// So much was read. Returns the time before which no more may be read, if it has to wait.
     pub(super) fn take(&mut self, lines: u64, bytes: u64, now_ms: u64) -> Option<u64> {
         self.lines.take(lines, now_ms).max(self.bytes.take(bytes, now_ms))
     }
@@ -34,7 +34,7 @@ impl RateLimiter {
 
 #[derive(Debug)]
 struct Bucket {
-    /// A second, and so thousandths of it a millisecond; 0 = no limit.
+    /// Per second, which is thousandths per millisecond; 0 = no limit.
     rate: u64,
     /// Thousandths that may be saved up.
     full: i64,

@@ -1,4 +1,5 @@
-//! When a stream is tried again: after a failure, when its turn comes, when its container runs, when a file may be read.
+//! When a stream is tried again: after a failure, when it gets a slot, when its container runs, when its file may be
+//! read.
 //!
 //! ```text
 //! failed ─▶ waits, twice as long each time, up to container_monitor.reconnect_interval ─▶ tried again from its position
@@ -12,9 +13,9 @@ use crate::capture::context::{Context, Purpose};
 use crate::capture::stream::state::Change;
 use crate::telemetry::metrics::StreamError;
 
-/// After the rights of a file that could not be read changed; whoever changes them rarely changes one thing alone.
+/// Pause after a change of rights of an unreadable file: whoever changes them rarely changes only one thing.
 const RIGHTS_MS: u64 = 100;
-/// Between two attempts for that reason.
+/// Time between two attempts for that reason.
 const RIGHTS_APART_MS: u64 = 1_000;
 /// First pause after a failure.
 const FAILED_FIRST_MS: u64 = 200;
@@ -22,14 +23,14 @@ const FAILED_FIRST_MS: u64 = 200;
 /// An Engine that loses its place at a rotation or a restart ends an answer once or twice.
 const ENDS_MAX: u32 = 5;
 
-/// Whether a file could not be opened, and whether that may have changed.
+/// Whether the file could not be opened, and whether that may have changed.
 #[derive(Debug, Default)]
 pub(super) struct Rights {
-    /// The last failure was an opening that failed.
+    /// The last failure was a failed opening.
     are_missing: bool,
-    /// They changed after the attempt under way began.
+    /// Rights changed after the present attempt began.
     changed: bool,
-    /// When it was tried last because they changed.
+    /// When it was last tried because rights changed.
     tried_ms: u64,
 }
 
@@ -58,11 +59,11 @@ impl Stream {
         }
     }
 
-    /// A file that could not be opened may be readable now: it is not waited for until the next attempt is due. Whoever
-    /// sets its times again and again does not have it tried again and again.
+    /// A file that could not be opened may be readable now, so it is tried before the next attempt is due. If something
+    /// changes its times again and again, it is not tried each time.
     pub fn on_rights_changed(&mut self, cx: &mut Context<'_>) {
         match self.state {
-            // The attempt under way may have been made before the change.
+            // The present attempt may be from before the change.
             State::Opening => self.rights.changed = true,
             State::Waiting | State::Draining if self.rights.are_missing => {
                 let at = (cx.now.mono_ms + RIGHTS_MS).max(self.rights.tried_ms + RIGHTS_APART_MS);
@@ -91,11 +92,11 @@ impl Stream {
 
     pub(super) fn failed(&mut self, error: StreamError, text: &str, cx: &mut Context<'_>) {
         cx.metrics.stream_error(error);
-        // The health of `files` tells of a file that can't be opened, by its name and once.
+        // The health of `files` names a file that can't be opened, once.
         let is_file_not_opened = matches!(self.kind, Kind::File(_)) && error == StreamError::OpenFailed;
         self.rights.are_missing = is_file_not_opened;
         if self.state == State::Draining {
-            // What is left is still tried, but not at once.
+            // The rest is still tried, but not at once.
             text.clone_into(&mut self.last_error);
             return self.back_off(cx);
         }
@@ -105,8 +106,8 @@ impl Stream {
         let is_news = self.failures == 0 || *self.last_error != text;
         text.clone_into(&mut self.last_error);
         self.back_off(cx);
-        // When the daemon is away all of them fail, and they come back with it. A file that can't be opened is not paused:
-        // whoever gives back the right to read it waits for its lines.
+        // If the daemon is unavailable all of them fail, and come back with it. A file that can't be opened is not
+        // paused: whoever gives back the permission waits for its lines.
         let is_own =
             !is_file_not_opened && !matches!(error, StreamError::DaemonGone | StreamError::ReadTimeout);
         self.own_failures += usize::from(is_own);
@@ -120,7 +121,7 @@ impl Stream {
         words::tell(&self.source, error, is_news && !is_file_not_opened, &format!("{text}; trying again"));
     }
 
-    /// The stream failed too often: it is left alone for a while, then tried once. Its first line ends this.
+    /// The stream failed too often: it is left alone for a while and then tried once. Its first line ends this.
     fn pause(&mut self, text: &str, cx: &mut Context<'_>) {
         let pause = cx.settings.container_monitor.circuit_breaker.pause.as_millis() as u64;
         let pause_ms = cx.jitter.around(pause);
@@ -148,8 +149,8 @@ impl Stream {
         );
     }
 
-    /// A clean end. It comes at every stop, restart and removal of a container, and also when dockerd lost its place;
-    /// a container that restarts all the time ends at once each time, hence the pause.
+    /// A clean end. It comes at every stop, restart and removal of a container, and also when dockerd has lost its
+    /// place. A container that restarts all the time ends at once each time, hence the pause.
     pub(super) fn ended(&mut self, cause: &str, again: bool, cx: &mut Context<'_>) {
         if !matches!(self.state, State::Opening | State::Following) {
             return;
@@ -161,7 +162,7 @@ impl Stream {
         self.change(Change::Ended, cause, cx);
     }
 
-    /// The Engine ends its answers although the container runs, and none of them brings a line.
+    /// Whether the Engine ends its answers although the container runs, and none of them brings a line.
     pub fn keeps_ending(&self) -> bool {
         self.running && self.ends_in_a_row >= ENDS_MAX && matches!(self.kind, Kind::Api(_))
     }
@@ -173,7 +174,7 @@ impl Stream {
         self.failures += 1;
         let monitor = &cx.settings.container_monitor;
         let max = if self.rights.are_missing {
-            // inotify tells when they are given back.
+            // inotify reports when permissions are given back.
             monitor.reconnect_interval.max(monitor.circuit_breaker.pause)
         } else {
             monitor.reconnect_interval

@@ -1,9 +1,9 @@
 //! Which lines of an answer were delivered before. The Engine can't be asked for "what comes after this line", so each
-//! answer begins with lines that are known, and Docker 20.10 even sends up to 1,284 of them again around a rotation.
+//! answer begins with known lines, and around a rotation Docker 20.10 even sends up to 1,284 of them again.
 //!
-//! Per channel times do not go back, so the newest line delivered (its time, and how many lines had that very time)
-//! says almost everything, and survives a restart in the cursor. Almost: a clock that is set back makes new lines
-//! with old times. So the last lines delivered are also kept by what they were, and a line from the past that is not
+//! Within a channel times never decrease, so the newest delivered line (its time, and how many lines had exactly that
+//! time) says almost everything, and survives a restart in the cursor. Almost: if a clock is set back, new lines have
+//! old times. So the last delivered lines are also remembered by their content, and a line from the past that is not
 //! among them is new.
 //!
 //! ```text
@@ -24,17 +24,17 @@ use crate::model::cursor::ChannelMark;
 /// Lines remembered per channel. Docker 20.10 was seen to send 1,284 again.
 const REMEMBERED_MAX: usize = 2048;
 
-/// So many lines in a row of different times say that this host's clock tells lines apart.
+/// So many lines in a row with different times show that this host's clock distinguishes lines.
 const APART_MIN: usize = 16;
 
-/// What tells a line from others: its time, and length and CRC-32 of its first piece.
+/// What identifies a line: its time, and length and CRC-32 of its first piece.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Key {
     /// Nanoseconds since 1970.
     pub time_ns: i64,
-    /// Length in bytes.
+    /// Length of the first piece in bytes.
     pub len: u32,
-    /// CRC-32 of the line.
+    /// CRC-32 of the first piece.
     pub crc32: u32,
 }
 
@@ -45,21 +45,22 @@ impl Key {
     }
 }
 
-/// What was seen on one channel.
+/// Lines seen on one channel.
 #[derive(Debug, Default)]
 pub struct Seen {
     last: VecDeque<Key>,
-    /// None of those is newer.
+    /// None of the remembered lines is newer.
     newest_ns: i64,
-    /// The one behind that which came again last: lines that are sent again come in the order in which they were delivered.
+    /// Index behind the last line that came again: repeated lines come in the order in which they were delivered.
     next: usize,
-    /// In the current answer: what came is known until a new line came.
+    /// In the current answer: lines were known until a new one came.
     live: bool,
-    /// A new line came in this run. What comes before that is known by the mark and remembered, for it may be sent again.
+    /// A new line came in this run. Lines from before it are known by the mark and remembered, because they may be sent
+    /// again.
     filled: bool,
     /// In the current answer: a line came.
     began: bool,
-    /// In the current answer: the time of the line begun last, and how many lines in a row had it.
+    /// In the current answer: the time of the last line that began, and how many lines in a row had it.
     begun: (i64, u32),
 }
 
@@ -71,11 +72,11 @@ impl Seen {
         self.begun = (0, 0);
     }
 
-    /// A line begins; whether it is new. `mark` is the newest line delivered.
+    /// A line begins; returns whether it is new. `mark` is the newest delivered line.
     pub fn is_new(&mut self, key: Key, mark: &ChannelMark) -> bool {
         let first = !std::mem::replace(&mut self.began, true);
-        // While lines come one after the other, nothing is searched. Behind a clock that was set back, or lines that Docker 20.10
-        // skipped and sends later, what was delivered before may come again.
+        // While lines come in order, nothing is searched. After a clock that was set back, or lines that Docker 20.10
+        // skipped and sends later, delivered lines may come again.
         let is_newest = self.live && key.time_ns == mark.time_ns && key.time_ns == self.newest_ns;
         let at = if is_newest { None } else { self.find(key) };
         self.next = at.map_or(self.next, |at| at + 1);
@@ -87,7 +88,7 @@ impl Seen {
         } else if key.time_ns == mark.time_ns {
             if self.live { !self.is_last_again(key) } else { count > mark.count }
         } else {
-            // The first line of an answer may be the middle of a long one: it can't be known by what it was.
+            // The first line of an answer may be the middle of a long one, so its content can't identify it.
             !(first || is_known || (!self.live && (!self.filled || self.is_before_all(key))))
         };
         self.filled |= new;
@@ -98,26 +99,26 @@ impl Seen {
         new
     }
 
-    /// It is the newest line once more, not another one of the same time and text. Docker 20.10 begins the first file again
-    /// when a log was just rotated, and that may begin with the newest line.
+    /// Whether it is the newest line again, and not another one with the same time and text. Docker 20.10 begins the
+    /// first file again when a log was just rotated, and that may begin with the newest line.
     fn is_last_again(&self, key: Key) -> bool {
         let times: Vec<i64> = self.last.iter().rev().take(APART_MIN).map(|key| key.time_ns).collect();
         let are_apart = times.len() == APART_MIN && times.windows(2).all(|pair| pair[0] != pair[1]);
         are_apart && self.last.back() == Some(&key)
     }
 
-    /// Older than all that is remembered; one of the same time as the oldest was forgotten just before it.
+    /// Whether it is older than all remembered lines; lines with the oldest one's time were forgotten just before it.
     fn is_before_all(&self, key: Key) -> bool {
         self.last.front().is_none_or(|oldest| key.time_ns <= oldest.time_ns)
     }
 
-    /// Whether this line is among the last.
+    /// Whether this line is remembered.
     pub fn remembers(&self, key: Key) -> bool {
         self.find(key).is_some()
     }
 
-    /// Where this line stands among the last. All of them are only searched where the clock was set back, and where lines
-    /// begin to come again.
+    /// Index of this line among the remembered ones. All of them are searched only where the clock was set back, and
+    /// where lines begin to come again.
     fn find(&self, key: Key) -> Option<usize> {
         if key.time_ns > self.newest_ns {
             return None;
@@ -128,7 +129,7 @@ impl Seen {
         self.last.iter().position(|last| *last == key)
     }
 
-    /// This many lines delivered last were not after all: they will come again.
+    /// This many of the last delivered lines were not delivered after all, and will come again.
     pub fn take_back(&mut self, lines: usize) {
         self.last.truncate(self.last.len().saturating_sub(lines));
     }
@@ -137,7 +138,7 @@ impl Seen {
         if self.last.len() >= REMEMBERED_MAX {
             let gone = self.last.pop_front();
             self.next = self.next.saturating_sub(1);
-            // Behind a clock that was set back: what comes is soon newer than all that is remembered.
+            // After a clock was set back, lines are soon newer than all remembered ones.
             if gone.is_some_and(|gone| gone.time_ns == self.newest_ns) {
                 self.newest_ns = self.last.iter().map(|key| key.time_ns).max().unwrap_or(0);
             }
@@ -157,7 +158,8 @@ impl Seen {
 mod tests {
     use super::*;
 
-    /// Answers as times, one after the other; what of each is new. A letter makes lines of equal time different.
+    /// Answers as times, one after the other; returns what is new in each. A letter distinguishes lines with equal
+    /// times.
     fn new_lines(answers: &[&[(i64, &str)]]) -> Vec<Vec<(i64, String)>> {
         let (mut seen, mut mark) = (Seen::default(), ChannelMark::default());
         let mut out = Vec::new();
@@ -193,7 +195,7 @@ mod tests {
         check(&[&[(1, "a"), (2, "b")], &[(2, "b")], &[(9, "z")]], &[&[(1, "a"), (2, "b")], &[], &[(9, "z")]]);
     }
 
-    /// Lines of equal time, even of equal text, are told apart by their number.
+    /// Lines with equal times, even with equal text, are told apart by their number.
     #[test]
     fn equal_times_are_counted() {
         let (one, two, three) = ((5, "x"), (5, "x"), (5, "x"));
@@ -211,7 +213,7 @@ mod tests {
         check(&[&answer], &[&[(1, "a"), (2, "b"), (3, "c"), (4, "d")]]);
     }
 
-    /// It may go back by just one line. Where the clock is too coarse to tell lines apart that would be another line.
+    /// It may go back by only one line. If the clock is too coarse to tell lines apart, that would be another line.
     #[test]
     fn the_newest_line_sent_again_is_dropped() {
         let texts: Vec<String> = (0..APART_MIN).map(|number| number.to_string()).collect();
@@ -239,8 +241,8 @@ mod tests {
         );
     }
 
-    /// Docker 20.10 with the driver `local` skips lines of a log that rotates, sends them later, and then what it had sent
-    /// already.
+    /// With the driver `local`, Docker 20.10 skips lines of a rotating log, sends them later, and then sends again what
+    /// it had sent already.
     #[test]
     fn lines_sent_again_behind_skipped_ones_are_dropped() {
         let answer =
@@ -249,7 +251,7 @@ mod tests {
         check(&[&answer, &[(7, "g"), (8, "h"), (9, "i")]], &[&new, &[(9, "i")]]);
     }
 
-    /// More lines of a time than are remembered: the first of them is known all the same.
+    /// More lines with one time than are remembered: the first of them is still known.
     #[test]
     fn a_line_forgotten_in_the_middle_of_a_time_is_known() {
         let texts: Vec<String> = (0..REMEMBERED_MAX + 2).map(|number| number.to_string()).collect();
@@ -266,7 +268,7 @@ mod tests {
         seen.begin_answer();
         let mut new = |time| seen.is_new(Key::new(time, b"x"), &mark);
         assert_eq!([8, 9, 10, 10, 10, 11].map(&mut new), [false, false, false, false, true, true]);
-        // Docker 20.10 sends what is known from before the restart again, also behind an answer that ended too early.
+        // Docker 20.10 also sends known lines from before the restart behind an answer that ended too early.
         assert_eq!([8, 9, 10, 12].map(&mut new), [false, false, false, true]);
 
         let mut seen = Seen::default();

@@ -9,8 +9,8 @@
 //!    └─────────────────────────────────────────────────────────┘
 //! Rotate: Following ─▶ Opening. A planned reconnect; the position does not move.
 //! ```
-//! `Found` lasts until every sink prepared the stream's output and a checkpoint with both is on disk: a crash before
-//! that would leave lines in an output that no checkpoint knows. Only `Closed` may drop the stream's rows.
+//! `Found` lasts until every sink has prepared the stream's output and a checkpoint with both is on disk: a crash
+//! before that would leave lines in an output that no checkpoint knows. Only `Closed` may drop the stream's rows.
 
 use thiserror::Error;
 
@@ -23,11 +23,11 @@ pub enum State {
     Opening,
     /// Lines are read as they come.
     Following,
-    /// Nothing is under way until a time comes, a slot is free, or the container starts.
+    /// Nothing is under way until a deadline, a free slot, or the start of the container.
     Waiting,
     /// The source is gone; what is left is read and acknowledged.
     Draining,
-    /// Nothing of it is left.
+    /// Nothing is left of it.
     Closed,
 }
 
@@ -56,18 +56,18 @@ pub enum Change {
     Failed,
     /// The source has no more for now.
     Ended,
-    /// The wait is over, whatever it was for: a pause after a failure, a turn among slots, a container that runs again,
-    /// files to go over to.
+    /// The wait is over: a pause after a failure, a turn among slots, a container that runs again, files to continue
+    /// from.
     Retry,
     /// A planned reconnect.
     Rotate,
     /// The source is gone for good.
     Gone,
-    /// All was read and acknowledged.
+    /// Everything was read and acknowledged.
     Drained,
 }
 
-/// A change that the table does not have: our own mistake.
+/// A change that the table does not have: a bug.
 #[derive(Debug, Error, PartialEq, Eq)]
 #[error("a stream that is {} can't take the change {change:?}", from.as_str())]
 pub struct BadChange {
@@ -75,7 +75,7 @@ pub struct BadChange {
     change: Change,
 }
 
-/// The table.
+/// Looks up the table.
 ///
 /// # Errors
 /// [`BadChange`] for a pair that is not in it.

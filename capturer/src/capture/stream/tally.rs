@@ -1,4 +1,4 @@
-//! What a stream has read and lost so far, for `/api/v1/streams` and the figures by source.
+//! What a stream has read and lost so far, for `/api/v1/streams` and the metrics by source.
 
 use std::sync::Arc;
 
@@ -18,7 +18,7 @@ pub(super) struct Tally {
 }
 
 impl Tally {
-    /// A batch of this many lines was handed on.
+    /// A batch with this many lines was passed on.
     pub(super) fn read(&mut self, lines: u64, bytes: u64, now_ms: u64) {
         self.lines += lines;
         self.bytes += bytes;
@@ -27,13 +27,13 @@ impl Tally {
         }
     }
 
-    /// Some of the source is lost.
+    /// Part of the source is lost.
     pub(super) fn lost(&mut self, losses: u64, bytes: u64) {
         self.losses += losses;
         self.lost_bytes += bytes;
     }
 
-    /// At least one line was handed on.
+    /// Whether at least one line was passed on.
     pub(super) fn has_lines(&self) -> bool {
         self.lines > 0
     }
@@ -47,13 +47,12 @@ impl Tally {
 }
 
 impl Stream {
-    /// Something of it was lost.
+    /// Counts losses.
     pub fn note_lost(&mut self, losses: u64, bytes: u64) {
         self.tally.lost(losses, bytes);
     }
 
-    /// Bytes on disk that no sink has acknowledged yet: read and on their way, or not read. `None` = nobody knows how many
-    /// the Engine has.
+    /// Bytes on disk that no sink has acknowledged yet, read or not. `None` = nobody knows how many the Engine has.
     pub fn lag_bytes(&self) -> Option<u64> {
         let Kind::File(file) = &self.kind else { return None };
         let sent = self.sent.iter().map(|sent| sent.source_bytes);
@@ -61,12 +60,12 @@ impl Stream {
         Some(file.unread_bytes().0 + sent.chain(waiting).sum::<u64>())
     }
 
-    /// It is a file that is left out, for it is not text.
+    /// Whether it is a file that is skipped because it is not text.
     pub fn is_left_out(&self) -> bool {
         matches!(&self.kind, Kind::File(file) if file.is_left_out())
     }
 
-    /// Its open files that may have grown and are not read: only a look at them tells how far the stream is behind.
+    /// Its open files that may have grown and are not read: only a look shows how far the stream is behind.
     pub fn unmeasured(&self) -> impl Iterator<Item = FileNo> + '_ {
         let file = match &self.kind {
             Kind::File(file) => Some(file.unmeasured()),

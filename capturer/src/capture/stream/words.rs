@@ -1,10 +1,10 @@
-//! What the log says of a stream that fails: whose it is, what happened, and what to do.
+//! What the log says of a failing stream: which source, what happened, and what to do.
 
 use crate::model::record::Source;
 use crate::telemetry::metrics::StreamError;
 
-/// It failed and is tried again, or left alone for a while. A warning if that is news, and once, however many outlets
-/// read the source: each meets the same fault.
+/// It failed and will be tried again, or is paused. A warning if this is new, and only once, however many outlets read
+/// the source, since each meets the same fault.
 pub(super) fn tell(source: &Source, error: StreamError, is_news: bool, text: &str) {
     let container = source.container.as_ref().map_or("", |container| container.name.as_str());
     let path = source.path.as_deref().unwrap_or_default();
@@ -16,7 +16,7 @@ pub(super) fn tell(source: &Source, error: StreamError, is_news: bool, text: &st
     }
 }
 
-/// Nothing is lost by a failure itself: the stream goes on from its position.
+/// A failure itself loses nothing: the stream continues from its position.
 fn cure(error: StreamError) -> &'static str {
     match error {
         StreamError::OpenFailed => "make sure that the agent may read the file, or exclude it",

@@ -1,4 +1,5 @@
-//! From the bytes of an answer to lines: frames or a terminal's bytes, times, pieces, and which lines came before.
+//! Turns the bytes of an answer into lines: frames or a terminal's bytes, times, pieces, and which lines were delivered
+//! before.
 //!
 //! ```text
 //! bytes ─▶ frame (stdcopy) or line (tty) ─▶ piece with its time ─▶ reaches back? known? ─▶ assembler ─▶ lines
@@ -47,13 +48,13 @@ impl ApiSource {
         }
         if at_end && verdict.is_none() {
             self.close_open_lines(&mut lines);
-            // A part of a frame. After a follow it is asked for once more; this was that.
+            // Part of a frame. After a follow it is requested once more; this was that request.
             if at < buffer.len() && !self.answer.follow {
                 cx.metrics.skipped(SkipReason::TornRecord, 1);
             }
         } else if verdict.is_none() {
             if at == 0 && lines.records.is_empty() {
-                // Nothing whole yet: the buffer is kept as it is, so that many small reads do not copy it each time.
+                // Nothing complete yet: the buffer is kept, so that many small reads do not copy it each time.
                 self.answer.held = buffer;
                 return;
             }
@@ -95,16 +96,16 @@ impl ApiSource {
         }
     }
 
-    /// Ends groups of lines that nothing came for.
+    /// Ends groups of lines that have waited long enough.
     pub(super) fn end_groups(&mut self, cx: &mut Context<'_>, told: &mut Vec<SourceEvent>) {
-        // While a connection is opened or closed they are about to be read again.
+        // While a connection is opened or closed, its lines are about to be read again.
         let all_is_read = matches!(self.phase, Phase::Reading { in_flight: true, .. } | Phase::Idle);
         let mut lines = Lines::default();
         self.groups_due.end_due(&mut self.assembler, all_is_read, self.stream, &mut lines, cx);
         self.tell_groups(lines, cx, told);
     }
 
-    /// Ends the open groups of lines: nothing more is read.
+    /// Ends the open groups of lines, because nothing more is read.
     pub(super) fn end_all_groups(&mut self, cx: &mut Context<'_>, told: &mut Vec<SourceEvent>) {
         let mut lines = Lines::default();
         StdType::ALL.into_iter().for_each(|std_type| self.assembler.end_group(std_type, &mut lines));
@@ -182,7 +183,7 @@ impl ApiSource {
                 self.answer.overlaps = true;
                 let behind = time_ns > self.cursor.channels[channel].time_ns;
                 if self.cursor.has_lines() && behind && !self.seen[channel].remembers(key) {
-                    // The whole log was asked for, and what was delivered last is not in it.
+                    // The whole log was requested, and the last delivered line is not in it.
                     if self.hold.as_ref().is_some_and(Hold::is_readable) {
                         return Some(Shortfall::Gap);
                     }
@@ -190,7 +191,7 @@ impl ApiSource {
                 }
             }
             if self.assembler.close(piece.std_type, lines) {
-                // The line before was left open at an exit; it is whole now.
+                // The line before was left open at an exit, and is complete now.
                 self.complete(channel);
             }
             deliver = self.seen[channel].is_new(key, &self.whole[channel]);
@@ -219,15 +220,15 @@ impl ApiSource {
         );
     }
 
-    /// Whether the answer, whose first line is this, reaches back to what was delivered: it does if that line was, for what
-    /// stands before a delivered line was delivered too. Only its own channel can tell: on a busy machine a line of the
-    /// other one gets into the log hundreds of milliseconds after the time it bears.
+    /// Whether the answer, which begins with this line, reaches back to delivered lines. It does if this line was
+    /// delivered, because everything before a delivered line was delivered, too. Only the line's own channel can show
+    /// it: on a busy machine a line of the other one gets into the log hundreds of milliseconds after its time.
     fn reaches_back(&self, channel: usize, key: Key) -> bool {
         if self.tail.is_none() || self.cursor.last_ns == 0 {
             return true;
         }
         let mark = &self.cursor.channels[channel];
-        // One of the very time of the mark may be another line than the delivered one.
+        // A line with the mark's time may be another one than the delivered line.
         let delivered = key.time_ns < mark.time_ns || self.seen[channel].remembers(key);
         let before_open = |(of, open): (usize, &i64)| {
             let late_ns = if of == channel { 0 } else { LATE_NS };
@@ -236,8 +237,9 @@ impl ApiSource {
         delivered && self.cursor.open_ns.iter().enumerate().all(before_open)
     }
 
-    /// The line begun last on a channel is complete: remember it, if it was new. One that was open on an earlier connection
-    /// is only closed by itself or by a later one: an answer that ends too early may hold nothing but lines from before it.
+    /// The line that began last on a channel is complete: remember it if it was new. A line open since an earlier
+    /// connection is only closed by itself or by a later line, because an answer that ends too early may have nothing
+    /// but lines from before it.
     fn complete(&mut self, channel: usize) {
         let begun = self.answer.begun[channel].take();
         if begun.is_none_or(|(key, _)| key.time_ns >= self.cursor.open_ns[channel]) {
@@ -250,7 +252,7 @@ impl ApiSource {
         }
     }
 
-    /// Lines that are not in an open group any more are in a record: only now the position moves behind them.
+    /// Lines that left their open group are in a record: only now does the position move behind them.
     fn release_grouped(&mut self, channel: usize) {
         while self.grouped[channel].len() > self.assembler.grouped(StdType::ALL[channel])
             && let Some(key) = self.grouped[channel].pop_front()
@@ -270,13 +272,13 @@ impl ApiSource {
         }
         self.cursor.last_ns = key.time_ns;
         if self.cursor.older_ns >= key.time_ns {
-            // The clock was set back: what was older is not any more.
+            // The clock was set back: the older line is not older any more.
             self.cursor.older_ns = 0;
         }
     }
 
-    /// The answer is at its end: lines open since before an exit that was known when it was asked for are whole. Not at
-    /// the end of a follow, which may come before the rest; another read comes behind it, unless the container is gone.
+    /// The answer has ended: lines open since before an exit that was known when it was requested are complete. Not at
+    /// the end of a follow, which may come before the rest; another read follows, unless the container is gone.
     fn close_open_lines(&mut self, lines: &mut Lines) {
         let bound = match self.gone {
             true => Some(i64::MAX),
@@ -290,7 +292,7 @@ impl ApiSource {
         (0..closed.len()).for_each(|channel| self.release_grouped(channel));
     }
 
-    /// Lines that are open now. One that was open on an earlier connection and did not come again yet stays noted.
+    /// Notes the open lines. A line open since an earlier connection that did not come again remains noted.
     pub(super) fn note_open_lines(&mut self) {
         for std_type in StdType::ALL {
             if let Some(open) = self.assembler.open_on(std_type) {
@@ -310,7 +312,7 @@ enum Found {
 
 enum Shortfall {
     Widen,
-    /// It does not reach back; the files may.
+    /// The answer does not reach back, but the files may.
     Gap,
     GiveUp(String),
 }

@@ -1,4 +1,4 @@
-//! The pace of a stream over the API: when its connection is read, when it is opened again, and whether it has one at all.
+//! The pace of a stream over the API: when its connection is read, when it is opened again, and whether it has one.
 //!
 //! ```text
 //! follow ─┬ interval over ─▶ close, open again                 a busy container
@@ -6,7 +6,7 @@
 //!         └ few lines, and others wait for slots ─▶ close      a quiet one gives its slot away
 //! ask for all there is, without follow ◀── every so often ─┘   and is asked now and then, for a moment each time
 //! ```
-//! So the slots are for those that print. A container whose habits are not known yet is asked first, if others wait.
+//! So slots are for containers that print. A container whose habits are unknown is polled first, if others wait.
 //!
 //! Not here: the line for slots ([`crate::capture::context::Pool`]), and what an answer brings (`lines.rs`).
 
@@ -17,58 +17,58 @@ use crate::telemetry::metrics::StreamError;
 
 /// Lines a minute below which a container counts as quiet.
 const QUIET_LINES_PER_MINUTE: u64 = 10;
-/// A connection that takes longer to close is said to be stuck. Closing shuts the socket down, which ends its read.
+/// A connection that takes longer to close counts as stuck. Closing shuts down the socket, which ends its read.
 const CLOSE_PATIENCE_MS: u64 = 10_000;
-/// Bounds of the pause between two looks at a container that is asked now and then.
+/// Bounds of the pause between two polls of a quiet container.
 const POLL_MS: std::ops::RangeInclusive<u64> = 1_000..=30_000;
 
-/// Bytes of a follow that may come together between two reads: some sixty lines. The socket takes two hundred small writes
+/// Bytes of a follow that may gather between two reads: some sixty lines. The socket takes two hundred small writes
 /// before dockerd waits, and a follow that waits may skip what is rotated away.
 const GATHERED_BYTES_MAX: u64 = 8 * 1024;
-/// Pauses between two reads. All streams that pause go on together, so that one turn of the loop reads many of them.
+/// Pauses between two reads. All streams that pause resume together, so that one turn of the loop reads many of them.
 const PAUSES_MS: [u64; 4] = [hold::PAUSE_MS, 50, 20, 10];
 
-/// Lets lines that trickle gather in the socket: a read for each line costs a turn of the loop, a batch and an
-/// acknowledgement for each. Their listing would have them wait as long.
+/// Lets slowly arriving lines gather in the socket: a read for each line would cost a turn of the loop, a batch and an
+/// acknowledgement each. Their listing would make them wait as long anyway.
 #[derive(Debug, Default)]
 pub(super) struct Trickle {
-    /// When something came last.
+    /// When something last came.
     last_ms: u64,
-    /// Nothing is read until then.
+    /// Nothing is read before this time.
     until_ms: Option<u64>,
 }
 
 impl Trickle {
-    /// This many bytes came since `since_ms` or the last call. They tell how long the next ones may gather.
+    /// This many bytes came since `since_ms` or the last call. They decide how long the next ones may gather.
     pub fn came(&mut self, bytes: usize, since_ms: u64, now_ms: u64) {
         let passed_ms = (now_ms - self.last_ms.max(since_ms)).max(1);
         self.last_ms = now_ms;
-        // As if the pause would bring what came, and more of it the longer it is.
+        // Assumes that the pause brings as much as came before, in proportion to its length.
         let is_small = |pause: &u64| bytes as u64 * *pause / passed_ms < GATHERED_BYTES_MAX;
         let pause =
             if bytes as u64 >= GATHERED_BYTES_MAX { None } else { PAUSES_MS.into_iter().find(is_small) };
         self.until_ms = pause.map(|pause| hold::next_tick_ms(now_ms, pause));
     }
 
-    /// Until when nothing is to be read.
+    /// The time before which nothing should be read.
     pub fn until(&mut self, now_ms: u64) -> Option<u64> {
         self.until_ms = self.until_ms.filter(|until| *until > now_ms);
         self.until_ms
     }
 
-    /// It is to be read as soon as there is room.
+    /// Reading may resume as soon as there is room.
     pub fn is_over(&self) -> bool {
         self.until_ms.is_none()
     }
 }
 
-/// Between two looks at a quiet container while there are more containers than slots.
+/// Pause between two polls of a quiet container, while there are more containers than slots.
 pub fn poll_ms(settings: &Settings) -> u64 {
     let interval = settings.container_monitor.rotation.interval.as_millis() as u64;
     (interval / 10).clamp(*POLL_MS.start(), *POLL_MS.end())
 }
 
-/// Somebody waits for a slot: quiet ones will be asked for theirs.
+/// A stream waits for a slot: quiet ones will be asked for theirs.
 pub(super) fn look_for_slots(cx: &mut Context<'_>) {
     let at = cx.now.mono_ms + poll_ms(cx.settings);
     cx.timers.set_earlier(Timer::Pool, at);
@@ -79,7 +79,7 @@ fn is_few(lines: u64, since_ms: u64, now_ms: u64) -> bool {
 }
 
 impl ApiSource {
-    /// With a slot: follows, or asks for what there is.
+    /// With a slot: follows, or polls.
     pub(super) fn request_anew(&mut self, cx: &mut Context<'_>, told: &mut Vec<SourceEvent>) {
         let now = cx.now.mono_ms;
         let quiet = self.activity.is_none_or(|(since, lines)| is_few(lines, since, now));
@@ -91,7 +91,7 @@ impl ApiSource {
         self.request(self.running && !self.answer.polled, cx, told);
     }
 
-    /// Others wait: gives its slot to them, if its container is quiet. Returns whether it does.
+    /// Others wait: gives up the slot if the container is quiet. Returns whether it does.
     pub fn yield_slot(&mut self, cx: &mut Context<'_>) -> bool {
         let follows = matches!(self.phase, Phase::Reading { .. }) && self.answer.follow;
         let now = cx.now.mono_ms;
@@ -107,8 +107,8 @@ impl ApiSource {
         true
     }
 
-    /// Something came: the next read may wait for more. Only where the files show whether a follow that waited has skipped
-    /// something.
+    /// Something came: the next read may wait for more. Only if the files can show whether a follow that waited has
+    /// skipped something.
     pub(super) fn gather(&mut self, bytes: usize, cx: &mut Context<'_>) {
         if self.answer.follow && self.hold.as_ref().is_some_and(|hold| hold.is_readable()) {
             self.answer.trickle.came(bytes, self.answer.opened_at_ms, cx.now.mono_ms);
@@ -145,7 +145,7 @@ impl ApiSource {
             Purpose::Rotate => self.rotate_if_due(cx, told),
             // It reads on, if it may.
             Purpose::Trickle => {}
-            // Of the stream, or of the files that were read before.
+            // A deadline of the stream, or of the files that were read before.
             _ => {}
         }
     }
@@ -204,7 +204,7 @@ impl ApiSource {
         if idle { since + rotation.idle_interval.as_millis() as u64 } else { 0 }
     }
 
-    /// Its rotation was put off because it was quiet; it is not any more.
+    /// Its rotation was put off because it was quiet, which it no longer is.
     pub(super) fn rotate_if_busy_again(&mut self, cx: &mut Context<'_>) {
         if self.answer.put_off && self.idle_until(cx) == 0 {
             self.answer.put_off = false;
@@ -212,7 +212,7 @@ impl ApiSource {
         }
     }
 
-    /// The connection brings nothing while the log grows. The files have what it did not bring.
+    /// The connection brings nothing while the log grows. The files have the missing lines.
     pub(super) fn stalled(&mut self, cx: &mut Context<'_>, told: &mut Vec<SourceEvent>) {
         cx.metrics.stream_error(StreamError::Stalled);
         tracing::warn!(
@@ -229,7 +229,7 @@ mod tests {
 
     #[test]
     fn what_trickles_gathers_and_what_flows_does_not() {
-        // Bytes, since when something came last, now, and until when it pauses.
+        // Bytes, when something last came, now, and until when it pauses.
         let table = [
             (120, 0, 1_005, Some(1_100)), // the first line
             (240, 1_000, 1_100, Some(1_200)),
@@ -246,7 +246,7 @@ mod tests {
             assert_eq!(trickle.is_over(), expected.is_none());
             assert_eq!(trickle.until(expected.unwrap_or_default()), None);
         }
-        // What comes soon after the answer's head says how fast it comes, however long there was nothing before.
+        // Bytes right after the answer's head show how fast it comes, however long there was nothing before.
         let mut trickle = Trickle::default();
         trickle.came(4_000, 1_099, 1_100);
         assert_eq!(trickle.until(1_100), None);

@@ -6,14 +6,14 @@ use crate::limits::PIECE_BYTES;
 use crate::model::cursor::ChannelMark;
 
 const LINE_BYTES_MAX: usize = 64 * 1024;
-/// When the container exited, in the tests that know of an exit.
+/// When the container exited, in tests with an exit.
 const EXIT_NS: i64 = 900_000_000_000;
 
 fn source(number: u32) -> ApiSource {
     ApiSource::new(StreamId(number), format!("{number:064}"), false, true, None, LINE_BYTES_MAX)
 }
 
-/// The connection that the source has just asked for, and its path.
+/// The connection that the source has just requested, and its path.
 fn asked(bench: &mut Bench) -> (ConnId, String) {
     let opened = bench.actions().into_iter().find_map(|action| match action {
         Action::OpenConn { conn, path, .. } => Some((conn, path)),
@@ -40,7 +40,7 @@ fn failed() -> HttpAnswer {
     Err(RequestError::Broken { path: "/x".to_owned(), cause: "reset".to_owned() })
 }
 
-/// Docker 20.10 leaves rotated files out of an answer behind a time, as soon as an older one that is compressed lies before it.
+/// Docker 20.10 omits rotated files from an answer behind a time, as soon as an older compressed one lies before it.
 #[test]
 fn all_of_a_log_is_asked_for_without_a_time() {
     let mut source = source(1);
@@ -52,7 +52,7 @@ fn all_of_a_log_is_asked_for_without_a_time() {
     }
 }
 
-/// A slot that does not come back is missing for ever: with all of them gone, no container is read any more.
+/// A slot that is not returned is lost for ever; with all of them lost, no container is read any more.
 #[test]
 fn a_slot_comes_back_on_every_way_out() {
     type Way = (&'static str, fn(&mut ApiSource, &mut Bench));
@@ -130,7 +130,7 @@ fn a_slot_goes_to_the_next_in_line() {
     first.stop(&mut bench.cx(), &mut Vec::new());
     close(&mut first, conn, &mut bench);
     assert_eq!(bench.shared.pool.take_granted(), [StreamId(2)]);
-    // Stopped in the very moment: what it was granted it passes on.
+    // Stopped at that very moment: it passes on the slot that it was granted.
     second.stopping = true;
     second.on_slot(&mut bench.cx(), &mut Vec::new());
     assert_eq!(bench.shared.pool.take_granted(), [StreamId(3)]);
@@ -140,7 +140,7 @@ fn a_slot_goes_to_the_next_in_line() {
     assert_eq!((third.conn(), bench.shared.pool.utilization()), (Some(conn), 1.0));
 }
 
-/// A removed or stopped container that stood in line would be given a slot that nobody takes.
+/// A removed or stopped container that stood in line would be given a slot that nobody uses.
 #[test]
 fn who_leaves_the_line_is_granted_nothing() {
     type Leave = fn(&mut ApiSource, &mut Context<'_>);
@@ -160,7 +160,7 @@ fn who_leaves_the_line_is_granted_nothing() {
     }
 }
 
-/// What a silent connection leads to when these bytes came before, and the container exited at [`EXIT_NS`] or not.
+/// The phase after a silent connection that brought these bytes, of a container that exited at [`EXIT_NS`] or not.
 fn after_silence(bytes: Vec<u8>, tty: bool, exited: bool) -> Phase {
     let mut bench = Bench::new(1);
     let mut source = source(1);
@@ -176,13 +176,13 @@ fn after_silence(bytes: Vec<u8>, tty: bool, exited: bool) -> Phase {
     source.phase
 }
 
-/// A line without its end before an exit: only an answer that ends shows that there is no more of it. Nothing else is a
-/// reason to open another connection because a container is silent.
+/// A line without its end before an exit: only an answer that ends shows that there is no more of it. A silent
+/// container is no other reason to open a connection.
 #[test]
 fn only_a_line_from_before_an_exit_is_waited_for_in_vain() {
     let timed = |time_ns: i64, text: &str| format!("{} {text}", timestamp::format(time_ns)).into_bytes();
     let frame = |time_ns: i64, text: &str| stdcopy::encode(1, &timed(time_ns, text));
-    // Docker cuts lines into pieces of this length; a shorter one is a line's end, newline or not.
+    // Docker cuts lines into pieces of this length; a shorter one is a line's end, with or without a newline.
     let long = "x".repeat(PIECE_BYTES);
     let (before, after) = (EXIT_NS, EXIT_NS + 1);
     let ended_by_next_run = [frame(before, &long), frame(after, "hello\n")].concat();
@@ -207,9 +207,9 @@ fn only_a_line_from_before_an_exit_is_waited_for_in_vain() {
     }
 }
 
-/// On a busy machine a line gets into the log long after the time it bears. Without this the rest of a burst was taken
-/// for delivered: the answer, cut to its newest lines, began with a line older than the newest delivered, but of the
-/// other channel, and behind it.
+/// On a busy machine a line gets into the log long after its time. The rest of a burst was once taken for delivered:
+/// the answer, cut to its newest lines, began with a line that was older than the newest delivered one, but of the
+/// other channel and behind it.
 #[test]
 fn an_answer_reaches_back_only_by_its_own_channels_mark() {
     let second = 1_000_000_000;
@@ -240,8 +240,8 @@ fn an_answer_reaches_back_only_by_its_own_channels_mark() {
     }
 }
 
-/// A line is open. The next answer ends before it: with nothing but known lines of its channel, it was forgotten, and the
-/// one after that was not asked for from its beginning (seed 1096802889 of the simulation once).
+/// A line is open, and the next answer ends before it. With nothing but known lines of its channel it was once
+/// forgotten, and the following answer was not requested from its beginning (seed 1096802889 of the simulation).
 #[test]
 fn an_answer_that_ends_before_an_open_line_does_not_close_it() {
     let second = 1_000_000_000;
@@ -252,7 +252,7 @@ fn an_answer_that_ends_before_an_open_line_does_not_close_it() {
         older_ns: 299 * second,
         open_ns: [0, 200 * second],
     };
-    // Lines of the open one's channel, and whether it is still open behind them.
+    // Lines on the open line's channel, and whether it is still open after them.
     for (times, is_open) in [(vec![98, 99], true), (vec![99, 200], false), (vec![99, 201], false)] {
         let mut bench = Bench::new(1);
         let mut source =
@@ -267,7 +267,7 @@ fn an_answer_that_ends_before_an_open_line_does_not_close_it() {
     }
 }
 
-/// What came back when a source was told to share: milliseconds until it asks again.
+/// In how many milliseconds a source asks again after it was told to share.
 fn polled_in(told: &[SourceEvent], bench: &Bench) -> Option<u64> {
     told.iter().find_map(|told| match told {
         SourceEvent::Polled { again_at_ms } => Some(again_at_ms - bench.now.mono_ms),
@@ -291,7 +291,7 @@ fn a_quiet_stream_gives_its_slot_away_and_is_asked_now_and_then() {
     assert!((22_500..=37_500).contains(&pause), "{pause}");
     assert!(first.is_at_rest() && !first.has_slot);
 
-    // Whose habits are not known is asked first, and gives the slot back at once.
+    // A stream whose habits are unknown is polled first, and gives back the slot at once.
     assert_eq!(bench.shared.pool.take_granted(), [StreamId(2)]);
     bench.actions();
     second.on_slot(&mut bench.cx(), &mut Vec::new());
@@ -305,7 +305,7 @@ fn a_quiet_stream_gives_its_slot_away_and_is_asked_now_and_then() {
     assert!(polled_in(&told, &bench).is_some() && !second.has_slot);
     assert_eq!(bench.shared.pool.utilization(), 0.0);
 
-    // Once there are slots for all it follows again.
+    // Once there are slots for all, it follows again.
     assert!(!bench.shared.pool.set_wanted(1));
     bench.actions();
     follow(&mut second, &mut bench);
@@ -317,8 +317,8 @@ fn printed(lines: i64) -> Vec<u8> {
     (0..lines).flat_map(frame).collect()
 }
 
-/// One that brought something new each time it was asked, and exited behind the last answer: what it printed last was
-/// given up with the series of catch-up reads (seed 1833 of the simulation once).
+/// A container that brought something new at each poll, and exited after the last answer: its last lines were once
+/// given up with the series of catch-up reads (seed 1833 of the simulation).
 #[test]
 fn an_exit_within_many_catch_ups_is_looked_behind() {
     let mut bench = Bench::new(1);
@@ -358,10 +358,10 @@ fn a_stream_that_prints_keeps_its_slot() {
     second.open(&mut bench.cx(), &mut Vec::new());
     first.on_read(conn, BodyOutcome::Bytes, printed(6), &mut bench.cx(), &mut Vec::new());
     bench.now.mono_ms += 30_000;
-    // Twelve a minute.
+    // Twelve lines a minute.
     assert!(!first.yield_slot(&mut bench.cx()));
     bench.now.mono_ms += 30_000;
-    // Six.
+    // Six lines a minute.
     assert!(first.yield_slot(&mut bench.cx()));
 }
 

@@ -1,18 +1,18 @@
-//! Copies of a log that were made and not seen being made: its writer (logrotate's copytruncate) copied and emptied it, maybe
-//! several times, while it was empty for us or we were late. Then nothing that was read says where its content went, and
-//! no position leads there: a copy is told by its name, by its birth and by its first bytes, which nothing else has.
+//! Copies of a log that were made unseen: its writer (logrotate's copytruncate) copied and emptied it, maybe several
+//! times, while it was empty for us or we were late. Then no position leads to its content. Such a copy is recognized
+//! by its name, its birth time, and first bytes that no other file has.
 
 use super::{Chain, Copied, HEAD_BYTES_PROOF, Link, Memory, Parked, begins_as, link, link_at};
 use crate::capture::io::FoundFile;
 use crate::model::cursor::{FileId, FilePlace};
 
-/// So many places are remembered whose content was not found.
+/// How many places are remembered whose content was not found.
 const GIVEN_UP_MAX: usize = 8;
-/// So many files of others are remembered.
+/// How many files of other streams are remembered.
 const OTHERS_MAX: usize = 64;
 
 impl Chain {
-    /// Another stream reads this file of its directory. Its archive will hold nothing new.
+    /// Another stream reads this file in its directory. The file's archive will have nothing new.
     pub fn note_read_by_another(&mut self, file: &FoundFile) {
         let head = file.print();
         if head.len_bytes < HEAD_BYTES_PROOF || self.heads_of_others.contains(&head) {
@@ -24,27 +24,27 @@ impl Chain {
         self.heads_of_others.push_back(head);
     }
 
-    /// Whether a file that nobody knows may have been made by copying since the log was looked at last.
+    /// Whether an unknown file may have been made by copying since the last look at the log.
     pub(super) fn may_be_new_copy(&self, file: &FoundFile) -> bool {
         let is_named = file.rank > 0 && file.rank < FoundFile::RANK_UNKNOWN;
-        // Older archives are made of files that an earlier run may have passed over.
+        // Older archives are made of files that an earlier run may have skipped.
         let is_whole = !file.compressed || file.rank == 1 && file.head.len() >= HEAD_BYTES_PROOF as usize;
         let since_ns = self.copied_since_ns.unwrap_or(i64::MAX);
         is_named && is_whole && !file.head.is_empty() && file.id.birth_ns > since_ns
     }
 
-    /// Reads what new copies hold, before what came after them if that was not begun.
+    /// Reads new copies, before later content if that was not begun.
     pub(super) fn take_copies(&mut self, found: &[FoundFile], memory: Memory<'_>) {
         let Some(live) = found.last().filter(|file| file.rank == 0 && file.id.birth_ns != 0) else { return };
         let is_live = |link: &Link| link.found.id == live.id && !link.elsewhere;
         if self.copied_since_ns.is_none() || !self.links.back().is_some_and(is_live) {
             return;
         }
-        // It was emptied: the next read tells, and what was read of it is looked for first.
+        // It was emptied: the next read shows it, and its earlier content is searched for first.
         if self.links.back().is_some_and(|link| live.len < link.offset) {
             return;
         }
-        // What was read of the log goes on in a copy that is older than those.
+        // The log's earlier content continues in a copy that is older than these.
         let candidate = self.links.iter().find(|link| link.candidate).map(|link| link.found.id);
         if self.orphan.is_some() && candidate.is_none() {
             return;
@@ -52,7 +52,7 @@ impl Chain {
         let from =
             candidate.and_then(|id| found.iter().position(|file| file.id == id)).map_or(0, |at| at + 1);
         let is_begun = self.links.back().is_some_and(|live| live.offset > 0) || self.is_within_delivered();
-        // One that was made, written and renamed between two listings may be older than the live file.
+        // A copy that was made, written and renamed between two listings may be older than the live file.
         let since_ns =
             self.newest_birth_but(live.id).map_or(live.id.birth_ns, |ns| live.id.birth_ns.min(ns + 1));
         for file in found[..found.len() - 1].iter().skip(from) {
@@ -66,7 +66,7 @@ impl Chain {
             }
             if self.holds_the_same(file, found, memory) {
                 if is_begun {
-                    // It was copied and goes on (logrotate's `copy`).
+                    // It was copied, and the log continues (logrotate's `copy`).
                     self.known.pass_over(file);
                 }
                 continue;
@@ -79,7 +79,7 @@ impl Chain {
         }
     }
 
-    /// When the newest file was made that is read or was read, but for one.
+    /// When the newest file was made, of those being read or read before, except `live`.
     fn newest_birth_but(&self, live: FileId) -> Option<i64> {
         let ids = self.in_hand().map(|link| link.found.id).chain(self.known.ids());
         ids.filter(|id| *id != live).map(|id| id.birth_ns).max()
@@ -92,7 +92,7 @@ impl Chain {
         self.given_up_at.push_back(place);
     }
 
-    /// Where a file is to be read on that seems to hold what was looked for in vain.
+    /// The place to continue in a file that seems to have content that was searched for in vain.
     fn given_up_in(&mut self, file: &FoundFile) -> Option<FilePlace> {
         let holds = |place: &FilePlace| {
             place.head.len_bytes > 0
@@ -108,13 +108,13 @@ impl Chain {
         self.in_hand().any(|link| link.found.id == file.id || link.is(file))
     }
 
-    /// It begins as a file does that is read or was read.
+    /// Whether it begins like a file that is being read or was read.
     fn holds_the_same(&self, file: &FoundFile, found: &[FoundFile], memory: Memory<'_>) -> bool {
         let is_as_live = |live: &FoundFile| {
             let common = file.head.len().min(live.head.len());
             common > 0 && file.head[..common] == live.head[..common]
         };
-        // The print of one that grew since it was copied is of more than the copy has.
+        // If a file grew since it was copied, its print covers more than the copy has.
         let is_older_copy_of = |other: &FoundFile| {
             let is_proof = file.head.len() >= HEAD_BYTES_PROOF as usize && other.id != file.id;
             let is_read = || self.has_in_hand(other) || self.known.of(other, found, memory).is_some();
@@ -131,7 +131,7 @@ impl Chain {
     fn insert_before_live(&mut self, file: &FoundFile) {
         let at = self.links.len().saturating_sub(1);
         if at == 0 && self.front_marked {
-            // Nothing of the live file was read: the mark is the new front's.
+            // Nothing of the live file was read: the mark belongs to the new front.
             self.marks.pop_back();
             self.front_marked = false;
         }
@@ -147,7 +147,7 @@ impl Chain {
     }
 }
 
-/// Its lines may be older than it: an output may have them already.
+/// Its lines may be older than the file: an output may have them already.
 fn new_copy(file: &FoundFile) -> Link {
     Link { copy: Copied::Yes, ..link(file.clone()) }
 }

@@ -1,4 +1,4 @@
-//! What is known of files that are not in hand: read to their ends, or passed over.
+//! What is known of files that the chain does not have: read to their ends, or skipped.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -6,25 +6,25 @@ use super::{HEAD_BYTES_PROOF, begins_as, is_same};
 use crate::capture::io::FoundFile;
 use crate::model::cursor::{FileId, FilePlace, HeadPrint, TailPrint};
 
-/// Files that are looked for under any name.
+/// How many files are searched for under any name.
 const WANTED_MAX: usize = 32;
-/// Beyond so many, those that no listing shows are forgotten here; the table of files read still has them.
+/// Beyond this many, files that no listing shows are forgotten here; the table of files read still has them.
 const KNOWN_MAX: usize = 2048;
 
-/// What is remembered of files that were read under whatever name, in this run or before.
+/// Remembers files that were read under any name, in this run or before.
 pub trait Remembers {
     /// Where a file was left.
     fn place_of(&self, file: FileId) -> Option<FilePlace>;
 
-    /// Whether a file of any log begins so. It takes a look at all that is remembered, and is asked only of archives and
-    /// copies that nothing else explains.
+    /// Whether a file of any log begins like this. It searches everything that is remembered, and is only called for
+    /// archives and copies that nothing else explains.
     fn any_head(&self, is_it: &dyn Fn(&HeadPrint) -> bool) -> bool;
 
-    /// Another file that began as this one does, and that is gone or was rewritten: the place where it was left. `is_here` says
+    /// The place where another file was left that began like this one and is gone or was rewritten. `is_here` says
     /// whether a file still has the content that was read; `None` = the caller does not see it.
     fn moved(&self, file: &FoundFile, is_here: &dyn Fn(&FilePlace) -> Option<bool>) -> Option<FilePlace>;
 
-    /// The same for a live file. Two programs may write the same first lines, so it takes more to believe it.
+    /// As `moved`, for a live file. Two programs may write the same first lines, so more is required.
     fn moved_live(&self, file: &FoundFile, is_here: &dyn Fn(&FilePlace) -> Option<bool>)
     -> Option<FilePlace>;
 }
@@ -47,10 +47,10 @@ impl<F: Fn(FileId) -> Option<FilePlace>> Remembers for F {
     }
 }
 
-/// See [`Remembers`].
+/// The table of files read, as the chain sees it.
 pub type Memory<'a> = &'a dyn Remembers;
 
-/// See the module's head.
+/// Known files; see the head of this file.
 #[derive(Debug, Default)]
 pub(super) struct Known {
     /// With the number of the entry: a higher one is newer.
@@ -64,15 +64,15 @@ impl Known {
         self.places.insert(place.file, (self.last, place));
     }
 
-    /// Nothing of it is asked for.
+    /// Its content is skipped.
     pub(super) fn pass_over(&mut self, file: &FoundFile) {
-        // Not 0, which would mean that all of it is to come.
+        // Not 0, which would mean that everything is still to be read.
         let offset = file.unpacked_len.map_or(file.len, u64::from).max(1);
         let tail = TailPrint::default();
         self.put(FilePlace { file: file.id, head: file.print(), tail, offset, skip: [0; 2] });
     }
 
-    /// Nothing of it is asked for but what is added to it. Returns its place.
+    /// Its existing content is skipped, but not what is added. Returns its place.
     pub(super) fn ignore(&mut self, file: &FoundFile) -> FilePlace {
         let tail = TailPrint { end: file.len, ..TailPrint::default() };
         let place = FilePlace { file: file.id, head: file.print(), tail, offset: file.len, skip: [0; 2] };
@@ -80,7 +80,7 @@ impl Known {
         place
     }
 
-    /// Those that were left last.
+    /// The files that were left last.
     pub(super) fn newest(&self) -> Vec<FileId> {
         let mut all: Vec<(u64, FileId)> =
             self.places.iter().map(|(id, (number, _))| (*number, *id)).collect();
@@ -88,13 +88,13 @@ impl Known {
         all.into_iter().take(WANTED_MAX).map(|(_, id)| id).collect()
     }
 
-    /// What it holds was read, not passed over.
+    /// Whether its content was read, and not skipped.
     pub(super) fn was_read(&self, file: &FoundFile) -> bool {
         let place = self.places.get(&file.id).map(|(_, place)| place);
         place.is_some_and(|place| !place.tail.is_none() && file.has_head(&place.head))
     }
 
-    /// It was read here, or passed over.
+    /// Whether it was read here, or skipped.
     pub(super) fn has(&self, file: FileId) -> bool {
         self.places.contains_key(&file)
     }
@@ -104,20 +104,20 @@ impl Known {
         self.places.keys().copied()
     }
 
-    /// Where a file was left that was found, among others.
+    /// Where a found file was left.
     pub(super) fn of(&self, file: &FoundFile, found: &[FoundFile], memory: Memory<'_>) -> Option<FilePlace> {
         let own = self.places.get(&file.id).map(|(_, place)| *place);
         let place = own.or_else(|| memory.place_of(file.id)).filter(|place| is_it(file, &place.head));
         place.or_else(|| self.archived(file, found))
     }
 
-    /// A file that is known begins as this one does.
+    /// Whether a known file begins like this one.
     pub(super) fn begins_as(&self, file: &FoundFile) -> bool {
         let mut heads = self.places.values().map(|(_, place)| place.head);
         heads.any(|head| begins_as(file, &head))
     }
 
-    /// The file whose archive this is. Of one that is still there it holds an earlier copy.
+    /// The file whose archive this is. If that file still exists, the archive has an earlier copy of it.
     fn archived(&self, file: &FoundFile, found: &[FoundFile]) -> Option<FilePlace> {
         if !file.compressed {
             return None;
@@ -127,14 +127,14 @@ impl Known {
         };
         let places = self.places.values().map(|(_, place)| place);
         let proven = places.filter(|place| begins_as(file, &place.head) && !is_there(place));
-        // The length tells it from others that begin alike.
+        // The length distinguishes it from others with the same beginning.
         let fits = |place: &&FilePlace| file.unpacked_len.is_none_or(|len| len >= place.offset as u32);
         let best = proven.filter(fits).max_by_key(|place| place.offset)?;
         Some(FilePlace { file: file.id, ..*best })
     }
 
-    /// A file that begins as this one does, of this length; nothing but what follows its place is new here. `may_be` says
-    /// of which files this may be a copy.
+    /// A known file with the same beginning and length; only what follows its place is new here. `may_be` says of which
+    /// files this may be a copy.
     pub(super) fn twin(
         &self,
         file: &FoundFile,
@@ -163,7 +163,7 @@ impl Known {
     }
 }
 
-/// A number alone is no proof, where there are no birth times.
+/// Without birth times a number alone is no proof.
 pub(super) fn is_it(file: &FoundFile, head: &HeadPrint) -> bool {
     // An empty file looks like any other.
     let whole = head.len_bytes > 0 && head.len_bytes as usize == file.head.len();

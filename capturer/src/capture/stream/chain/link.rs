@@ -1,4 +1,4 @@
-//! One file of a chain: what is known of it, and whether a file that was found is this one.
+//! One file of a chain: what is known of it, and whether a found file is this one.
 
 use super::Gone;
 use crate::capture::io::{FileNo, FoundFile, LaneId};
@@ -19,77 +19,77 @@ pub enum Handle {
 /// One file of the chain.
 #[derive(Debug)]
 pub struct Link {
-    /// As last found; the name is only good until the next rotation.
+    /// As last found; the name is only valid until the next rotation.
     pub found: FoundFile,
-    /// Print of its head, as long as was seen.
+    /// Print of its head, as far as it was seen.
     pub head: HeadPrint,
-    /// Its file.
+    /// Whether it is open.
     pub handle: Handle,
     /// The file system it was opened on, if that may hang.
     pub lane: Option<LaneId>,
     /// Next byte to read.
     pub offset: u64,
-    /// What stands before it, as it was read.
+    /// Print of the bytes before `offset`, as they were read.
     pub tail: TailPrint,
-    /// Longest length seen.
+    /// The greatest length seen.
     pub len: u64,
-    /// No longer the live file. Its writer may still go on for a while: see `has_grace`.
+    /// It is no longer the live file. Its writer may still write to it for a while: see `has_grace`.
     pub settled: bool,
     /// No longer in the directory: only its open file can still be read.
     pub deleted: bool,
-    /// It was packed and removed by another than its writer, which may go on.
+    /// It was compressed and removed by a program other than its writer, which may still write to it.
     pub packed: bool,
-    /// The stream went over to another directory: that this one is not listed there says nothing.
+    /// The stream went over to another directory: that this file is not listed there means nothing.
     pub elsewhere: bool,
-    /// Looks at it since it was left that brought nothing.
+    /// Looks since it was left that found nothing new.
     pub quiet_looks: u8,
     /// There may be bytes behind `offset`.
     pub unread: bool,
-    /// Behind `offset` there are nothing but NULs: room that its writer made and has not filled.
+    /// Behind `offset` there are only NULs: space that its writer reserved and has not filled.
     pub room: bool,
     /// From `offset` to here there are only NULs; the next look begins here. 0 = not looked at.
     pub nuls_to: u64,
-    /// Data stands at `nuls_to`: what is before it is a hole.
+    /// Data begins at `nuls_to`, so the NULs before it are a hole.
     pub hole: bool,
-    /// It was opened by its inode number alone, which may have come back since the listing: files that were made and
-    /// renamed meanwhile may stand before it. Not read until a later listing has shown them.
+    /// It was opened by its inode number alone, which another file may have since the listing: files made and renamed
+    /// meanwhile may belong before it. Not read until a later listing has shown them.
     pub doubted: bool,
     /// The last listing lacked it.
     pub missing: bool,
-    /// Its writer had time enough to go over to the next file: what stands at its end is final.
+    /// Its writer had enough time to switch to the next file: what is at its end is final.
     pub last_look: bool,
-    /// It was read to its end before. Written anew, it is older than what was read since.
+    /// It was read to its end before. If it is rewritten, it is older than what was read since.
     pub late: bool,
-    /// Where it was read to when it began to wait for its writer, and until when.
+    /// Where reading stopped when it began to wait for its writer, and until when it waits.
     pub waited_at: Option<(u64, u64)>,
-    /// It seems to hold what a file that was written anew held before. Its opening tells.
+    /// It seems to have the earlier content of a file that was rewritten. Its opening shows whether it does.
     pub candidate: bool,
     /// It was to be read as a file of its own before it became a candidate.
     pub queued: bool,
-    /// It was written anew, and a listing from before that may still come.
+    /// It was rewritten, and a listing from before that may still come.
     pub anew: bool,
-    /// It was rewritten since it was read. Part of its content may be what it held before.
+    /// It was rewritten since it was read. Part of its content may be as before.
     pub rewritten: bool,
     /// It was closed because it is quiet. It is opened again when there is more to read.
     pub idle: bool,
-    /// It is no text, and passed over.
+    /// It is not text, and is skipped.
     pub left_out: bool,
     /// Its opening waits for a file descriptor.
     pub lacks_descriptor: bool,
-    /// Whether it holds what another file held.
+    /// Whether it has the content of another file.
     pub copy: Copied,
 }
 
 /// Whether a file is a copy of another that was read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Copied {
-    /// Nobody has looked.
+    /// Not known yet.
     Unknown,
-    /// It begins as that one; the first read tells the rest.
+    /// It begins like that file; the first read shows the rest.
     Likely,
-    /// It is.
+    /// It is a copy.
     Yes,
-    /// It is not.
+    /// It is no copy.
     No,
 }
 
@@ -127,15 +127,15 @@ pub(super) fn link(found: FoundFile) -> Link {
     }
 }
 
-/// A file of which something was read.
+/// A link to a file of which something was read.
 pub(super) fn link_at(found: FoundFile, place: &FilePlace) -> Link {
     let head = if found.has_head(&place.head) { found.print() } else { place.head };
     Link { offset: place.offset, tail: place.tail, head, ..link(found) }
 }
 
 impl Link {
-    /// An inode that is held open can't become another file: whatever its content is now, it is this link's. So is that of one
-    /// that is being opened, or was closed because it is quiet, if its birth time says so.
+    /// An inode that is held open can't become another file: whatever its content is, it belongs to this link. So does
+    /// one that is being opened, or was closed for being quiet, if its birth time shows it.
     pub(super) fn is_in(&self, file: &FoundFile) -> bool {
         let same_inode = (self.found.id.device, self.found.id.inode) == (file.id.device, file.id.inode);
         let is_born = self.found.id == file.id && file.id.birth_ns != 0;
@@ -147,7 +147,7 @@ impl Link {
         same_inode && is_held && !file.compressed
     }
 
-    /// The file is this one.
+    /// Whether the file is this one.
     pub(super) fn is(&self, file: &FoundFile) -> bool {
         self.is_in(file) || self.is_known() && is_same(file, self.found.id, &self.head)
     }
