@@ -6,8 +6,8 @@
 //! sum      number of the save: a checkpoint counts only with lines of its own number and before
 //! ```
 //! The lines of a save are on disk before its checkpoint is. After a crash between the two they are later than the
-//! checkpoint, and not believed: what they say was delivered may have been cut off the outputs. A line that is damaged
-//! costs itself. What is superseded is dropped when it is most of the file.
+//! checkpoint, and are not believed: the outputs may lack what they say was delivered. A damaged line only costs
+//! itself. Superseded lines are dropped when they are most of the file.
 
 use super::lines;
 use super::memory::{Logs, absorb};

@@ -5,9 +5,10 @@
 //!           ▲                                                        │ short read: its end, for now
 //!           └── inotify: files made, renamed, removed                └ settled: finish it, go on with the next
 //! ```
-//! The position is the end of the last whole record, so little is carried from one read to the next: what was incomplete is
-//! read again. Of a plain line that is a piece of [`LINE_PIECE_BYTES`](crate::limits::LINE_PIECE_BYTES) at most. A quiet file
-//! costs nothing: it is read when inotify says that it grew.
+//! The position is the end of the last complete record, so little is carried from one read to the next: incomplete
+//! bytes are read again. For a plain line that is at most a piece of
+//! [`LINE_PIECE_BYTES`](crate::limits::LINE_PIECE_BYTES). A quiet file costs nothing: it is read when inotify says that
+//! it grew.
 
 mod around;
 mod binary;
@@ -72,9 +73,9 @@ pub struct FileSource {
     live_name: String,
     /// `Auto` until the first line was seen; if `decides`, that of the latest record.
     format: FileFormat,
-    /// What a line is, is decided line by line.
+    /// The format is decided line by line.
     decides: bool,
-    /// How the text of the file that is read is encoded.
+    /// Encoding of the file being read.
     text: Text,
     /// Whether it is text at all.
     judged: binary::JudgedContent,
@@ -88,7 +89,7 @@ pub struct FileSource {
     assembler: Assembler,
     /// Of Docker's logs: the same position by times.
     lines: Rare<ApiCursor>,
-    /// What was delivered over the API before.
+    /// Lines that were delivered over the API before.
     passing: Rare<Passing>,
     scanning: bool,
     scan_again: bool,
@@ -101,7 +102,7 @@ pub struct FileSource {
     read_bytes: usize,
     /// Capacity of the buffer that the read under way has.
     reading_bytes: u64,
-    /// Whose turn it took.
+    /// The file system on which the read under way has the turn.
     reading_lane: Option<LaneId>,
     /// When anything was last asked for or answered.
     asked_ms: u64,
@@ -119,13 +120,13 @@ pub struct FileSource {
     /// When files that are no longer live were listed last because one was written to.
     rotated_looked_ms: u64,
     around: Rare<Around>,
-    /// Where links lead.
+    /// Where links on the path lead.
     elsewhere: Elsewhere,
     /// Whose deliveries count, and among which streams a file has one reader.
     reader: Reader,
     /// Files that are its own to read, sorted.
     claimed: Vec<FileId>,
-    /// Those of them that are finished, and not yet in the table of files read.
+    /// Files among these that are finished, but not yet in the table of files read.
     unacked: Rare<BTreeSet<FileId>>,
     /// A file was finished since the position was last reported.
     moved_on: bool,
@@ -230,14 +231,13 @@ impl FileSource {
         self
     }
 
-    /// What files hold that were last changed before this time, nanoseconds since 1970, and that nobody has read, is passed
-    /// over.
+    /// Content of files last changed before this time, nanoseconds since 1970, that nobody has read is skipped.
     pub fn ignoring_before(mut self, ns: Option<i64>) -> FileSource {
         self.chain.ignore_before(ns);
         self
     }
 
-    /// Its live file was passed over for its age, and nothing was added to it since.
+    /// Whether its live file was skipped for its age, and nothing was added since.
     pub fn is_ignored(&self) -> bool {
         self.chain.is_ignored()
     }
@@ -284,7 +284,7 @@ impl FileSource {
             (true, _) => {
                 told.push(SourceEvent::Opened);
                 if self.is_ignored() {
-                    // No output has to stand there for it.
+                    // No output is needed for it.
                     cx.act(Action::Withdraw(self.stream));
                 }
                 if self.start_is_end || self.is_ignored() {
@@ -352,7 +352,7 @@ impl FileSource {
         self.answered(cx);
         self.scanning = false;
         let latest = !std::mem::take(&mut self.scan_again);
-        // Before another listing is asked for.
+        // Before another listing is requested.
         let asked = self.chain.told_when_asked();
         if !latest {
             self.scan(cx);
@@ -382,7 +382,7 @@ impl FileSource {
         }
         if latest && self.exits.told_ns != self.exits.at_ns {
             self.exits.at_ns = self.exits.told_ns;
-            // The last bytes may have come without a wake-up of their own, and open lines can be closed.
+            // The last bytes may have come without an event of their own, and open lines can be ended.
             if let Some(last) = self.chain.links.back_mut() {
                 last.unread = true;
             }
@@ -406,7 +406,7 @@ impl FileSource {
         changes.lost.retain(|gone| !self.is_read_elsewhere(gone.file, cx));
         changes.look_again |= look_again;
         if !changes.gone.is_empty() {
-            // A line that was open when its file was rewritten does not go on.
+            // A line that was open when its file was rewritten does not continue.
             self.assembler.reset();
         }
         self.declare(&changes, cx);

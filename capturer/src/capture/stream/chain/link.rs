@@ -152,13 +152,14 @@ impl Link {
         self.is_in(file) || self.is_known() && is_same(file, self.found.id, &self.head)
     }
 
-    /// The file is this one, and begins otherwise than it did.
+    /// Whether the file is this one with another beginning.
     pub(super) fn is_rewritten_as(&self, file: &FoundFile) -> bool {
         let judged = file.head.len() >= self.head.len_bytes as usize;
         !file.compressed && judged && !file.has_head(&self.head)
     }
 
-    /// What the last listing lacked would only fail, and ask for a listing that puts off the one which decides.
+    /// Whether it should be opened. A file that the last listing lacked would only fail, and request a listing that
+    /// delays the deciding one.
     pub fn is_to_be_opened(&self) -> bool {
         self.handle == Handle::None && !self.deleted && !self.missing && (!self.idle || self.unread)
     }
@@ -167,43 +168,43 @@ impl Link {
         if let Handle::Open(file) = self.handle { Some(file) } else { None }
     }
 
-    /// What was listed of it was seen in this very file. A number alone may have come back with another.
+    /// Whether its listing was of this very file: another file may have got the same number.
     pub fn is_as_listed(&self) -> bool {
         self.found.id.birth_ns != 0 && !self.found.compressed
     }
 
-    /// It is this open file, and the next byte to read is that.
+    /// Whether it is this open file, and this is the next byte to read.
     pub fn is_at(&self, file: FileNo, offset: u64) -> bool {
         self.handle == Handle::Open(file) && self.offset == offset
     }
 
-    /// Where it is to be looked at whether anything stands behind NULs.
+    /// Where to look for data behind NULs.
     pub fn searched_at(&self) -> Option<u64> {
         (self.nuls_to > self.offset && !self.room && !self.hole).then_some(self.nuls_to)
     }
 
-    /// It is this open file, and the next place to look at is that.
+    /// Whether it is this open file, and this is the next place to look at.
     pub fn is_searched_at(&self, file: FileNo, offset: u64) -> bool {
         self.handle == Handle::Open(file) && self.searched_at() == Some(offset)
     }
 
-    /// Bytes known to be there that were not read.
+    /// Bytes known to be unread.
     pub fn unread_bytes(&self) -> u64 {
         self.known_len().saturating_sub(self.offset)
     }
 
-    /// How long it is known to be, without room that its writer made.
+    /// Its known length, without space that its writer reserved.
     pub fn known_len(&self) -> u64 {
         if self.room { self.offset } else { self.len }
     }
 
-    /// What is to be said when it is gone, with so many bytes unread; 0 = nobody knows.
+    /// What to report when it is gone, with this many bytes unread; 0 = nobody knows.
     pub(super) fn gone(&self, bytes: u64) -> Gone {
         Gone { name: self.found.name.clone(), bytes, in_place: false, file: self.found.id }
     }
 
-    /// It is gone and was not opened. One that was listed empty may have been written to since. What an archive or a copy
-    /// held was read elsewhere, or nobody knows how much it was.
+    /// What to report if it is gone and was not opened. A file that was listed empty may have been written to since.
+    /// The content of an archive or a copy was read elsewhere, or nobody knows how much it was.
     pub(super) fn lost_unopened(&self) -> Option<Gone> {
         if self.candidate || self.left_out || self.is_copy() {
             return None;
@@ -212,79 +213,79 @@ impl Link {
         (self.offset == 0 || bytes > 0).then(|| self.gone(bytes))
     }
 
-    /// All of it was read, as far as anybody knows.
+    /// Whether all of it was read, as far as anybody knows.
     pub fn is_read(&self) -> bool {
         !self.unread && self.offset >= self.known_len()
     }
 
-    /// What is known of it.
+    /// Its place.
     pub fn place(&self) -> FilePlace {
         FilePlace { file: self.found.id, head: self.head, tail: self.tail, offset: self.offset, skip: [0; 2] }
     }
 
-    /// What must stand in it, if anything was read of it.
+    /// The print of bytes that must be in it, if any of it was read.
     pub fn expected(&self) -> TailPrint {
         if self.offset > 0 { self.tail } else { TailPrint::default() }
     }
 
-    /// A number alone says nothing: it may have come back with another file since.
+    /// False if only its number is known, which another file may have by now.
     fn is_known(&self) -> bool {
         self.handle != Handle::None || self.head.len_bytes > 0 || self.found.id.birth_ns != 0
     }
 
-    /// Nothing else is known of it, and the file has that number.
+    /// Whether only its number is known, and the file has that number.
     pub(super) fn has_number_of(&self, file: &FoundFile) -> bool {
         let is_alike = file.compressed == self.found.compressed && file.id == self.found.id;
         !self.is_known() && self.offset == 0 && is_alike
     }
 
-    /// Not known by its number alone.
+    /// Whether more than its number is known.
     pub fn is_proven(&self) -> bool {
         self.found.id.birth_ns != 0 || self.found.head.len() >= HEAD_BYTES_PROOF as usize
     }
 
-    /// Rotated by copying before it could be opened: it goes on in the copy, and its own inode begins anew.
+    /// It was rotated by copying before it could be opened: it continues in the copy, and its own inode begins anew.
     pub(super) fn was_copied_to(&self, file: &FoundFile) -> bool {
         self.handle == Handle::None && !self.idle && self.found.rank == 0 && is_copy(file, &self.head)
     }
 
-    /// It began with all that the file holds, when it was listed last: the file is a copy that was made before it grew.
+    /// At its last listing it began with everything that the file has: the file is a copy made before it grew.
     pub(super) fn was_as(&self, file: &FoundFile) -> bool {
         let is_proof = file.head.len() >= HEAD_BYTES_PROOF as usize && file.len == file.head.len() as u64;
         is_proof && !file.compressed && file.id != self.found.id && self.found.head.starts_with(&file.head)
     }
 
-    /// Nothing was read of it, and it is a copy of that file as it was before it grew, which was read. Only of a small one that
-    /// is sure, for all of it was listed.
+    /// Whether nothing of it was read and it is a copy of that file from before it grew, which was read. Certain only
+    /// for a small file, all of which was listed.
     pub(super) fn is_older_copy_of(&self, other: &Link) -> bool {
         let is_new = self.offset == 0 && self.copy == Copied::Unknown && self.found.rank > 0;
         let is_younger = self.found.id.birth_ns > other.found.id.birth_ns;
         is_new && is_younger && other.was_as(&self.found) && other.offset >= self.found.len
     }
 
-    /// All of it that was listed was read elsewhere. The first read tells whether that is so.
+    /// Assumes that everything listed of it was read elsewhere. The first read shows whether that is so.
     pub(super) fn assume_read(&mut self) {
         (self.offset, self.tail) = (self.found.len, TailPrint::of(&self.found.head, self.found.len));
         self.copy = Copied::Likely;
     }
 
-    /// It is to be read as a file of its own, and was not begun: it may be a copy of one before it all the same.
+    /// Whether it is to be read as a file of its own and was not begun: it may still be a copy of an earlier one.
     pub(super) fn is_queued(&self) -> bool {
         self.offset == 0 && self.found.rank > 0 && !self.candidate && !self.late
     }
 
-    /// Its lines may be older than it.
+    /// Whether its lines may be older than the file.
     pub fn is_copy(&self) -> bool {
         matches!(self.copy, Copied::Likely | Copied::Yes)
     }
 
-    /// It has the live name again: a link was changed back, a rename was undone.
+    /// It has the live name again: a link was changed back, or a rename undone.
     pub(super) fn is_live_again(&mut self) {
         (self.elsewhere, self.late, self.last_look, self.settled) = (false, false, false, false);
         (self.quiet_looks, self.waited_at, self.unread) = (0, None, true);
     }
 
-    /// It was listed as this file, maybe its archive.
+    /// It was listed as this file, which may be its archive.
     pub(super) fn note_packed(&mut self, file: &FoundFile, may_be: bool) {
         self.packed = may_be && file.compressed && !self.found.compressed;
     }
@@ -297,17 +298,17 @@ impl Link {
             }
             return;
         }
-        // It grew after it was closed; reopening it shows by what.
+        // It grew after it was closed; opening it again shows by how much.
         self.unread |= self.idle && !file.compressed && file.len != self.len;
         if file.compressed == self.found.compressed && file.has_head(&self.head) {
-            // Its writer went on after a rename that nobody was told of.
+            // Its writer wrote on after a rename that was not reported.
             self.unread |= file.len > self.len;
             self.len = self.len.max(file.len);
         }
         if file.head.len() > self.head.len_bytes as usize && file.has_head(&self.head) {
             self.head = file.print();
         }
-        // Once open, the file itself counts; its compressed twin is only a new name for it.
+        // Once open, the file itself counts; its compressed twin is only another name for it.
         if self.handle == Handle::None || !file.compressed {
             self.found = file.clone();
         }
@@ -317,7 +318,8 @@ impl Link {
     }
 }
 
-/// The same file: by identity, or by its first bytes if it was compressed meanwhile. A short print proves nothing.
+/// Whether it is the same file: by identity, or by its first bytes if it was compressed meanwhile. A short print proves
+/// nothing.
 pub(super) fn is_same(file: &FoundFile, id: FileId, head: &HeadPrint) -> bool {
     if file.compressed && file.id != id {
         return begins_as(file, head);
@@ -325,18 +327,18 @@ pub(super) fn is_same(file: &FoundFile, id: FileId, head: &HeadPrint) -> bool {
     file.id == id && file.has_head(head)
 }
 
-/// A rotated file that begins as the live one did. A short print proves nothing.
+/// Whether a rotated file begins like the live one did. A short print proves nothing.
 fn is_copy(file: &FoundFile, head: &HeadPrint) -> bool {
     file.rank > 0 && begins_as(file, head)
 }
 
-/// It begins as a file did of which enough was seen to tell it from others.
+/// Whether it begins like a file of which enough was seen to distinguish it.
 pub(super) fn begins_as(file: &FoundFile, head: &HeadPrint) -> bool {
     head.len_bytes >= HEAD_BYTES_PROOF && file.has_head(head)
 }
 
-/// The file of a place: itself, else its archive. Of a log that was copied and goes on (logrotate's `copy`) there are both,
-/// and an archive that is shorter than what was read is that of an earlier copy.
+/// The file of a place: itself, else its archive. Of a log that was copied and continues (logrotate's `copy`) there are
+/// both, and an archive shorter than what was read is that of an earlier copy.
 pub(super) fn file_of(place: &FilePlace, found: &[FoundFile]) -> Option<usize> {
     let is_it = |file: &FoundFile| is_same(file, place.file, &place.head);
     let fits = |file: &FoundFile| file.unpacked_len.is_none_or(|len| len >= place.offset as u32);
@@ -344,15 +346,15 @@ pub(super) fn file_of(place: &FilePlace, found: &[FoundFile]) -> Option<usize> {
     itself.or_else(|| found.iter().position(|file| is_it(file) && fits(file)))
 }
 
-/// There is more in the file than was read of it.
+/// Whether the file has more than was read of it.
 pub(super) fn grew(file: &FoundFile, place: &FilePlace) -> bool {
-    // Of one that was passed over nothing is known but that, and where it ended if what is added to it is asked for.
+    // Of a skipped file, only that is known, and where it ended if later content is wanted.
     let was_read = !place.tail.is_none() || place.tail.end == place.offset;
     let len = if file.compressed { file.unpacked_len.map_or(0, u64::from) } else { file.len };
     was_read && len > place.offset
 }
 
-/// Where a file goes whose name does not tell: it is older than all that were made after it.
+/// Inserts a file whose name does not show its place: it is older than all that were made after it.
 pub(super) fn insert_by_birth(found: &mut Vec<FoundFile>, file: FoundFile) {
     let is_newer = |other: &FoundFile| {
         other.rank == 0

@@ -1,5 +1,5 @@
-//! Where the content of a file went that was written anew, or is not found: into a copy (logrotate's copytruncate), an
-//! archive, a restored directory. While that is looked for nothing is read; what is not found is told.
+//! Where the content of a rewritten or missing file went: into a copy (logrotate's copytruncate), an archive, a
+//! restored directory. While it is searched for, nothing is read; content that is not found is reported.
 
 use std::collections::VecDeque;
 
@@ -9,26 +9,27 @@ use crate::limits::HEAD_BYTES;
 use crate::model::cursor::{FileCursor, FileId, FilePlace, HeadPrint, TailPrint};
 use crate::model::rotated_name;
 
-/// A place whose content is not where it was: the file was written anew, or is not found.
+/// A place whose content is not where it was: the file was rewritten, or is missing.
 #[derive(Debug)]
 pub(super) struct Orphan {
     pub(super) place: FilePlace,
     pub(super) name: String,
-    /// Longest length seen.
+    /// The greatest length seen.
     pub(super) len: u64,
-    /// Its file is still there, with another content.
+    /// Its file is still there, with other content.
     pub(super) in_place: bool,
     /// Its file may be younger than its lines.
     pub(super) is_copy: bool,
-    /// Looked like it, and were not.
+    /// Files that looked like it and were not.
     pub(super) tried: Vec<FileId>,
 }
 
 impl Orphan {
-    /// The file that seems to hold the content now. None of those that were read by themselves. A log may have been copied
-    /// more than once before it was emptied: the longest copy was made last. Of two of one length it is the newer file.
-    /// An archive that seems too short may have several members, of which only the last one's length is known. Those come
-    /// last, and their opening tells. Of a log that is `never_copied`, many archives may begin alike, and each has one member.
+    /// The file that seems to have the content now. Not one of those that were read as files of their own. A log may
+    /// have been copied more than once before it was emptied: the longest copy was made last. Of two with the same
+    /// length it is the newer file. An archive that seems too short may have several members, of which only the last
+    /// one's length is known. Those come last, and their opening decides. Of a log that is `never_copied`, many
+    /// archives may begin alike, and each has one member.
     pub(super) fn candidate(
         &self,
         found: &[FoundFile],
@@ -46,11 +47,12 @@ impl Orphan {
             |file: &FoundFile| !never_copied && file.compressed && file.head.len() == HEAD_BYTES;
         let seems_it = |file: &FoundFile| {
             let is_other = file.id != self.place.file && !self.tried.contains(&file.id);
-            // One that waits behind the first was listed before anybody knew that this content is to be found.
+            // A file that waits behind the first was listed before anybody knew that this content has to be found.
             let is_held =
                 |(at, link): (usize, &Link)| link.found.id == file.id && (at == 0 || !link.is_queued());
             let is_held = links.iter().enumerate().any(is_held);
-            // One that begins with a hole has no head. Then its copy has none either, and what stands before the place tells.
+            // A file that begins with a hole has no head. Then its copy has none either, and the bytes before the place
+            // decide.
             let is_told = self.place.head.len_bytes > 0 || file.head.is_empty() && !self.place.tail.is_none();
             (fits(file) || may_have_members(file))
                 && file.has_head(&self.place.head)
@@ -63,7 +65,7 @@ impl Orphan {
         all.max_by_key(|(_, file)| (fits(file), len(file))).map(|(at, _)| at)
     }
 
-    /// Where to look for it again. `reached` is where an earlier run had gone on to.
+    /// A cursor from which the search can start again. `reached` is where an earlier run had stopped in later files.
     pub(super) fn cursor(&self, reached: &[FilePlace]) -> FileCursor {
         FileCursor {
             len: self.len,
@@ -82,15 +84,16 @@ impl Orphan {
 }
 
 impl Chain {
-    /// The file being read begins otherwise than it did: written anew in place. Its first bytes never change otherwise, so
-    /// a scan can tell, however old it is. That it is shorter a scan can't tell, for reading went on meanwhile.
+    /// Whether the file being read begins otherwise than before, because it was rewritten in place. Its first bytes
+    /// never change otherwise, so a scan can tell, however old it is. A scan can't tell that it is shorter, because
+    /// reading went on meanwhile.
     pub(super) fn is_rewritten(&self) -> bool {
         let Some(front) = self.links.front() else { return false };
         !front.deleted && !front.late && front.is_in(&front.found) && front.is_rewritten_as(&front.found)
     }
 
-    /// The file being read has this length now, by its descriptor. If that is less than what was read of it, or than it was
-    /// before anything was read, it was truncated. Returns whether.
+    /// The file being read has this length now, by its descriptor. If that is less than what was read of it, or than
+    /// before anything was read, it was truncated. Returns whether it was.
     pub fn on_short(&mut self, len: u64) -> bool {
         let was_longer = |front: &Link| front.offset == 0 && front.is_as_listed() && len < front.len;
         let short = self.links.front().is_some_and(|front| len < front.offset || was_longer(front));
@@ -100,8 +103,8 @@ impl Chain {
         short
     }
 
-    /// The file being read was written anew: it is read from its beginning, once it is known where its content went. Or it
-    /// is let go: a rotated one that was read is older than what was read since, and what stands in it now is a copy.
+    /// The file being read was rewritten: it is read from its beginning once it is known where its content went. Or it
+    /// is let go: a rotated file that was read is older than what was read since, and its present content is a copy.
     pub fn begin_anew(&mut self, len: u64) {
         if self.links.front().is_some_and(|front| front.late) {
             let link = &self.links[0];
@@ -147,7 +150,7 @@ impl Chain {
         }
     }
 
-    /// The content of a file that was written anew is looked for.
+    /// Whether the content of a rewritten file is being searched for.
     pub fn is_searching(&self) -> bool {
         self.orphan.is_some()
     }
@@ -158,8 +161,8 @@ impl Chain {
         self.links.front().is_some_and(may_read) && !self.is_being_copied()
     }
 
-    /// A first file that was left out is another by now, as the last listing shows: it is judged and read from its
-    /// beginning. Nothing is lost with what it held.
+    /// A first file that was skipped is another one by now, as the last listing shows: it is judged and read from its
+    /// beginning. Losing its old content is no loss.
     pub(super) fn begin_left_out_anew(&mut self) -> bool {
         let position = self.position();
         let Some(front) = self.links.front_mut().filter(|front| front.left_out) else { return false };
@@ -220,12 +223,13 @@ impl Chain {
         }
     }
 
-    /// A file was opened and is so long, and what was read of it before stands in it, or not. Returns false if it is let go.
+    /// A file was opened; its length, and whether it has the bytes that were read of it before. Returns false if it is
+    /// let go.
     pub fn on_opened(&mut self, file: FileNo, as_expected: bool, len: u64) -> bool {
         let is_it = |link: &Link| link.handle == Handle::Opening(file) || link.handle == Handle::Open(file);
         if let Some(at) = self.parked.iter().position(|parked| is_it(&parked.link)) {
             if !as_expected {
-                // Written anew; it is older than what was read.
+                // It was rewritten, and is older than what was read.
                 let parked = self.parked.remove(at);
                 self.known.pass_over(&parked.link.found);
             }
@@ -242,9 +246,10 @@ impl Chain {
                 self.orphan = None;
             }
             (false, true) => {}
-            // It begins like another file without being a copy of it: two of Docker's may both begin within one long line.
+            // It begins like another file without being a copy of it: two of Docker's may both begin within one long
+            // line.
             (false, false) if at == 0 && self.is_no_copy(true) => {}
-            // How long it was before says nothing of what it holds now.
+            // Its earlier length says nothing about its present content.
             (false, false) if at == 0 => self.begin_anew(len),
             (false, false) => {
                 let link = &mut self.links[at];
@@ -258,9 +263,9 @@ impl Chain {
         true
     }
 
-    /// The first file is about to be read for the first time. If it begins as one did that was read (a backup was restored,
-    /// an editor saved its own copy, the log was copied before it was renamed), it is read on where that one was left,
-    /// provided that the same bytes stand before that place.
+    /// The first file is about to be read for the first time. If it begins like a file that was read (a backup was
+    /// restored, an editor saved its own copy, the log was copied before it was renamed), reading continues where that
+    /// one was left, provided that the same bytes are before that place.
     pub fn assume_copy(&mut self) {
         let position = self.position();
         let live = self.links.iter().find(|link| link.found.rank == 0).map(|link| link.found.id);
@@ -268,8 +273,8 @@ impl Chain {
         if front.offset > 0 || front.found.compressed || front.copy != Copied::Unknown {
             return;
         }
-        // A live log may begin as the one before it did. Docker only renames its files, so two that are there at once are never
-        // copies: the middle of a line of hundreds of kilobytes fills whole files that are the same to the byte.
+        // A live log may begin like the one before it. Docker only renames its files, so two that exist at once are
+        // never copies: the middle of a line of hundreds of kilobytes fills whole files with the same bytes.
         let (is_rotated, is_ever_copied) = (front.found.rank > 0, self.copied_since_ns.is_some());
         let may_be = |file: FileId| {
             self.present.binary_search(&file).is_err() || is_rotated && (is_ever_copied || live == Some(file))
@@ -285,8 +290,8 @@ impl Chain {
         self.go_on_at(position);
     }
 
-    /// Nobody waits for the writer of a parked file any more. If the first file is its copy, and grew no more all the while,
-    /// it is that of an earlier time.
+    /// The writer of a parked file is no longer waited for. If the first file is its copy and did not grow meanwhile,
+    /// it is a copy from an earlier time.
     pub fn close_parked(&mut self, at: usize) {
         let Parked { link, .. } = self.parked.remove(at);
         let position = self.position();
@@ -296,13 +301,13 @@ impl Chain {
         }
     }
 
-    /// The first file was listed before much stood in it, and is read for the first time: it begins with these bytes. Returns
-    /// whether they are to be dropped, for it is a copy.
+    /// The first file was listed before it had much content, and is read for the first time: it begins with these
+    /// bytes. Returns whether to drop them, because it is a copy.
     pub fn begins_as_copy(&mut self, bytes: &[u8]) -> bool {
         let Some(front) = self.links.front_mut() else { return false };
         let is_new = front.offset == 0 && front.copy == Copied::Unknown;
         let head = &bytes[..bytes.len().min(HEAD_BYTES)];
-        // A fresh live file may start with the same lines as the last one did. That makes it no copy, unless it has the name
+        // A new live file may start with the same lines as the last one. That makes it no copy, unless it has the name
         // of one (logrotate's `olddir`).
         let is_live = front.found.rank == 0 && rotated_name::live_names(&front.found.name).next().is_none();
         if !is_new || is_live || front.found.compressed || front.found.head.len() >= head.len() {
@@ -320,9 +325,9 @@ impl Chain {
         is_dropped
     }
 
-    /// The first file begins as one that is still there and is shorter than what was read of that: its writer copies it and
-    /// then removes it (logrotate's renamecopy). What it holds is told when it is whole. So little may stand in it that
-    /// nobody can say; then the other's name decides, which has no place in the order of rotation.
+    /// Whether the first file begins like one that still exists, and is shorter than what was read of that: its writer
+    /// copies it and then removes it (logrotate's renamecopy). What it is can be decided when it is complete. With too
+    /// little content to decide, the other file's name does, which then has no place in the order of rotation.
     pub(super) fn is_being_copied(&self) -> bool {
         let Some(front) = self.links.front() else { return false };
         let is_new = front.offset == 0 && front.copy == Copied::Unknown && !front.deleted;
@@ -338,7 +343,7 @@ impl Chain {
             && self.parked.iter().any(|parked| is_original(&parked.link))
     }
 
-    /// What was read of it shows whether it is a copy. Returns whether it turned out not to be one: then it is read from its
+    /// What was read shows whether it is a copy. Returns whether it turned out not to be one: then it is read from its
     /// beginning.
     pub fn is_no_copy(&mut self, is_another: bool) -> bool {
         let position = self.position();
@@ -353,7 +358,7 @@ impl Chain {
         is_another
     }
 
-    /// Whether it is kept all the same, as another file.
+    /// Whether it is kept as another file.
     fn not_the_orphan(&mut self, at: usize) -> bool {
         let Some(orphan) = &mut self.orphan else { return false };
         let link = &mut self.links[at];

@@ -1,11 +1,12 @@
-//! Files that may hold lines of the log and are not read, for nothing tells their place among the others. They are told.
+//! Files that may have lines of the log and are not read, because nothing shows their place among the others. They are
+//! reported.
 
 use super::{Chain, Changes, Gone, Memory, Start};
 use crate::capture::io::FoundFile;
 
 impl Chain {
-    /// What was read before has a name that is not known as one of a rotated file, and these were made after it: they may hold
-    /// what came next. They are told once.
+    /// The file that was read has a name that is not known as a rotated one, and these were made after it: they may
+    /// have the next lines. They are reported once.
     pub(super) fn note_strange(&mut self, strange: &[FoundFile], memory: Memory<'_>, changes: &mut Changes) {
         for file in strange {
             if !self.is_known(file, memory) {
@@ -14,8 +15,8 @@ impl Chain {
         }
     }
 
-    /// Archives that nobody knows and that were made later than one that was read, though their names make them older: their
-    /// numbers may go up with each rotation.
+    /// Unknown archives that were made later than one that was read, although their names make them older: their
+    /// numbers may grow with each rotation.
     pub(super) fn out_of_order(&self, found: &[FoundFile], memory: Memory<'_>) -> Vec<FoundFile> {
         let Some(since_ns) = self.copied_since_ns else { return Vec::new() };
         if matches!(self.start.as_deref(), Some(start) if !matches!(start, Start::Resume(_))) {
@@ -38,7 +39,7 @@ impl Chain {
         out_of_order
     }
 
-    /// Tells those that are not read all the same.
+    /// Reports those that are not read.
     pub(super) fn note_out_of_order(&mut self, out_of_order: &[FoundFile], changes: &mut Changes) {
         for file in out_of_order {
             if !self.in_hand().any(|link| link.found.id == file.id) {

@@ -1,10 +1,9 @@
-//! Files that got the log's name and were gone before any listing showed them. A listing shows what is there; only inotify
-//! tells what was there between two of them. It names no inodes, so what it tells is counted: how often another file got the
-//! name of the live one, against how many files listings showed that were not there before. What is missing came and went.
-//!
-//! Neither comes first for sure: a listing may show a file whose event waits to be read. So both are sums, and one listing
-//! proves nothing: what was told before the last but one was asked for, and neither has shown, is unseen. Sums that
-//! say nothing any more are forgotten, so a copy, which is no live file when it is made, hides nothing for long.
+//! Files that got the log's name and were gone before any listing showed them. A listing shows what is there; only
+//! inotify reports what was there between two listings. It names no inodes, so its reports are counted: how often
+//! another file got the live name, compared with how many new files listings showed. The difference came and went.
+//! Either may come first: a listing may show a file whose event has not been read yet. So both are sums, and one
+//! listing proves nothing: what was reported before the listing before last was requested, and neither has shown, is
+//! unseen. Old sums are forgotten, so a copy, which is no live file when it is made, does not hide anything for long.
 
 use std::collections::BTreeSet;
 
@@ -13,26 +12,26 @@ use crate::capture::io::FoundFile;
 use crate::model::clock::Now;
 use crate::model::cursor::FileId;
 
-/// After this long without a new file the sums begin anew. No event waits that long to be read.
+/// After this long without a new file the sums start over. No event waits that long to be read.
 const QUIET_MS: u64 = 30_000;
-/// Files that were there at the first listing and are younger than this may still be told.
+/// Files of the first listing that are younger than this may still be reported.
 const YOUNG_NS: i64 = 10_000_000_000;
-/// Files that no chain has in hand, such as those of other streams: so many are remembered as shown.
+/// How many files of no chain, such as those of other streams, are remembered as shown.
 const OTHERS_MAX: usize = 32;
 
-/// See the module's head.
+/// The sums; see the head of this file.
 #[derive(Debug)]
 pub(super) struct Unseen {
-    /// So often another file got the live name.
+    /// How often another file got the live name.
     told: u32,
-    /// The same, when the listing under way was asked for, and the one before it.
+    /// The same when the present listing was requested, and the one before it.
     asked: u32,
     asked_before: u32,
     /// New files in listings.
     shown: u32,
-    /// New archives in the last listing: of files that were packed before one showed them.
+    /// New archives in the last listing: of files compressed before a listing showed them.
     packed: u32,
-    /// Files that were counted, by whoever they are read.
+    /// Files that were counted, whichever stream reads them.
     counted: BTreeSet<FileId>,
     /// When something new came last; 0 = never.
     touched_ms: u64,
@@ -58,11 +57,11 @@ impl Default for Unseen {
 }
 
 impl Chain {
-    /// Something new comes: what came long before has no part in it.
+    /// Something new has come: old sums play no part in it.
     fn touch_unseen(&mut self, now: Now) {
         let Unseen { told, shown, touched_ms, .. } = self.doubts.unseen;
         if touched_ms == 0 || touched_ms + QUIET_MS <= now.mono_ms && told <= shown {
-            // Those of the first listing were made when nobody counted yet.
+            // Files of the first listing were made before the counting began.
             let is_young = |id: &FileId| id.birth_ns > now.unix_ns.saturating_sub(YOUNG_NS);
             let young = self.present.iter().filter(|id| is_young(id)).count() as u32;
             self.doubts.unseen = Unseen { shown: young, ..Unseen::default() };
@@ -70,26 +69,27 @@ impl Chain {
         self.doubts.unseen.touched_ms = now.mono_ms.max(1);
     }
 
-    /// inotify: so often another file got the live name.
+    /// inotify: another file got the live name this many times.
     pub fn note_made(&mut self, files: u32, now: Now) {
         self.touch_unseen(now);
         self.doubts.unseen.told = self.doubts.unseen.told.saturating_add(files);
     }
 
-    /// A listing is asked for.
+    /// A listing is requested.
     pub fn on_listing_asked(&mut self) {
         if self.doubts.unseen.told > 0 {
             self.doubts.unseen.asked = self.doubts.unseen.told;
         }
     }
 
-    /// What had been told when the newest listing was asked for.
+    /// The count at the time when the newest listing was requested.
     pub fn told_when_asked(&self) -> u32 {
         self.doubts.unseen.asked
     }
 
-    /// What a listing shows, others' files included. `is_sure`: all that lies there is shown; `asked`: what had been told when
-    /// it was asked for. Returns how many files came and went unseen, and whether another look is to tell.
+    /// Counts what a listing shows, including others' files. `is_sure`: everything in the directory is shown; `asked`:
+    /// the count when it was requested. Returns how many files came and went unseen, and whether another look should
+    /// decide.
     pub fn count_unseen(&mut self, found: &[FoundFile], is_sure: bool, asked: u32, now: Now) -> (u32, bool) {
         if self.start.is_some() && self.doubts.unseen.told == 0 {
             return (0, false);
@@ -116,19 +116,19 @@ impl Chain {
         while unseen.counted.len() + new.len() > OTHERS_MAX && unseen.counted.pop_first().is_some() {}
         unseen.counted.extend(new.iter().map(|(id, _)| *id));
         let packed = packed.saturating_add(std::mem::replace(&mut unseen.packed, packed));
-        // Without a birth time, a number does not tell a new file from the one that had it before.
+        // Without a birth time, a number does not distinguish a new file from the one that had it before.
         let is_sure = is_sure && found.iter().all(|file| file.id.birth_ns != 0);
         if !is_sure {
             unseen.shown = unseen.shown.max(asked);
         }
-        // Judged for good, be it that an archive is the file or that nobody knows.
+        // Decided for good, whether an archive is the file or nobody knows.
         let due = unseen.asked_before.saturating_sub(unseen.shown);
         unseen.shown += due;
         unseen.asked_before = asked;
         (due.saturating_sub(packed), asked > unseen.shown.saturating_add(packed))
     }
 
-    /// A file that was read before has the live name, and had another at the last listing.
+    /// Whether a file that was read before has the live name again, after another name in the last listing.
     fn has_live_name_again(&self, found: &[FoundFile]) -> bool {
         let Some(live) = found.iter().find(|file| file.rank == 0) else { return false };
         let is_ours = self.known.has(live.id) || self.in_hand().any(|link| link.found.id == live.id);
@@ -186,7 +186,7 @@ mod tests {
         chain
     }
 
-    /// The second listing that lacks a file tells that it is gone, however many known files both show.
+    /// The second listing without a file shows that it is gone, however many known files both show.
     #[test]
     fn a_file_that_no_listing_showed_is_counted_once() {
         let mut chain = followed();
@@ -202,7 +202,7 @@ mod tests {
         assert_eq!(list(&mut chain, &[], at(200)), (1, false));
     }
 
-    /// The second look shows what was between two names at the first.
+    /// The second look shows a file that was between two names at the first.
     #[test]
     fn a_file_that_one_listing_missed_is_not_unseen() {
         let mut chain = followed();
@@ -229,7 +229,7 @@ mod tests {
         }
     }
 
-    /// Whoever copies and empties a log makes files that are not told, and what is lost later counts all the same.
+    /// Copying and emptying a log makes files that are not reported, and a later loss still counts.
     #[test]
     fn a_copy_hides_nothing_for_long() {
         let mut chain = followed();
@@ -239,7 +239,7 @@ mod tests {
         assert_eq!(list(&mut chain, &[(0, 9), (1, 1)], at(240)), (1, false));
     }
 
-    /// It was packed before a listing showed it: its archive is read.
+    /// It was compressed before a listing showed it: its archive is read.
     #[test]
     fn a_new_archive_may_be_the_file() {
         let mut chain = followed();
@@ -251,8 +251,8 @@ mod tests {
         }
     }
 
-    /// Another listing is asked for before the answer of the one under way is judged: that one still knows nothing of what
-    /// was told since.
+    /// Another listing is requested before the answer of the present one is judged, which knows nothing of what was
+    /// reported since.
     #[test]
     fn a_listing_from_before_the_event_proves_nothing() {
         let mut chain = followed();
@@ -270,7 +270,7 @@ mod tests {
         assert_eq!(list(&mut chain, &[(0, 3), (1, 2), (2, 1)], at(200)), (0, false));
     }
 
-    /// Without birth times a number may be that of another file.
+    /// Without birth times a number may be another file's.
     #[test]
     fn nothing_is_counted_without_birth_times() {
         let mut chain = followed();
@@ -281,7 +281,7 @@ mod tests {
         }
     }
 
-    /// It was empty when it was listed, and nobody knows what was written to it before it went.
+    /// It was empty when it was listed, and nobody knows what was written to it before it was removed.
     #[test]
     fn an_empty_file_that_went_before_it_was_opened_may_be_lost() {
         let mut chain = Chain::new(Start::Live);
@@ -293,7 +293,7 @@ mod tests {
         assert_eq!(lost, [("l", 0)]);
     }
 
-    /// A log that is rotated away again and again: each listing shows new files only, and none of them proves anything.
+    /// A log that is rotated away again and again: each listing shows only new files, and none of them proves anything.
     #[test]
     fn what_was_cut_off_is_told_though_the_next_listing_proves_nothing() {
         let mut chain = followed();

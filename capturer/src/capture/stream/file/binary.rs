@@ -1,4 +1,4 @@
-//! Files that are not text, or not text that can be decoded. They are left out where the config says so. Either way health
+//! Files that are not text, or not text that can be decoded. They are skipped if the config says so. Either way health
 //! names them.
 
 use super::FileSource;
@@ -8,10 +8,10 @@ use crate::model::cursor::{FileId, TailPrint};
 use crate::settings::{Binary, FileFormat};
 use crate::telemetry::metrics::UnreadableReason;
 
-/// A file that is left out and written to is looked at this often.
+/// How often a skipped file that is written to is looked at.
 const LEFT_OUT_LOOK_MS: u64 = 10_000;
 
-/// What the file that is read was judged to hold.
+/// The content of the file being read.
 #[derive(Debug, Default)]
 pub(super) struct JudgedContent {
     /// Which file that is.
@@ -26,9 +26,9 @@ pub(super) struct JudgedContent {
 pub enum NotText {
     /// It is left out, whatever the config says.
     Utf32,
-    /// It is left out, and is somebody's log if it has the encoding that it seems to have.
+    /// It is skipped, although it is a log if it has the encoding that it seems to have.
     SeemsEncoded(&'static str),
-    /// It is left out, as it should be.
+    /// It is skipped, as it should be.
     Binary,
     /// It is read because it is named, or because the config says so.
     ReadAllTheSame,
@@ -64,7 +64,7 @@ impl NotText {
 }
 
 impl FileSource {
-    /// Whether the file that is read is left out; `buffer` was read in it now.
+    /// Whether the file being read is skipped; `buffer` was just read from it.
     pub(super) fn leaves_out(&mut self, buffer: &[u8]) -> bool {
         let holds_text = matches!(self.format, FileFormat::Auto | FileFormat::Raw);
         let Some(front) = self.chain.links.front().filter(|_| holds_text) else { return false };
@@ -73,7 +73,7 @@ impl FileSource {
             self.judged = JudgedContent { file: Some(front.found.id), ..JudgedContent::default() };
         }
         if self.judged.verdict.is_none() {
-            // Of a file that is gone on with, what it begins with says what it is.
+            // For a file that is resumed, its beginning shows what it is.
             let head = &front.found.head;
             let first = if front.offset > 0 && kind(head) != Kind::Unknown { head } else { buffer };
             let is_known = self.text.rules.encoding.is_some() || self.text.rules.binary == Binary::Read;
@@ -89,7 +89,7 @@ impl FileSource {
         self.judged.verdict.filter(|_| self.judged.file == Some(front.found.id))
     }
 
-    /// The file that would be read is left out.
+    /// Whether the file that would be read is skipped.
     pub fn is_left_out(&self) -> bool {
         match self.verdict() {
             Some(Content::Binary) => self.text.rules.binary == Binary::Skip,
@@ -98,20 +98,20 @@ impl FileSource {
         }
     }
 
-    /// Something was written to a file that is left out. It may have been emptied, and hold text now: a listing tells.
+    /// A skipped file was written to. It may have been emptied and be text now: a listing shows that.
     pub(super) fn look_later_at_left_out(&mut self, cx: &mut Context<'_>) {
         let due_ms = (self.rotated_looked_ms + LEFT_OUT_LOOK_MS).max(cx.now.mono_ms);
         self.look_at_rotated_by(due_ms, cx);
     }
 
-    /// What was left out is judged again if it is another by now.
+    /// A skipped file is judged again if it is another one by now.
     pub(super) fn judge_left_out_anew(&mut self) {
         if self.is_left_out() && self.chain.links.front().is_some_and(|front| !front.left_out) {
             self.judged = JudgedContent::default();
         }
     }
 
-    /// Why the file is left out, if it is, in a few words.
+    /// Why the file is skipped, if it is, in a few words.
     pub(super) fn left_out(&self) -> Option<&'static str> {
         match self.verdict()? {
             Content::Binary if self.is_left_out() => Some("binary, not text"),
@@ -125,7 +125,7 @@ impl FileSource {
         matches!(self.verdict(), None | Some(Content::Text))
     }
 
-    /// What is to be said of a file that is not text, with its path.
+    /// What to report of a file that is not text, with its path.
     pub fn not_text(&self) -> Option<(NotText, String)> {
         let name = &self.chain.links.front()?.found.name;
         let not_text = match (self.verdict()?, self.is_left_out(), self.judged.encoding) {
@@ -138,7 +138,7 @@ impl FileSource {
         Some((not_text, format!("{}/{name}", self.directory)))
     }
 
-    /// Passes over all that is in the file, at least up to `end`.
+    /// Skips everything in the file, at least up to `end`.
     pub(super) fn pass_over_front(&mut self, end: u64) {
         if let Some(front) = self.chain.links.front_mut() {
             front.len = front.len.max(end);
