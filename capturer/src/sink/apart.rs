@@ -1,5 +1,5 @@
-//! Outputs on file systems that may hang. The kernel does not end a call that hangs there. So each such file system gets a
-//! thread and a sink of its own, a *lane*: when it hangs, only what goes there waits.
+//! Outputs on file systems that may hang. The kernel does not end a call that hangs there. So each such file system
+//! gets a thread and a sink of its own, a *lane*: when it hangs, only the outputs on it wait.
 //!
 //! ```text
 //! inbox ─▶ the sink's thread ─┬─ output on a local disk: done here
@@ -8,11 +8,13 @@
 //! A stream's messages go to one lane, in order. It moves to another lane once the old one has answered all of them. So
 //! answers stay in order, within a stream and within an output.
 //!
-//! A lane hangs when a step takes longer than [`LANE_PATIENCE`]. Capture is told that what was sent there is held, as for any
-//! output that takes nothing; health names the file system and the cure; a Stop does not wait. Until the step returns, nobody
-//! knows what it did, so nothing else touches the output. Then its answer comes late, and all goes on in order.
+//! A lane hangs when a step takes longer than [`LANE_PATIENCE`]. Capture is then told that the messages sent to it are
+//! held, as for any blocked output; health names the file system and the cure; a Stop does not wait. Until the step
+//! returns, nobody knows what it did, so nothing else touches the output. Once it returns, its answer arrives late and
+//! everything continues in order.
 //!
-//! Bounds: one thread per such file system, at most [`LANES_MAX`]. Whoever sends bounds what is on its way (runtime.rs).
+//! Bounds: one thread per such file system, at most [`LANES_MAX`]. The sender bounds the messages in flight
+//! (runtime.rs).
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::path::PathBuf;
@@ -40,13 +42,13 @@ const WAIT_EVERY: Duration = Duration::from_millis(20);
 #[derive(Clone, Debug)]
 pub struct Place {
     pub id: u64,
-    /// As people see it: `/srv/out (nfs4)`.
+    /// The name shown to people: `/srv/out (nfs4)`.
     pub what: String,
     /// What to do when it hangs.
     pub cure: String,
 }
 
-/// Which outputs are on which file system, and how a sink for one is opened.
+/// Which outputs are on which file system, and how to open a sink for one.
 pub struct Apart {
     /// The directory that outputs are in, for messages.
     pub directory: PathBuf,
@@ -58,36 +60,36 @@ pub struct Apart {
 
 pub type PlaceOf = Box<dyn FnMut(&str) -> Option<Place> + Send>;
 pub type OpenAt = Arc<dyn Fn(u64) -> Result<Box<dyn Sink>, SinkError> + Send + Sync>;
-/// Tells capture something. Never blocks.
+/// Sends capture a message. Never blocks.
 pub(super) type Report = Arc<dyn Fn(FromSink) + Send + Sync>;
 
-/// What a lane and the sink's thread both see of it.
+/// State shared by a lane and the sink's thread.
 pub(super) struct Shared {
     pub(super) beat: Arc<Beat>,
     out: Mutex<Out>,
-    /// It was told of a saved checkpoint and has not handled that yet.
+    /// The lane was told of a saved checkpoint and has not handled the message yet.
     pub(super) saved_told: AtomicBool,
     pub(super) ended: AtomicBool,
-    /// Stop trying to open it.
+    /// The lane must stop trying to open its sink.
     pub(super) gives_up: AtomicBool,
 }
 
-/// What was sent and not answered.
+/// Messages sent to the lane and not answered yet.
 #[derive(Default)]
 struct Out {
     streams: BTreeMap<StreamId, Waiting>,
-    /// Why it can't even be opened.
+    /// Why the lane can't even open its sink.
     trouble: Option<String>,
 }
 
 #[derive(Default)]
 struct Waiting {
     output: Arc<str>,
-    /// Oldest first. Those that were reported as held come first.
+    /// Oldest first; those that were reported as held come first.
     jobs: VecDeque<Job>,
-    /// For how many the lane itself reported that their output takes nothing.
+    /// For how many of them the lane itself reported that their output is blocked.
     held_there: usize,
-    /// Capture was told that it waits.
+    /// Whether capture was told that the stream waits.
     is_told: bool,
 }
 
@@ -107,11 +109,12 @@ impl Shared {
         self.out().trouble = trouble;
     }
 
-    /// Passes on to capture what the lane reports. The lock keeps that in step with what the sink's thread reports of it.
+    /// Passes the lane's report on to capture. The lock keeps it in step with what the sink's thread reports about the
+    /// lane.
     pub(super) fn tell(&self, from: FromSink, report: &Report) {
         let mut out = self.out();
         match from {
-            // Only one of the sink's threads has stopped.
+            // Only one of the sink's threads has stopped, not the sink.
             FromSink::Stopped(_) => {}
             FromSink::Held { sink, stream, bytes, cause } => {
                 let mut fresh = true;
@@ -151,7 +154,7 @@ impl Out {
         }
     }
 
-    /// Reports all that is on its way as held: its file system hangs.
+    /// Reports all unanswered messages as held: the file system hangs.
     fn hold_all(&mut self, sink: SinkId, directory: &std::path::Path, cause: &str, report: &Report) {
         for (&stream, waiting) in &mut self.streams {
             let output = directory.join(&*waiting.output).display().to_string();
@@ -174,12 +177,12 @@ struct Lane {
     sender: Sender<ToSink>,
     thread: JoinHandle<()>,
     shared: Arc<Shared>,
-    /// It was reported as hung.
+    /// The lane was reported as hung.
     is_stuck: bool,
 }
 
 impl Lane {
-    /// Why it does not answer. For how long is added where that is shown.
+    /// Why it does not answer. Whoever shows this adds for how long.
     fn stuck(&self) -> Option<String> {
         let Place { what, cure, .. } = &self.place;
         if let Some(trouble) = &self.shared.out().trouble {
@@ -208,7 +211,7 @@ impl Lane {
             }
             waiting.jobs.push_back(Job { bytes, is_told: false });
         }
-        // Fails only after the lane has ended: it was told to.
+        // Fails only after the lane has ended, as it was told to.
         let _ = self.sender.send(message);
     }
 }
@@ -220,7 +223,7 @@ pub(super) struct News {
     pub(super) text: Option<String>,
     /// How many outputs wait.
     pub(super) outputs: usize,
-    /// Whether that is new.
+    /// Whether this is news.
     pub(super) is_new: bool,
 }
 
@@ -234,9 +237,9 @@ pub(super) struct Lanes {
     apart: Apart,
     report: Report,
     lanes: BTreeMap<u64, Lane>,
-    /// Streams that have a lane, with that and their output.
+    /// Streams that have a lane, with their lane and output.
     homes: BTreeMap<StreamId, (u64, Arc<str>)>,
-    /// Messages of streams that move: they wait until the old place has answered all.
+    /// Messages of streams that move: they wait until the old place has answered all earlier ones.
     moving: BTreeMap<StreamId, VecDeque<ToSink>>,
     look_at: Option<Instant>,
 }
@@ -274,8 +277,8 @@ impl Lanes {
         Arc::clone(&self.apart.open)
     }
 
-    /// Sends a message to its lane, or returns it to the sink's own thread. `output` is where an Attach makes the stream go,
-    /// `is_held` whether something of the stream waits on the sink's own thread.
+    /// Sends a message to its lane, or returns it for the sink's own thread. `output` is where an Attach moves the
+    /// stream, `is_held` whether a message of the stream waits on the sink's own thread.
     pub(super) fn route(
         &mut self,
         message: ToSink,
@@ -290,7 +293,7 @@ impl Lanes {
             ToSink::Detach(stream) | ToSink::Withdraw(stream) => *stream,
             ToSink::Saved(marks) => {
                 for lane in self.lanes.values() {
-                    // Each repeats all that those before it said, so a lane that hangs gets one and not a heap.
+                    // Each repeats what the earlier ones said, so a hung lane gets one and not a heap of them.
                     if !lane.shared.saved_told.swap(true, Ordering::Relaxed) {
                         lane.send(ToSink::Saved(Arc::clone(marks)), None);
                     }
@@ -323,7 +326,7 @@ impl Lanes {
             if let Some(place) = place {
                 match self.ready(&place, beat, start) {
                     Ok(()) => drop(self.homes.insert(stream, (place.id, output))),
-                    // Without a lane the sink's thread does it, and may hang with it.
+                    // Without a lane the sink's own thread does the work, and may hang with it.
                     Err(error) => tracing::warn!("{}: no thread for it: {error}", place.what),
                 }
             }
@@ -354,7 +357,7 @@ impl Lanes {
             return Ok(());
         }
         if self.lanes.len() >= LANES_MAX {
-            // Lanes that no stream uses end with their senders; one that is at work is kept.
+            // A lane that no stream uses ends with its sender; a busy one is kept.
             let homes: BTreeSet<u64> = self.homes.values().map(|(id, _)| *id).collect();
             self.lanes.retain(|id, lane| homes.contains(id) || !lane.shared.beat.age().is_zero());
         }
@@ -381,7 +384,7 @@ impl Lanes {
         self.look_at.into_iter().chain(moves).min()
     }
 
-    /// Messages of streams that may move now, in order: the old place has answered all of theirs.
+    /// Messages of streams that may move now, in order: the old place has answered all their earlier ones.
     pub(super) fn moved(&mut self, is_held: &dyn Fn(StreamId) -> bool) -> Vec<ToSink> {
         let (homes, lanes) = (&self.homes, &self.lanes);
         let is_out = |stream: StreamId| match homes.get(&stream).and_then(|(id, _)| lanes.get(id)) {
@@ -392,7 +395,7 @@ impl Lanes {
         free.iter().flat_map(|stream| self.moving.remove(stream).unwrap_or_default()).collect()
     }
 
-    /// Checks which lanes hang, tells capture what waits for them, and returns what changed.
+    /// Checks which lanes hang, tells capture which streams wait for them, and returns the changes.
     pub(super) fn look(&mut self) -> Vec<News> {
         let Some(look_at) = self.look_at else { return Vec::new() };
         let now = Instant::now();
@@ -454,7 +457,7 @@ impl Lanes {
         }
     }
 
-    /// Waits for those that hang, too: they may still write, and until then nobody else may.
+    /// Waits for hung lanes, too: they may still write, and until they end nobody else may.
     pub(super) fn join(self) {
         for lane in self.lanes.into_values() {
             drop(lane.sender);

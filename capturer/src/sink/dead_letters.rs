@@ -1,15 +1,15 @@
-//! Lines that the other side of a network sink will never take, kept as NDJSON with the reason, the server's own words
-//! and the time, until somebody looks (`capturer dead-letters`).
+//! Lines that the server behind a network sink will never accept, kept as NDJSON with the reason, the server's own
+//! words and the time, until somebody looks at them (`capturer dead-letters`).
 //!
-//! Files are numbered and written one after the other; when all together are too large the oldest goes, counted. Agent
-//! and command line take turns by a lock on the directory, for the moment of a write or a rename only. Letters
-//! are written many at a time with one sync, and no file is kept open: a file that the command line took away gets
-//! nothing more.
+//! Files are numbered and written one after the other; when they are too large together, the oldest is removed and
+//! counted. Agent and command line take turns by a lock on the directory, only for the moment of a write or a rename.
+//! Many letters are written with one sync, and no file is kept open: a file that the command line has taken gets no
+//! more letters.
 //!
 //! ```text
 //! 0000000003.ndjson   written by the agent
-//! 0000000001.taken    being replayed, or left by a replay that stopped: listed, and the next replay begins with it
-//! 0000000001.sent     how many bytes of that are done, so that nothing is sent twice
+//! 0000000001.taken    being replayed, or left by an interrupted replay: listed, and the next replay begins with it
+//! 0000000001.sent     how many of its bytes are done, so that nothing is sent twice
 //! lock, replay.lock   for a moment; for as long as a replay or a purge runs
 //! ```
 
@@ -25,11 +25,11 @@ use serde::{Deserialize, Serialize};
 
 /// Name of the directory beneath `data_dir`.
 pub const DIRECTORY: &str = "dead-letters";
-/// The dead letters are spread over this many files, so that making room removes little at a time.
+/// The dead letters are spread over this many files, so that making room removes few of them at a time.
 const FILES: u64 = 8;
 /// How long the command line waits for its turn: the agent's writes are short.
 const PATIENCE: Duration = Duration::from_secs(20);
-/// And how often it looks, so that an agent that writes all the time leaves it gaps.
+/// How often it tries meanwhile, so that it finds a gap even if the agent writes all the time.
 const LOOK_EVERY: Duration = Duration::from_micros(500);
 
 /// One line that was refused.
@@ -37,11 +37,11 @@ const LOOK_EVERY: Duration = Duration::from_micros(500);
 pub struct Letter {
     /// When it was refused, RFC 3339.
     pub time: String,
-    /// By which sink's other side.
+    /// The sink whose server refused it.
     pub sink: String,
-    /// Why, by name.
+    /// The reason's name.
     pub reason: String,
-    /// Status of the answer.
+    /// Status code of the answer.
     pub status: u16,
     /// The server's own words.
     pub answer: String,
@@ -52,7 +52,7 @@ pub struct Letter {
     pub labels: String,
     /// When it was printed, nanoseconds since 1970.
     pub line_time_ns: i64,
-    /// What else was sent with it.
+    /// The line's structured metadata.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub metadata: BTreeMap<String, String>,
     /// The line that was refused.
@@ -68,12 +68,12 @@ pub struct DeadLetters {
 }
 
 impl DeadLetters {
-    /// Beneath a data directory; made at the first letter.
+    /// In a data directory; made at the first letter.
     pub fn new(data_dir: &Path, bytes_max: u64) -> DeadLetters {
         DeadLetters { dir: data_dir.join(DIRECTORY), bytes_max, patience: Duration::ZERO }
     }
 
-    /// Waits for its turn, where the agent tries again instead.
+    /// Makes it wait for the lock; the agent tries again later instead.
     pub fn patient(self) -> DeadLetters {
         DeadLetters { patience: PATIENCE, ..self }
     }
@@ -84,10 +84,11 @@ impl DeadLetters {
         self.bury_all(std::slice::from_ref(letter))
     }
 
-    /// Keeps letters, in order: one sync a file, however many they are. Returns how many bytes of old ones made room.
+    /// Keeps letters, in order, with one sync per file. Returns how many bytes of old letters were removed to make
+    /// room.
     ///
     /// # Errors
-    /// What is there of them then may come twice, if they are buried again.
+    /// Some of them may have been written; they are there twice if they are buried again.
     pub fn bury_all(&self, letters: &[Letter]) -> io::Result<u64> {
         DirBuilder::new().recursive(true).mode(0o700).create(&self.dir)?;
         let _lock = self.lock()?;
@@ -122,7 +123,7 @@ impl DeadLetters {
         Ok(dropped)
     }
 
-    /// Makes room by what a replay left, unless one is running. Adds what is left of it to `total`.
+    /// Makes room by removing files left by a replay, unless one is running. Adds the length of the others to `total`.
     fn drop_taken(&self, total: &mut u64) -> io::Result<u64> {
         let taken = self.files("taken")?;
         *total += taken.iter().map(|(_, len)| len).sum::<u64>();
@@ -151,7 +152,7 @@ impl DeadLetters {
         Ok(())
     }
 
-    /// How much of them there is, those included that a replay has taken.
+    /// Bytes of all letters, including those that a replay has taken.
     ///
     /// # Errors
     /// The directory can't be read.
@@ -163,7 +164,8 @@ impl DeadLetters {
         Ok(kept.iter().chain(&taken).map(|(_, len)| len).sum())
     }
 
-    /// All letters, oldest first, those included that a replay has taken and not sent; and how many lines could not be read.
+    /// All letters, oldest first, including those that a replay has taken and not sent; and how many lines could not be
+    /// read.
     pub fn read(&self) -> io::Result<(Vec<Letter>, usize)> {
         if !self.dir.exists() {
             return Ok((Vec::new(), 0));
@@ -179,7 +181,7 @@ impl DeadLetters {
                     letters.extend(file.letters.into_iter().map(|(letter, _)| letter));
                     unreadable += file.unreadable;
                 }
-                // A replay that is running has sent all of it.
+                // A running replay has sent all of it.
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {}
                 Err(error) => return Err(error),
             }
@@ -187,19 +189,19 @@ impl DeadLetters {
         Ok((letters, unreadable))
     }
 
-    /// Takes all letters away from the agent's reach, to be replayed or purged. What an interrupted replay left comes
-    /// first. Nobody else can take them until they are dropped.
+    /// Takes all letters out of the agent's reach, to replay or purge them, those left by an interrupted replay first.
+    /// Nobody else can take them until the result is dropped.
     pub fn take(&self) -> io::Result<Taken> {
         if !self.dir.exists() {
             return Ok(Taken::default());
         }
         let replaying = self.lock_replay()?;
         let _lock = self.lock()?;
-        // Behind what an interrupted replay left.
+        // After those left by an interrupted replay.
         let last = self.files("taken")?.last().map_or(0, |(number, _)| *number);
         for (number, _) in self.files("ndjson")? {
             let free = last + number;
-            // Of a file that is gone: it says nothing of this one.
+            // It belongs to a file that is gone, and says nothing about this one.
             fs::remove_file(self.sent_path(free)).or_else(gone_is_fine)?;
             fs::rename(self.path(number), self.taken_path(free))?;
         }
@@ -212,14 +214,14 @@ impl DeadLetters {
         Ok(taken)
     }
 
-    /// Bytes of a file that was taken that are done.
+    /// How many bytes of a taken file are done.
     fn sent(&self, number: u64) -> u64 {
         let text = fs::read_to_string(self.sent_path(number)).unwrap_or_default();
         text.trim().parse().unwrap_or(0)
     }
 
     fn remove_taken(&self, number: u64) -> io::Result<()> {
-        // In this order: what is left alone of the two says nothing.
+        // In this order: a `.sent` file without its `.taken` is harmless.
         fs::remove_file(self.taken_path(number)).or_else(gone_is_fine)?;
         fs::remove_file(self.sent_path(number)).or_else(gone_is_fine)
     }
@@ -284,43 +286,43 @@ fn gone_is_fine(error: io::Error) -> io::Result<()> {
     if error.kind() == io::ErrorKind::NotFound { Ok(()) } else { Err(error) }
 }
 
-/// Unlocks when dropped. Closing the file alone would not do: a child that another thread is starting has it open as well
-/// until it executes its program.
+/// Unlocks when dropped. Closing the file would not be enough: a child process that another thread is starting shares
+/// the open file until it executes its program.
 #[derive(Debug)]
 struct Lock(File);
 
 impl Drop for Lock {
     fn drop(&mut self) {
-        // What can't be unlocked is when the last who has it open closes it.
+        // If this fails, the lock ends when the last holder closes the file.
         let _ = flock(&self.0, FlockOperation::Unlock);
     }
 }
 
-/// Letters that the agent adds nothing to any more.
+/// Taken letters, to which the agent adds nothing any more.
 #[derive(Debug, Default)]
 pub struct Taken {
     /// Lines that are no letter: torn by a crash, or edited.
     pub unreadable: usize,
-    /// By number, the oldest first: what is left of each, and where each letter ends in it.
+    /// By number, oldest first: the rest of each file, and where each letter ends in it.
     files: VecDeque<(u64, VecDeque<(Letter, u64)>)>,
-    /// `None` = there were none.
+    /// `None` = there were no letters.
     letters: Option<DeadLetters>,
     #[expect(dead_code, reason = "held, not read")]
     replaying: Option<Lock>,
 }
 
 impl Taken {
-    /// One that is left, counted from the oldest.
+    /// A remaining letter, counted from the oldest.
     pub fn nth(&self, number: usize) -> Option<&Letter> {
         self.files.iter().flat_map(|(_, letters)| letters).nth(number).map(|(letter, _)| letter)
     }
 
-    /// How many are left.
+    /// How many letters remain.
     pub fn left(&self) -> usize {
         self.files.iter().map(|(_, letters)| letters.len()).sum()
     }
 
-    /// Nobody needs the first any more. A kill right behind it repeats nothing.
+    /// The first letter is done. A kill right after this repeats nothing.
     pub fn done(&mut self) -> io::Result<()> {
         let Some(letters) = &self.letters else { return Ok(()) };
         self.files.retain(|(number, left)| !left.is_empty() || letters.remove_taken(*number).is_err());
@@ -338,7 +340,7 @@ impl Taken {
         file.write_all_at(format!("{end:020}\n").as_bytes(), 0)
     }
 
-    /// Nobody needs them any more.
+    /// All letters are done.
     pub fn remove(self) -> io::Result<()> {
         let Some(letters) = &self.letters else { return Ok(()) };
         self.files.iter().try_for_each(|(number, _)| letters.remove_taken(*number))
@@ -353,12 +355,12 @@ fn note(files: &mut Vec<(u64, u64)>, number: u64, len: u64) {
 /// What a file holds.
 #[derive(Default)]
 struct Content {
-    /// Each with the place where it ends.
+    /// Each letter with the place where it ends.
     letters: VecDeque<(Letter, u64)>,
     unreadable: usize,
 }
 
-/// Reads a file from this place on.
+/// Reads a file from this offset on.
 fn read_file(path: &Path, from: u64) -> io::Result<Content> {
     let (mut content, mut end) = (Content::default(), 0);
     for line in fs::read(path)?.split_inclusive(|byte| *byte == b'\n') {

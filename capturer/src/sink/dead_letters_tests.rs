@@ -26,7 +26,7 @@ fn what_is_buried_is_read_in_order_until_it_is_taken() {
     }
     assert_eq!(lines(&letters.read().unwrap().0), ["a\n\"", "b", "\u{0}"]);
     let taken = letters.take().unwrap();
-    // The agent goes on meanwhile; an interrupted replay loses nothing.
+    // The agent continues meanwhile; an interrupted replay loses nothing.
     letters.bury(&letter("c")).unwrap();
     drop(taken);
     let taken = letters.take().unwrap();
@@ -55,7 +55,7 @@ fn a_replay_that_ends_early_leaves_what_it_did_not_send() {
         assert_eq!(lines(&letters.read().unwrap().0), all[sent.len().min(20)..], "what is left is listed");
     }
     assert_eq!(sent, all, "in order, each once");
-    // Another file under the number of one that is gone is sent whole.
+    // A new file with the number of one that is gone is sent from its beginning.
     letters.bury(&letter("new")).unwrap();
     assert_eq!(letters.take().unwrap().left(), 1);
 }
@@ -92,7 +92,7 @@ fn the_command_line_waits_for_its_turn() {
     assert_eq!(lines(&letters.read().unwrap().0), ["a", "b"]);
 }
 
-/// A first day brings hundreds of thousands: together they are as they would be one by one.
+/// A first day can bring hundreds of thousands: writing them together gives the same files as writing them one by one.
 #[test]
 fn many_at_once_are_as_one_by_one() {
     let dirs = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];

@@ -4,9 +4,9 @@
 //! ```text
 //! "{image}/{container_name}.ndjson" ── "nginx:1.27", "web-1" ─▶ "nginx_1.27~8f3a61c09b/web-1.ndjson"
 //! ```
-//! A value keeps letters, digits, `_`, `-` and `.`; anything else becomes `_`. So that two values that look alike then
-//! are not mixed in one file, a value that was changed gets `~` and a hash of what it was. `~` is not in the alphabet:
-//! nobody can choose a name that another's changed name turns into.
+//! A value keeps letters, digits, `_`, `-` and `.`; anything else becomes `_`. So that two values that become equal do
+//! not share a file, a changed value gets `~` and a hash of the original. `~` is not in the alphabet, so nobody can
+//! choose a name equal to another's changed name.
 //!
 //! There is no `{stream}` placeholder: one file for both channels keeps their order, and each record says its channel.
 
@@ -32,7 +32,7 @@ fn component(parts: &[NamePart], source: &Source) -> String {
             NamePart::Path => name.push_str(&followed_path(source).unwrap_or_else(|| container_name(source))),
         }
     }
-    // Several placeholders may be too long together. Dots alone can't come from a value, see `safe`.
+    // Several placeholders may be too long together. A value can't consist of dots alone, see `safe`.
     if name.len() > FILE_NAME_BYTES_MAX {
         let end = name.floor_char_boundary(FILE_NAME_BYTES_MAX - SUFFIX_BYTES);
         let suffix = suffix(&name);
@@ -42,7 +42,7 @@ fn component(parts: &[NamePart], source: &Source) -> String {
     name
 }
 
-/// Falls back to what names the source best: its ID, its path, its key.
+/// Falls back to what best names the source: its ID, its path, its key.
 fn container_name(source: &Source) -> String {
     match &source.container {
         Some(container) if !container.name.is_empty() => safe(&container.name),
@@ -94,7 +94,7 @@ fn safe(value: &str) -> String {
 fn alphabet(value: &str) -> String {
     let mut name: String = value
         .chars()
-        // More is cut anyway; a name may be 60,000 bytes.
+        // More is cut anyway; a name may have 60,000 bytes.
         .take(FILE_NAME_VALUE_BYTES_MAX + 1)
         .map(|c| if c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.') { c } else { '_' })
         .collect();
@@ -111,8 +111,9 @@ fn with_suffix(name: &str, value: &str) -> String {
     format!("{}{}", &name[..end], suffix(value))
 }
 
-/// `~` and 40 bits of FNV-1a: stable across versions and machines, unlike the standard library's hash. It keeps
-/// apart what differs by accident; who forges a collision puts his records, which name him, into another's file.
+/// `~` and 40 bits of FNV-1a, which is stable across versions and machines, unlike the standard library's hash. It
+/// separates names that differ by accident; somebody who forges a collision only writes records, which name him, to
+/// another's file.
 fn suffix(value: &str) -> String {
     let hash = value
         .bytes()
@@ -151,7 +152,7 @@ mod tests {
         labelled.labels.insert("team".to_owned(), "../shop".to_owned());
         check("{label:team}", &Arc::new(labelled), &format!("_._shop{}", suffix("../shop")));
         check("{container_name}", &container(7, ""), &format!("{:064x}", 7));
-        // The file's name is a promise: a new version of the program must go on in the same file.
+        // The file's name is a promise: a new version of the program must continue the same file.
         assert_eq!(suffix("nginx:1.27").len(), SUFFIX_BYTES);
         assert_eq!(suffix(""), "~e484e9d1b9");
     }

@@ -8,7 +8,7 @@ use crate::limits::{FILE_NAME_BYTES_MAX, FILE_NAME_VALUE_BYTES_MAX};
 use crate::model::record::{ContainerMeta, Source, StreamId, StreamKey};
 use crate::settings::FileTemplate;
 
-/// The config's template in the first line, and behind it what a container calls itself.
+/// The config's template in the first line, the container's names after it.
 pub fn check(bytes: &[u8]) {
     let text = String::from_utf8_lossy(bytes);
     let (template, value) = text.split_once('\n').unwrap_or(("{container_name}", &text));
@@ -34,7 +34,7 @@ pub fn check(bytes: &[u8]) {
     assert_eq!(name.contains('~'), !is_kept, "{name} from {value:?}");
 }
 
-/// Each part is a name of its own, none leads out of the directory.
+/// Each part is a valid name, and none leads out of the directory.
 fn is_confined(path: &str) {
     for part in path.split('/') {
         assert!(!matches!(part, "" | "." | ".."), "{path:?}");

@@ -1,5 +1,5 @@
-//! What waits for outputs that take nothing: a queue for each, so that no other output waits with it. It reads no clock but
-//! where it plans the next attempt.
+//! Messages that wait for blocked outputs: a queue for each output, so that no other waits with it. It only reads the
+//! clock to plan the next attempt.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::path::{Path, PathBuf};
@@ -12,15 +12,15 @@ use crate::pipeline::Processed;
 use crate::text::age::age_text;
 use crate::text::disk_room;
 
-/// This many reasons for which outputs are blocked are named.
+/// At most this many reasons for blocked outputs are named.
 pub(super) const NAMED_MAX: usize = 3;
 
-/// Something a sink is to do for one stream.
+/// A message for one stream that a sink has to handle.
 pub(super) enum Job {
     Attach(Arc<Source>),
     Batch {
         batch: Arc<Batch>,
-        /// What its pipeline made of it, once that ran.
+        /// The pipeline's result, once it ran.
         made: Option<Box<Option<Processed>>>,
     },
     Detach(StreamId),
@@ -48,7 +48,7 @@ impl Job {
 #[derive(Default)]
 pub(super) struct Held {
     outputs: BTreeMap<Arc<str>, Output>,
-    /// Streams with something in a queue, and which queue that is. All that comes for them goes there, too, to stay in order.
+    /// Streams with a message in a queue, and which queue. All their later messages go there, too, to stay in order.
     streams: BTreeMap<StreamId, Arc<str>>,
 }
 
@@ -57,26 +57,26 @@ struct Output {
     failures: u32,
     attempt_at: Instant,
     since: Instant,
-    /// The whole of it.
+    /// The complete reason.
     trouble: Arc<str>,
     said: Said,
 }
 
-/// Why an output takes nothing, in parts.
+/// Why an output is blocked, in parts.
 #[derive(Default)]
 struct Said {
-    /// What others in its directory may have, too; `None` = it is no file.
+    /// The part that others in its directory may share; `None` = the output is no file.
     alike: Option<Alike>,
-    /// What was tried, and of which file.
+    /// What was tried, and on which file.
     tried: String,
     name: String,
     cure: Option<String>,
 }
 
-/// Outputs of which all of this is the same are told in one sentence.
+/// Outputs for which all of these are equal share a sentence.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord)]
 struct Alike {
-    /// The system's words.
+    /// The system's error message.
     error: String,
     directory: PathBuf,
     is_disk_full: bool,
@@ -95,7 +95,7 @@ impl Said {
 }
 
 impl Alike {
-    /// How much room there is, where that is the trouble.
+    /// How much room there is, if a full disk is the trouble.
     fn room(&self) -> String {
         let room = self.is_disk_full.then(|| disk_room::room(&self.directory)).flatten();
         room.map(|room| format!(" ({room} in {})", self.directory.display())).unwrap_or_default()
@@ -107,7 +107,7 @@ impl Held {
         self.outputs.is_empty()
     }
 
-    /// Whether something of a stream waits.
+    /// Whether a message of a stream waits.
     pub(super) fn has(&self, stream: StreamId) -> bool {
         self.streams.contains_key(&stream)
     }
@@ -116,7 +116,7 @@ impl Held {
         self.outputs.len()
     }
 
-    /// The queue that a job must go to, if its output is blocked or its stream already waits.
+    /// The queue that a message must go to, if its output is blocked or its stream already waits.
     pub(super) fn queue_for(&self, job: &Job, output: Option<&Arc<str>>) -> Option<Arc<str>> {
         let waits = self.streams.get(&job.stream()).cloned();
         waits.or_else(|| output.filter(|output| self.outputs.contains_key(*output)).cloned())
@@ -148,12 +148,12 @@ impl Held {
         self.outputs.get(output).map_or(0, |held| held.failures)
     }
 
-    /// Why an output takes nothing.
+    /// Why an output is blocked.
     pub(super) fn trouble(&self, output: &str) -> Option<Arc<str>> {
         self.outputs.get(output).map(|held| Arc::clone(&held.trouble))
     }
 
-    /// Adds a job. Returns whether it is the first of its stream.
+    /// Adds a message. Returns whether it is the first of its stream.
     pub(super) fn push(&mut self, output: &Arc<str>, job: Job) -> bool {
         let Some(held) = self.outputs.get_mut(output) else { return false };
         let first = self.streams.insert(job.stream(), Arc::clone(output)).is_none();
@@ -171,7 +171,7 @@ impl Held {
         }
     }
 
-    /// Forgets an output for which nothing waits any more. Returns the streams that did.
+    /// Forgets an output once nothing waits for it. Returns the streams that waited.
     pub(super) fn freed(&mut self, output: &Arc<str>) -> Vec<StreamId> {
         if self.outputs.get(output).is_none_or(|held| !held.queue.is_empty()) {
             return Vec::new();
@@ -194,14 +194,14 @@ impl Held {
         due.map(|(output, _)| Arc::clone(output)).collect()
     }
 
-    /// Makes all due now.
+    /// Makes all attempts due now.
     pub(super) fn all_due(&mut self) {
         let now = Instant::now();
         self.outputs.values_mut().for_each(|held| held.attempt_at = now);
     }
 
-    /// Which outputs are blocked, and why; `None` = none is. A full disk blocks hundreds for one reason, and that is said once.
-    /// With a time it is also said for how long.
+    /// Which outputs are blocked, and why; `None` = none is. A full disk blocks hundreds for one reason, which is said
+    /// once. With `now` it also says for how long.
     pub(super) fn outputs(&self, now: Option<Instant>) -> Option<String> {
         let mut groups: BTreeMap<(Option<&Alike>, &str), Vec<&Output>> = BTreeMap::new();
         for held in self.outputs.values() {
@@ -233,7 +233,7 @@ impl Held {
     }
 }
 
-/// What several outputs have in common. How much room a full disk has is told with the time: both change by themselves.
+/// What several outputs have in common. How full a disk is goes with the time: both change by themselves.
 fn tell(outputs: &[&Output], now: Option<Instant>) -> String {
     let [first, others @ ..] = outputs else { return String::new() };
     let Some(now) = now else {
@@ -274,8 +274,8 @@ mod tests {
         held.block(path.display().to_string().into(), &error, Duration::ZERO);
     }
 
-    /// Three hundred outputs of one full disk were told by three names and a number, and the cost was not seen. Later the
-    /// directory was not named, nor how full it was.
+    /// Three hundred outputs on one full disk were once reported as three names and a number, which hid the extent.
+    /// Later the directory was missing, and how full it was.
     #[test]
     fn a_full_disk_is_said_once_and_named() {
         let home = tempfile::tempdir().unwrap();
@@ -312,11 +312,12 @@ mod tests {
         assert!(told.contains("writing /p/x.log for 3 min; free some room"), "{told}");
         assert!(told.contains("y.log for 3 min; give the agent the right"), "{told}");
         assert!(told.ends_with("; outputs blocked: 302"), "{told}");
-        // The log has a line when this changes, and time alone is no change.
+        // The log gets a line when this changes, and passing time alone is no change.
         assert_eq!(held.outputs(None), held.outputs(None));
     }
 
-    /// What is alike was once read from the sentence: an error with a slash in it, or a name with a colon, made other groups.
+    /// Common parts were once parsed out of the sentence: an error with a slash in it, or a name with a colon, made
+    /// wrong groups.
     #[test]
     fn the_words_of_an_error_make_no_groups() {
         let mut held = Held::default();

@@ -1,4 +1,4 @@
-//! Values of labels: the config's template with what is known of a line put into its places.
+//! Values of labels: the config's template with its placeholders filled in for a line.
 
 use std::borrow::Cow;
 
@@ -7,12 +7,12 @@ use crate::settings::LabelTemplate;
 use crate::settings::template::{Fact, Part};
 
 impl LabelTemplate {
-    /// What it says of a line; empty where the line has none of what it asks for.
+    /// The value for a line; empty if the line lacks one of the placeholders.
     pub fn render(&self, source: &Source, std_type: StdType, host: &str) -> String {
         let asked = |part: &&Part| !matches!(part, Part::Text(_));
         let values: Vec<Cow<str>> =
             self.parts.iter().map(|part| value(part, source, std_type, host)).collect();
-        // "web/{path}" of a container is not "web/": a line without what is asked for has no such label.
+        // For a container "web/{path}" does not become "web/": a line that lacks a placeholder does not get the label.
         let asks = self.parts.iter().any(|part| asked(&part));
         let mut answers = self.parts.iter().zip(&values).filter(|(part, _)| asked(part));
         if asks && answers.all(|(_, value)| value.is_empty()) {

@@ -1,15 +1,15 @@
-//! Compresses older files and deletes those past what is kept, on a thread of its own: a sink that packs 100 MiB
-//! would hold reading up for as long.
+//! Compresses older files and deletes those past the bounds, on a thread of its own: a sink that compressed 100 MiB
+//! itself would stop reading meanwhile.
 //!
 //! ```text
 //! sink ── an output, and the newest of its older files that is safe to touch ─▶ compress each ─▶ delete the oldest
 //! ```
-//! A visit may come to be made long after it was asked for, and files were rotated since: they are newer than the one
-//! named, and a checkpoint may want them back as they are.
+//! A visit may be made long after it was requested. Files rotated since then are newer than the named one, and a
+//! restart may need them as they are.
 //!
-//! A compressed file is made under another name, synced and renamed; then the original goes. What a crash leaves
-//! half made (`.tmp`) is deleted with the next visit. Failures are said and tried again: the next rotation may wait for the
-//! room that a visit makes. The original stays until its compressed twin is whole.
+//! A compressed file is made under another name, synced and renamed; then the original is deleted. Unfinished ones left
+//! by a crash (`.tmp`) are deleted at the next visit. Failures are logged and tried again: the next rotation may need
+//! the room that a visit makes. The original stays until its compressed twin is complete.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -32,17 +32,17 @@ use crate::text::over::over;
 /// A visit that failed is tried again after this long.
 const AGAIN_AFTER: Duration = Duration::from_secs(10);
 
-/// Bytes compressed between two looks whether the agent stops.
+/// The thread checks whether the agent stops each time it has compressed this many bytes.
 const CHUNK_BYTES: usize = 1024 * 1024;
 
-/// What is kept of an output's older files. Each bound counts for itself; `None` = no bound.
+/// Bounds on an output's older files, each independent of the others; `None` = no bound.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Keep {
     /// How many older files are kept.
     files_max: Option<usize>,
     /// Bytes on disk of all older files together.
     bytes_max: Option<u64>,
-    /// Since they were rotated.
+    /// Age since the rotation.
     age_max: Option<Duration>,
 }
 
@@ -63,11 +63,11 @@ impl Keep {
 struct Visit {
     /// The output, relative to the directory.
     path: String,
-    /// Stamp of the newest older file that no restart needs as it is; nor does any need those before it.
+    /// Stamp of the newest older file that no restart needs unchanged; none needs the earlier ones either.
     through: String,
 }
 
-/// The running thread. Ends when dropped, in the middle of a file if need be.
+/// The running thread. Ends when dropped, even in the middle of a file.
 #[derive(Debug)]
 pub(super) struct Archive {
     sender: Option<Sender<Visit>>,
@@ -86,7 +86,7 @@ impl Archive {
         Ok(Archive { sender: Some(sender), stopping, thread: Some(thread) })
     }
 
-    /// Asks for a visit. One a rotation and output at most, so the queue stays short.
+    /// Requests a visit. There is at most one per rotation and output, so the queue stays short.
     pub(super) fn visit(&self, path: &str, through: String) {
         if let Some(sender) = &self.sender {
             let _ = sender.send(Visit { path: path.to_owned(), through });
@@ -96,7 +96,7 @@ impl Archive {
 
 #[cfg(test)]
 impl Archive {
-    /// Does all that was asked for, then ends.
+    /// Makes all requested visits, then ends.
     pub(super) fn finish(mut self) {
         self.sender = None;
         self.thread.take().expect("it runs").join().expect("no visit panics");
@@ -116,17 +116,17 @@ impl Drop for Archive {
 /// Visits that failed.
 #[derive(Default)]
 struct Failed {
-    /// By output. A newer visit goes as far as an older one.
+    /// By output. A newer visit covers an older one.
     waiting: BTreeMap<String, Visit>,
     again_at: Option<Instant>,
-    /// Their time has come.
+    /// Visits that are due again.
     due: Vec<Visit>,
-    /// Since when the visits of outputs have failed, until one succeeds: the log has each once.
+    /// Since when an output's visits have failed, until one succeeds: the log gets each once.
     told: BTreeMap<String, Instant>,
 }
 
 impl Failed {
-    /// The next visit to make: one that failed, when its time has come, or one that is asked for. `None` = the end.
+    /// The next visit: a failed one that is due, or a requested one. `None` = the end.
     fn next(&mut self, asked: &Receiver<Visit>) -> Option<Visit> {
         loop {
             if let Some(visit) = self.due.pop() {
@@ -153,7 +153,7 @@ impl Failed {
         is_news
     }
 
-    /// Since when it had failed, if it had.
+    /// Returns since when it had failed, if it had.
     fn forget(&mut self, path: &str) -> Option<Instant> {
         self.waiting.remove(path);
         self.told.remove(path)
@@ -211,7 +211,7 @@ impl Worker {
                 }
             }
         }
-        // Again, for the bound in bytes counts what is on disk now.
+        // Listed again: the bound in bytes counts what is on disk now.
         self.delete_what_is_over(&dir, &mut older)
     }
 
@@ -294,7 +294,7 @@ impl Worker {
 }
 
 impl Keep {
-    /// How many of the oldest are too many; `older` is oldest first, with the length of each.
+    /// How many of the oldest are past the bounds; `older` has them oldest first, with their lengths.
     fn over(&self, older: &[Generation], lengths: &[u64], now: SystemTime) -> usize {
         let by_count = self.files_max.map_or(0, |max| older.len().saturating_sub(max));
         let by_bytes = self.bytes_max.map_or(0, |max| {
@@ -373,7 +373,7 @@ mod tests {
                 fs::write(dir.path().join(name), &text).unwrap();
             }
             fs::write(dir.path().join(format!("{first}.zst.tmp")), "left by a crash").unwrap();
-            // The second may have been rotated after the visit was asked for.
+            // The second may have been rotated after the visit was requested.
             let visit = Visit { path: "x.ndjson".to_owned(), through: generations::stamp(86_400_000) };
             worker(&dir, packing, Keep::default()).visit(&visit).unwrap();
             let packed = format!("{first}.{ending}");
@@ -400,14 +400,14 @@ mod tests {
         }
     }
 
-    /// On a full disk no rotation would ask again.
+    /// On a full disk no rotation would request it again.
     #[test]
     fn what_failed_is_tried_again_without_being_asked() {
         let dir = tempfile::tempdir().unwrap();
         fs::write(dir.path().join(name(0)), "text").unwrap();
         let other = name(0).replace('x', "y");
         fs::write(dir.path().join(&other), "text").unwrap();
-        // A folder has the name of what is to be made.
+        // A directory has the name of the file to be made.
         let in_the_way = dir.path().join(format!("{}.zst", name(0)));
         fs::create_dir_all(in_the_way.join("full")).unwrap();
         let worker = worker(&dir, Compress::Zstd, Keep::default());
@@ -418,7 +418,7 @@ mod tests {
             for path in ["x.ndjson", "y.ndjson"] {
                 sender.send(Visit { path: path.to_owned(), through: generations::stamp(0) }).unwrap();
             }
-            // The visits are made in turn: by then the first has failed.
+            // Visits are made in order: by then the first has failed.
             wait_for("the second", &|| dir.path().join(format!("{other}.zst")).is_file());
             fs::remove_dir_all(&in_the_way).unwrap();
             wait_for("another attempt", &|| in_the_way.is_file());

@@ -1,5 +1,5 @@
-//! Tests of what a crash leaves in outputs, and what a start makes of it: nothing is lost from them and nothing comes twice,
-//! whether the sources are still there or not.
+//! Tests of what a crash leaves in outputs and how a start handles it: nothing in them is lost or repeated, whether the
+//! sources still exist or not.
 
 use std::fs;
 use std::path::Path;
@@ -56,12 +56,12 @@ fn a_new_file_under_the_path_of_one_that_is_gone_is_written_whole() {
     assert_eq!(only_file(dir.path()), ["started", "ready", "stopped", "ready", "stopped"]);
 }
 
-/// Many lines look alike: one that stands somewhere in the overhang is not taken for that unless it is expected there.
+/// Many lines look alike: a line is only taken for one in the overhang where that one is expected.
 #[test]
 fn lines_without_a_time_are_passed_over_in_their_order_only() {
     for (again, expected) in [
         (vec!["b", "a", "c", "a"], vec!["a", "b", "a", "c", "a"]),
-        // It goes on somewhere else, for what came first is lost.
+        // The source continues somewhere else, for its first lines are lost.
         (vec!["c", "a"], vec!["a", "b", "a", "c", "c", "a"]),
         (vec!["x", "b", "a", "c"], vec!["a", "b", "a", "c", "x", "b", "a", "c"]),
         // A pipeline may drop other lines than before.
@@ -81,19 +81,19 @@ fn lines_without_a_time_are_passed_over_in_their_order_only() {
     }
 }
 
-/// The file that held the first of them was rotated away and removed while the agent was dead. Several lines in a row say
-/// where the source goes on; of several such places the last counts.
+/// The file that held the first of them was rotated away and removed while the agent was dead. Several equal lines in a
+/// row show where the source continues; of several such places the last counts.
 #[test]
 fn lines_without_a_time_are_found_behind_those_that_are_gone() {
     for (delivered, again, expected) in [
         ("gone gone a b c d e", "a b c d e f", "gone gone a b c d e f"),
         // The output ends within them.
         ("gone a b c d", "a b c d e f", "gone a b c d e f"),
-        // So few say nothing.
+        // So few lines prove nothing.
         ("gone a b c", "a b c d", "gone a b c a b c d"),
         ("gone a b c d e", "a b c x e f", "gone a b c d e a b c x e f"),
         ("x a a a a a a", "a a a a a b", "x a a a a a a a b"),
-        // The first was joined or split by the clock, and comes otherwise: it is written, and what follows is passed over.
+        // The first was joined or split by the clock and differs: it is written, and the following ones are skipped.
         ("tra ce a b c d e", "trace a b c d e f", "tra ce a b c d e trace f"),
         ("trace a b c d e", "tra ce a b c d e f", "trace a b c d e tra ce f"),
         ("trace a b c", "tra ce a b c f", "trace a b c tra ce a b c f"),
@@ -119,7 +119,7 @@ fn renamed(id: u32, path: &str, before: &str) -> Arc<Source> {
     Arc::new(Source { continues: vec![before].into(), ..source })
 }
 
-/// Its records stand in the output of the path that it had; those of a second crash also in that of the one it has.
+/// Its records are in the output of its old path; those of a second crash also in that of its new one.
 #[test]
 fn a_followed_file_that_comes_back_under_another_path_brings_nothing_again() {
     for format in [OutputFormat::Ndjson, OutputFormat::Docker, OutputFormat::Raw, OutputFormat::Pretty] {
@@ -151,11 +151,11 @@ fn a_followed_file_that_comes_back_under_another_path_brings_nothing_again() {
             deliver(&mut second, &new, &["3", "4"], 5);
             drop(second);
             let (mut third, _) = restart_with(settings.clone(), &marks.iter().collect::<Vec<_>>());
-            // The same again: the second run was killed before it saved.
+            // Once more: the second run was killed before it saved.
             deliver(&mut third, &new, &["2", "3"], 5);
             deliver(&mut third, &new, &["4", "5"], 5);
             deliver(&mut third, &followed(4, "/w/a.log"), &["2"], 5);
-            // Lines that look like those of before and are new.
+            // New lines that look like the earlier ones.
             deliver(&mut third, &new, &["2", "4"], 5);
             drop(third);
             let texts = all_texts(dir.path());
@@ -167,8 +167,7 @@ fn a_followed_file_that_comes_back_under_another_path_brings_nothing_again() {
     }
 }
 
-/// Its records are in the output of the name that it had. Only `ndjson` has its number in each record, and `pretty` has its
-/// name in each.
+/// Its records are in the output of its old name. Only `ndjson` has its ID in each record, and `pretty` its name.
 #[test]
 fn a_container_that_was_renamed_after_a_crash_brings_nothing_again() {
     for format in [OutputFormat::Ndjson, OutputFormat::Docker, OutputFormat::Raw] {
@@ -340,8 +339,8 @@ fn outputs_changed_while_the_agent_was_down() {
     }
 }
 
-/// The output was emptied while the agent ran, and it was killed before a checkpoint said so: what is in it was written
-/// after the mark, though it may be longer than that by now.
+/// The output was emptied while the agent ran, which was killed before a checkpoint said so: its content was written
+/// after the mark, though it may be longer by now.
 #[test]
 fn an_output_that_was_emptied_before_the_crash_is_not_cut_and_not_repeated() {
     let dir = tempfile::tempdir().unwrap();
@@ -373,7 +372,7 @@ fn records_with_local_times_are_known_again() {
     assert_eq!(lines(dir.path().join("web.ndjson")), ["0", "1", "2"]);
 }
 
-/// Else each start would look through it again, for as long as the checkpoint lives.
+/// Otherwise each start would look through it again, for as long as the checkpoint lives.
 #[test]
 fn what_nobody_came_back_for_is_forgotten_after_a_day() {
     let dir = tempfile::tempdir().unwrap();
@@ -395,8 +394,8 @@ fn what_nobody_came_back_for_is_forgotten_after_a_day() {
 /// What a crash left of an output, as the next start finds it: a change of its directory, given the output's name.
 type Leftover = (&'static str, fn(&Path, &Path));
 
-/// The agent may be killed again before it attached a stream. The second start then has only what the first one told the
-/// checkpoint, and must find the same records with it.
+/// The agent may be killed again before it attached a stream. The second start then only has the marks that the first
+/// one gave the checkpoint, and must find the same records with them.
 #[test]
 fn a_second_crash_before_anything_was_attached_changes_nothing() {
     let older = |dir: &Path, live: &Path| {
@@ -459,8 +458,8 @@ fn a_second_crash_before_anything_was_attached_changes_nothing() {
     }
 }
 
-/// The lines of a crash are in an older file, and before anything was read again somebody put another file into the
-/// output's place.
+/// The lines of a crash are in an older file, and before anything was read again somebody replaced the output by
+/// another file.
 #[test]
 fn a_file_of_somebody_else_does_not_hide_the_lines_of_an_older_crash() {
     let dir = tempfile::tempdir().unwrap();

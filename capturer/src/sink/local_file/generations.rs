@@ -1,4 +1,4 @@
-//! The older files of an output: what they are called, and which there are.
+//! The older files of an output: their names, and how to find them.
 //!
 //! ```text
 //! web.ndjson                                   being written
@@ -20,7 +20,7 @@ use crate::settings::Compress;
 /// Bytes of the longest addition to an output's name: `~`, the time, `.zst`, and `.tmp` while that is made.
 const ADDED_BYTES: usize = 1 + STAMP_BYTES + 4 + 4;
 const STAMP_BYTES: usize = "20261125T034118.123Z".len();
-// An output's name leaves room for it: Linux has names of at most 255 bytes.
+// An output's name leaves room for this: names in Linux have at most 255 bytes.
 const _: () = assert!(FILE_NAME_BYTES_MAX + ADDED_BYTES <= 255);
 
 /// What a compressed file's name ends in.
@@ -32,7 +32,7 @@ pub(super) fn packed_ending(compress: Compress) -> &'static str {
     }
 }
 
-/// Of a compressed file that is being made.
+/// Suffix of a compressed file that is not complete yet.
 pub(super) const UNFINISHED: &str = ".tmp";
 
 /// One older file.
@@ -52,8 +52,8 @@ pub(super) fn name(live: &str, stamp: &str) -> String {
     format!("{stem}~{stamp}{ending}")
 }
 
-/// The stamp of a file rotated at this time, milliseconds since 1970. Later than the newest there is: one millisecond if
-/// the clock stands or was set back.
+/// The stamp of a file rotated at this time, milliseconds since 1970. At least one millisecond later than the newest
+/// existing one, even if the clock stands still or was set back.
 pub(super) fn stamp_after(newest: &str, unix_ms: u64) -> String {
     let wanted = stamp(unix_ms);
     if wanted.as_str() > newest {
@@ -62,7 +62,7 @@ pub(super) fn stamp_after(newest: &str, unix_ms: u64) -> String {
     stamp(millis(newest).map_or(unix_ms, |millis| millis + 1))
 }
 
-/// A time as generations are ordered by it.
+/// A time in the form by which generations are ordered.
 pub(super) fn stamp(unix_ms: u64) -> String {
     let time = humantime::format_rfc3339_millis(UNIX_EPOCH + Duration::from_millis(unix_ms)).to_string();
     time.replace(['-', ':'], "")
@@ -74,11 +74,11 @@ fn millis(stamp: &str) -> Option<u64> {
     let (hour, minute, rest) = (part(9, 11)?, part(11, 13)?, part(13, STAMP_BYTES)?);
     let time = humantime::parse_rfc3339(&format!("{year}-{month}-{day}T{hour}:{minute}:{rest}")).ok()?;
     let millis = time.duration_since(UNIX_EPOCH).ok()?.as_millis() as u64;
-    // humantime takes some texts that it would never write.
+    // humantime accepts some texts that it would never write.
     (self::stamp(millis) == stamp).then_some(millis)
 }
 
-/// What an older file of `live` is, if this is the name of one.
+/// The older file of `live` that has this name, if it is one.
 pub(super) fn parse(live: &str, name: &str) -> Option<Generation> {
     let (stem, ending) = split(live);
     let rest = name.strip_prefix(stem)?.strip_prefix('~')?;
@@ -107,11 +107,11 @@ pub(super) fn list(dir: &OwnedFd, live: &str) -> io::Result<Vec<Generation>> {
     Ok(found)
 }
 
-/// Directories with fewer names are listed again as fast as they are looked up.
+/// Directories with fewer names are listed again, as listing them costs no more than a look-up.
 const NAMES_KEPT_MIN: usize = 32;
 
-/// Older files that earlier runs left, from one listing of each directory: to list it again for each of ten thousand
-/// outputs would take time with the square of their number. Older files of this run are known to those who made them.
+/// Older files left by earlier runs, from one listing of each directory: one listing for each of ten thousand outputs
+/// would take quadratic time. Older files of this run are known to those who made them.
 #[derive(Debug, Default)]
 pub(super) struct Left {
     /// Directory, beginning of the output's name, names of older files.
@@ -119,7 +119,8 @@ pub(super) struct Left {
 }
 
 impl Left {
-    /// The older files of an output in `dir`, which is called `path`, oldest first. Some may be gone since.
+    /// The older files of an output in `dir`, which is called `path`, oldest first. Some may have gone since the
+    /// listing.
     pub(super) fn of(&mut self, dir: &OwnedFd, path: &str, live: &str) -> io::Result<Vec<Generation>> {
         let (stem, _) = split(live);
         let listed;
@@ -148,13 +149,13 @@ impl Left {
         Ok(found)
     }
 
-    /// The directories are others now.
+    /// Forgets the listings: the directories were replaced.
     pub(super) fn forget(&mut self) {
         self.directories.clear();
     }
 }
 
-/// All names of a directory that are UTF-8; ours are.
+/// All names in a directory that are UTF-8, as ours are.
 pub(super) fn names(dir: &OwnedFd) -> io::Result<Vec<String>> {
     let mut names = Vec::new();
     for entry in rustix::fs::Dir::read_from(dir)? {

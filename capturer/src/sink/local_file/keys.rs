@@ -1,12 +1,12 @@
-//! What tells one record in an output from another, whether it is read back from the file or about to be written.
+//! Keys that tell records of an output apart, both those read back from its file and those about to be written.
 //!
 //! ```text
 //! line in an output ── of_line ──▶ source, Key ◀── of_record ── record of a batch
 //! ```
-//! A key leaves out what may differ when the same line is read again: the container's name and labels, what a pipeline
-//! added, and the time of a line that has none of its own, for which the time of reading stands. Nor does it depend on how a
-//! message is escaped: the Engine's files write `\u003c` and `\ufffd` for what its API brings as the characters themselves,
-//! and a line that came over the one may be read again from the other.
+//! A key leaves out what may differ when the same line is read again: the container's name and labels, the pipeline's
+//! additions, and the time of a line that has none of its own and got the time of reading. It does not depend on how a
+//! message is escaped either: the Engine's files have `\u003c` and `\ufffd` where its API sends the characters
+//! themselves, and a line that came from the API may be read from a file the next time.
 
 use std::borrow::Cow;
 use std::hash::{DefaultHasher, Hasher as _};
@@ -24,7 +24,7 @@ pub(super) struct Key {
     pub(super) channel: usize,
     /// Hash of channel and message.
     pub(super) weak: u64,
-    /// Hash of these and the time; 0 = there is no time, or not one of the line's own.
+    /// Hash of channel, message and time; 0 = the line has no time of its own.
     pub(super) strong: u64,
     /// The time, or the latest it can be; 0 = unknown. Nanoseconds since 1970.
     pub(super) time_ns: i64,
@@ -45,7 +45,7 @@ impl Key {
 }
 
 fn hash(parts: &[&[u8]]) -> u64 {
-    // The keys of this hasher are fixed, and its results are not kept beyond the process.
+    // This hasher's keys are fixed, and its results do not outlive the process.
     let mut hasher = DefaultHasher::new();
     parts.iter().for_each(|part| hasher.write(part));
     hasher.finish()
@@ -57,8 +57,8 @@ pub(super) fn source_hash(parts: &[&[u8]]) -> u64 {
     bytes.fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3))
 }
 
-/// Source and key of a line, without its newline; `None` = it is not one of ours. Where the format names no source that is
-/// `nameless`, and where it has no time the record is known to be no younger than `until_ns`.
+/// Source and key of a line, without its newline; `None` = it is not one of ours. If the format does not name the
+/// source, it is `nameless`; if it has no time, the record is known to be no younger than `until_ns`.
 pub(super) fn of_line(format: OutputFormat, line: &[u8], nameless: u64, until_ns: i64) -> Option<(u64, Key)> {
     match format {
         OutputFormat::Ndjson => {
@@ -79,7 +79,7 @@ pub(super) fn of_line(format: OutputFormat, line: &[u8], nameless: u64, until_ns
     }
 }
 
-/// The source that [`of_line`] would find in a line of these facts.
+/// The source that [`of_line`] would find in a line with these facts.
 pub(super) fn source_of(format: OutputFormat, facts: &SourceFacts, nameless: u64) -> u64 {
     match format {
         OutputFormat::Ndjson => {
@@ -122,7 +122,7 @@ pub(super) fn of_record(
     }
 }
 
-/// The inside of a JSON string as the text that it stands for.
+/// Decodes the inside of a JSON string.
 fn unescaped(message: &[u8]) -> Cow<'_, [u8]> {
     if memchr::memchr(b'\\', message).is_none() {
         return Cow::Borrowed(message);
@@ -132,7 +132,7 @@ fn unescaped(message: &[u8]) -> Cow<'_, [u8]> {
     Cow::Owned(text)
 }
 
-/// Bytes as the text that they are written as.
+/// Bytes as the text that is written for them.
 fn as_text(message: &[u8]) -> Cow<'_, [u8]> {
     match String::from_utf8_lossy(message) {
         Cow::Borrowed(text) => Cow::Borrowed(text.as_bytes()),
@@ -144,7 +144,7 @@ fn behind_time(line: &[u8]) -> &[u8] {
     memchr::memchr(b' ', line).map_or(line, |at| &line[at..])
 }
 
-/// What counts of a JSON line, as it stands there.
+/// The parts of a JSON line that count for its key, as they stand in it.
 #[derive(Debug, Default)]
 struct Members<'a> {
     time: &'a [u8],
@@ -173,7 +173,7 @@ impl<'a> Members<'a> {
                 _ => {}
             }
             match behind {
-                // A line of ours has a time.
+                // Every line of ours has a time.
                 b"}" => return Some(members).filter(|members| !members.time.is_empty()),
                 [b',', more @ ..] => rest = more,
                 _ => return None,
@@ -182,7 +182,7 @@ impl<'a> Members<'a> {
     }
 }
 
-/// A JSON value at the beginning of a text, and what follows it. What is valid is not checked, only where it ends.
+/// The JSON value at the beginning of a text, and the rest. It is not validated, only its end is found.
 fn value(text: &[u8]) -> Option<(&[u8], &[u8])> {
     let mut depth = 0_usize;
     let mut at = 0;
@@ -200,7 +200,7 @@ fn value(text: &[u8]) -> Option<(&[u8], &[u8])> {
     }
 }
 
-/// The place behind the quote that ends a string.
+/// The offset after the quote that ends a string.
 fn string_end(text: &[u8], mut at: usize) -> Option<usize> {
     loop {
         at += memchr::memchr2(b'"', b'\\', text.get(at..)?)?;
@@ -220,7 +220,7 @@ mod tests {
     const FORMATS: [OutputFormat; 4] =
         [OutputFormat::Ndjson, OutputFormat::Docker, OutputFormat::Raw, OutputFormat::Pretty];
 
-    /// Else a restart would not know what it wrote, and write it again.
+    /// Otherwise a restart would not recognize what it wrote, and would write it again.
     #[test]
     fn a_record_has_the_key_of_the_line_it_becomes() {
         let mut rng = Rng::from_env();
@@ -260,8 +260,8 @@ mod tests {
         }
     }
 
-    /// What came over the API before a crash is read from the file behind it, and the other way round. Docker's files escape
-    /// more than JSON needs to.
+    /// A line that came over the API before a crash is read from the file after it, or the other way round. Docker's
+    /// files escape more than JSON requires.
     #[test]
     fn a_line_has_one_key_however_it_is_escaped() {
         let mut rng = Rng::from_env();

@@ -2,17 +2,18 @@
 //!
 //! ```text
 //! attach:   template ─▶ path ─▶ open beneath the directory, no links ─▶ mark (path, identity, length, prints)
-//! deliver:  look whether the name still is our file and as long as we left it ─▶ one appending write per batch ─▶ mark
+//! deliver:  check that the name is still our file, as long as we left it ─▶ one appending write per batch ─▶ mark
 //! rotation: full or old ─▶ renamed (generations.rs) ─▶ a new file, a new mark ─▶ once no checkpoint that could be
 //!           loaded needs it any more: compressed, and the oldest deleted, by a thread of its own (archive.rs)
-//! restart:  what stands behind the mark stays (restore.rs) ─▶ read again from its source, it is passed over
+//! restart:  records after the mark stay (restore.rs) ─▶ when they are read again from their source, they are skipped
 //!           (overhang.rs) ─▶ nothing is there twice, and nothing is cut off that may exist nowhere else
 //! ```
-//! A batch is written whole or not at all: what a failed write leaves of it is taken back, and the same batch comes again.
+//! A batch is written whole or not at all: the rest of a failed write is removed, and the same batch is delivered
+//! again.
 //!
-//! People move, delete and empty log files while they are written. Each batch is preceded by a look at the name: a file
-//! that was moved or deleted is left alone and a new one begun, one that was emptied or appended to is gone on with at its
-//! new end. Files are open for appending, so that what is emptied between look and write gets no hole.
+//! People move, delete and empty log files while they are written. So the name is checked before each batch: a file
+//! that was moved or deleted is left alone and a new one begun; one that was emptied or appended to is continued at its
+//! new end. Files are open for appending, so that one that is emptied between check and write gets no hole.
 //!
 //! Several streams may share a file. Acknowledgements of an output leave this thread in the order of its writes, so its
 //! newest mark always fits all cursors acknowledged so far.
@@ -52,21 +53,21 @@ use root::Root;
 const NAME: &str = "local_file";
 /// The key of the config that says where outputs are.
 const DIRECTORY_KEY: &str = "sinks.local_file.directory";
-/// How often, at most, the path of the directory is looked at while outputs are written.
+/// How often, at most, the path of the directory is checked while outputs are written.
 const CHECK_INTERVAL: Duration = Duration::from_secs(1);
 
 /// A file nobody wrote to for this long is closed until it is needed again.
 const IDLE_AFTER: Duration = Duration::from_secs(300);
-/// So long a checkpoint says which records of the last run no source came back for. Files that hold them stay as they are
-/// meanwhile, so it is not for ever.
+/// For this long a checkpoint says which records of the last run no source came back for. Files that hold them stay
+/// unchanged meanwhile, so this must end.
 const UNCOVERED_TOLD: Duration = Duration::from_secs(600);
 /// The checkpoint and the one before it: either may be loaded by the next start.
 const CHECKPOINTS_KEPT: u32 = 2;
 
-/// See the module's head.
+/// The sink; see the head of this file.
 pub struct LocalFileSink {
     settings: LocalFile,
-    /// There was no checkpoint, and no output from before was told of.
+    /// There was no checkpoint, and no existing output was reported yet.
     knows_none: bool,
     root: Arc<Root>,
     root_checked_at: Option<Instant>,
@@ -75,7 +76,7 @@ pub struct LocalFileSink {
     archive: Option<Archive>,
     /// Older files that a checkpoint may still name, by path, oldest first.
     pending: BTreeMap<Arc<str>, OlderFiles>,
-    /// What stood in the directories when each was listed.
+    /// Names in the directories when each was listed.
     left: generations::Left,
     streams: BTreeMap<StreamId, Box<Stream>>,
     /// By path relative to the directory.
@@ -84,10 +85,10 @@ pub struct LocalFileSink {
     open: BTreeMap<u64, Arc<str>>,
     tick: u64,
     outbox: Outbox,
-    /// What the last run wrote and did not come to say.
+    /// What the last run wrote without saving a checkpoint about it.
     overhangs: Overhangs,
     began_at: Instant,
-    /// Nanoseconds since 1970: what was made later was made by this run, or beside it.
+    /// Nanoseconds since 1970: a file made later was made by this run, or by somebody else during it.
     began_ns: i64,
     check_interval: Duration,
     open_max: usize,
@@ -99,9 +100,9 @@ struct Stream {
     source: Arc<Source>,
     facts: SourceFacts,
     path: Arc<str>,
-    /// By what its records are found in an overhang.
+    /// The key of its records in an overhang.
     hash: u64,
-    /// The same of what it continues.
+    /// The same for the sources that this one continues.
     continues: Box<[(u64, SourceFacts)]>,
 }
 
@@ -110,12 +111,12 @@ struct Stream {
 pub struct Restored {
     /// Outputs as they are now; to replace those of the loaded checkpoint.
     pub marks: BTreeMap<Arc<str>, OutputMark>,
-    /// What the operator should know, one sentence each.
+    /// Notes for the operator, one sentence each.
     pub notes: Vec<String>,
 }
 
 impl LocalFileSink {
-    /// Makes the directory if need be, and looks what the last run's outputs hold beyond its checkpoint (`marks`).
+    /// Makes the directory if need be, and checks what the last run's outputs hold beyond its checkpoint (`marks`).
     ///
     /// # Errors
     /// If the directory can't be made or opened.
@@ -162,7 +163,7 @@ impl LocalFileSink {
         Ok((sink, restored))
     }
 
-    /// There is no checkpoint: outputs with lines in them are told of.
+    /// There is no checkpoint: outputs that already have lines are reported.
     pub fn without_checkpoint(mut self, without: bool) -> LocalFileSink {
         self.knows_none = without;
         self
@@ -182,7 +183,7 @@ impl LocalFileSink {
         SinkError::of_file(what, self.settings.directory.join(path), DIRECTORY_KEY, source)
     }
 
-    /// What of a batch is to be written; `None` = all of it.
+    /// Which records of a batch to write; `None` = all of them.
     fn plan(&self, stream: &Stream, batch: &Batch) -> Option<Plan> {
         if self.overhangs.is_empty() {
             return None;
@@ -213,7 +214,7 @@ impl LocalFileSink {
             _ => Ok(counts),
         });
         if result.is_err() {
-            // It comes again as a whole.
+            // The whole batch is delivered again.
             self.outbox.reset();
             output.take_back(start_len);
         }
@@ -231,12 +232,12 @@ impl LocalFileSink {
         })
     }
 
-    /// By what records of a source are found in an overhang.
+    /// The key of a source's records in an overhang.
     fn hash_of(&self, facts: &SourceFacts, path: &str) -> u64 {
         keys::source_of(self.settings.format, facts, keys::source_hash(&[path.as_bytes()]))
     }
 
-    /// The same of what a source continues, if anything is left of the last run.
+    /// The same for the sources that a source continues, if anything of the last run is left.
     fn continued_by(&self, source: &Source) -> impl Iterator<Item = (u64, SourceFacts)> {
         let before = if self.overhangs.is_empty() { &[] } else { source.continues.as_slice() };
         before.iter().map(|before| {
@@ -284,7 +285,7 @@ impl Sink for LocalFileSink {
         self.detach(source.id);
         let facts = self.outbox.facts(source);
         let hash = self.hash_of(&facts, &path);
-        // Records of one output may be told apart by the name in them alone.
+        // In some formats only the name in them tells records of one output apart.
         let differs = |(before, was): &(u64, SourceFacts)| *before != hash || was.name != facts.name;
         let continues = self.continued_by(source).filter(differs).collect();
         let stream = Stream { source: source.clone(), facts, path: path.clone(), hash, continues };
@@ -299,7 +300,7 @@ impl Sink for LocalFileSink {
         }
         let Some(stream) = self.streams.get_mut(&id) else { unreachable!("just attached") };
         if !Arc::ptr_eq(&stream.source, &batch.source) {
-            // Renamed or relabelled: the records say so at once, the file changes with the next attach.
+            // Renamed or relabelled: records show it at once, the file changes with the next attach.
             stream.source = batch.source.clone();
             stream.facts = self.outbox.facts(&batch.source);
         }
@@ -341,7 +342,7 @@ impl Sink for LocalFileSink {
         let mut visits = Vec::new();
         self.pending.retain(|path, pending| {
             if let Some(mark) = marks.of(NAME, path) {
-                // Files before the first that the checkpoint names; all, if it names a later one or none.
+                // Files older than the first that the checkpoint names; all, if it names a later one or none.
                 let named = |older: &Pending| mark.is_some_and(|mark| mark.names(older.id));
                 pending.unnamed = pending.files.iter().position(named).unwrap_or(pending.files.len());
             }
@@ -357,8 +358,8 @@ impl Sink for LocalFileSink {
             visits.into_iter().for_each(|(path, through)| archive.visit(&path, through));
         }
         self.close_idle();
-        // On a full disk, writing may go on only when these files are gone, and that takes another checkpoint: so one is
-        // asked for.
+        // On a full disk, writing may only continue once these files are gone, which takes another checkpoint: so one
+        // is requested.
         self.pending.values().any(|older| older.unnamed > 0)
     }
 

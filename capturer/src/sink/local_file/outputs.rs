@@ -1,4 +1,4 @@
-//! One output and its file: opened, looked at before each batch, rotated.
+//! One output and its file: opened, checked before each batch, rotated.
 
 use std::io;
 use std::os::fd::OwnedFd;
@@ -20,14 +20,14 @@ use crate::model::record::OutputPrint;
 use crate::settings::LocalFile;
 use crate::sink::SinkError;
 
-/// An output that can't be rotated is written on, and tried again after this long.
+/// An output that can't be rotated is written on, and rotation is tried again after this long.
 const ROTATE_AGAIN_AFTER: Duration = Duration::from_secs(60);
 
 pub(super) struct Output {
     /// `None` = closed to make room for others.
     pub(super) file: Option<Claimed<OwnedFd>>,
     pub(super) id: FileId,
-    /// Bytes in it; where the next go.
+    /// Bytes in the file; the next are written here.
     pub(super) len: u64,
     /// Streams that write here.
     pub(super) users: usize,
@@ -37,19 +37,19 @@ pub(super) struct Output {
     /// When the file was made, seconds since 1970.
     pub(super) born_s: u64,
     head: HeadPrint,
-    /// The last bytes, as many as a print has.
+    /// The last bytes, as many as a print covers.
     tail: Vec<u8>,
-    /// Its file was empty and not needed, and is gone until a record comes.
+    /// Its file was empty and not needed, and is gone until a record arrives.
     pub(super) withdrawn: bool,
     trouble: Rare<Trouble>,
 }
 
-/// What hardly any of tens of thousands of outputs has.
+/// State that hardly any of tens of thousands of outputs has.
 #[derive(Default)]
 struct Trouble {
     /// A batch that could be neither written nor taken back begins here.
     torn_at: Option<u64>,
-    /// It can't be rotated; not tried again before.
+    /// It can't be rotated, and this is the next attempt.
     rotate_at: Option<Instant>,
 }
 
@@ -61,7 +61,7 @@ impl Begins for Trouble {
 #[derive(Default)]
 pub(super) struct OlderFiles {
     pub(super) files: Vec<Pending>,
-    /// This many of the first the last saved checkpoint does not name.
+    /// How many of them, from the oldest on, the last saved checkpoint does not name.
     pub(super) unnamed: usize,
 }
 
@@ -75,7 +75,7 @@ pub(super) struct Pending {
 }
 
 impl Output {
-    /// Appends; gives how many bytes were taken.
+    /// Appends; returns how many bytes were written.
     pub(super) fn put(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let file = self.file.as_ref().ok_or(io::ErrorKind::NotFound)?;
         let written = rustix::io::write(&**file, bytes)?;
@@ -84,7 +84,7 @@ impl Output {
         let newest = &taken[taken.len().saturating_sub(OUTPUT_PRINT_BYTES)..];
         let excess = (self.tail.len() + newest.len()).saturating_sub(OUTPUT_PRINT_BYTES);
         self.tail.drain(..excess);
-        // Most outputs hold little; one that goes on being written has all the room from its second batch on.
+        // Most outputs hold little; a busy one has its full buffer from its second batch on.
         let is_first = self.tail.is_empty();
         self.tail.reserve_exact(if is_first { newest.len() } else { OUTPUT_PRINT_BYTES - self.tail.len() });
         self.tail.extend_from_slice(newest);
@@ -113,7 +113,7 @@ impl Output {
         self.file.as_ref().map_or(Ok(()), |file| Ok(rustix::fs::fdatasync(&**file)?))
     }
 
-    /// Takes back what was written since the file had this length, unless somebody else wrote to it.
+    /// Removes what was written since the file had this length, unless somebody else wrote to it.
     pub(super) fn take_back(&mut self, start_len: u64) {
         if self.len > start_len {
             self.trouble.torn_at = Some(start_len);
@@ -167,7 +167,7 @@ impl LocalFileSink {
         self.open.insert(self.tick, path.clone());
         let (users, rotate_at) =
             self.outputs.get(path).map_or((0, None), |output| (output.users, output.trouble.rotate_at));
-        // Where the file system does not say when the file was made, now.
+        // The time now, if the file system does not say when the file was made.
         let born_s =
             if id.birth_ns > 0 { id.birth_ns as u64 / 1_000_000_000 } else { (self.unix_ms)() / 1000 };
         let mut output = Output {
@@ -191,8 +191,8 @@ impl LocalFileSink {
         looked.map_err(|source| self.failed("reading", path, source))
     }
 
-    /// Without a checkpoint logs are read from their beginning, whatever the outputs have of them. Told once. Not of an output
-    /// that this run made for a container of the same name.
+    /// Without a checkpoint logs are read from their beginning, even if outputs already have their lines. Reported
+    /// once, and not for an output that this run made for another container of the same name.
     fn tell_if_unknown(&mut self, path: &Arc<str>, id: FileId, len: u64) {
         let is_from_before = len > 0 && id.birth_ns < self.began_ns && !self.outputs.contains_key(path);
         if is_from_before && std::mem::take(&mut self.knows_none) {
@@ -206,7 +206,7 @@ impl LocalFileSink {
         }
     }
 
-    /// The directory may have been removed, moved or mounted over: outputs go to where its path leads.
+    /// The directory may have been removed, moved or mounted over: outputs are written where its path leads.
     fn check_root(&mut self, now: Instant) -> Result<(), SinkError> {
         let recent = |at: Instant| now.duration_since(at) < self.check_interval;
         if self.root_checked_at.is_some_and(recent) {
@@ -234,13 +234,14 @@ impl LocalFileSink {
         Ok(())
     }
 
-    /// The file at its end, with a whole line before it: what a crash tore is closed off, so that it costs only itself.
+    /// Opens the file for appending after a whole line: a line that a crash tore is ended, so that it costs only
+    /// itself.
     fn open_output(&mut self, path: &str) -> io::Result<(OwnedFd, FileId, u64)> {
         let opened = open_parent(&self.root.fd(), path, true).and_then(|(dir, name)| {
             open_file(&dir, name, OFlags::CREATE | OFlags::APPEND, self.settings.file_mode)
         });
         let file = opened.inspect_err(|_| {
-            // Perhaps the directory is not the one it was: the next attempt looks.
+            // The directory may have been replaced: the next attempt checks that.
             self.root_checked_at = None;
         })?;
         let (id, mut len) = identify(&file)?;
@@ -286,7 +287,7 @@ impl LocalFileSink {
         }
     }
 
-    /// Removes an output's file if it is empty, is still the one that was made, and nobody else writes there.
+    /// Removes an output's file if it is empty, is still the one that was made, and nobody else writes to it.
     pub(super) fn remove_empty(&mut self, path: &Arc<str>) {
         let is_unused = self.outputs.get(path).is_some_and(|output| output.len == 0 && output.users <= 1);
         if !is_unused || self.pending.contains_key(path) || !self.is_unchanged(path) {
@@ -328,7 +329,7 @@ impl LocalFileSink {
         output.len > 0 && (full || old)
     }
 
-    /// The output's file becomes an older one, and a new one is begun. One that can't be rotated is written on: its lines
+    /// Makes the output's file an older one and begins a new one. A file that can't be rotated is written on: its lines
     /// matter more than its size.
     pub(super) fn rotate_if_due(&mut self, path: &Arc<str>) -> Result<(), SinkError> {
         let Some(output) = self.outputs.get(path).filter(|output| self.is_due(output)) else { return Ok(()) };
@@ -368,7 +369,7 @@ impl LocalFileSink {
         Ok((id.ok_or(io::ErrorKind::NotFound)?, stamp))
     }
 
-    /// Older files from before this run: a checkpoint that the next start may load could still name one.
+    /// Older files from before this run: the checkpoint that the next start loads could still name one.
     pub(super) fn take_over_generations(&mut self, path: &Arc<str>) -> io::Result<()> {
         let (dir, live) = open_parent(&self.root.fd(), path, false)?;
         let mut pending = Vec::new();
@@ -388,8 +389,8 @@ impl LocalFileSink {
     }
 }
 
-/// NFS, CIFS, 9p and most of FUSE know no flag that keeps a rename from replacing. Nobody else makes such a name, so to look
-/// first is as good.
+/// NFS, CIFS, 9p and most of FUSE have no flag that keeps a rename from replacing a file. Nobody else makes such a
+/// name, so checking first is as good.
 fn rename_without_flags(renamed: Result<(), Errno>, dir: &OwnedFd, from: &str, to: &str) -> io::Result<()> {
     match renamed {
         Err(Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP) => {}

@@ -1,22 +1,23 @@
-//! Records that stood in outputs behind their marks when the agent began: it was killed between writing them and the
-//! checkpoint that would have said so. They stay, for their source may be gone; and when it is read again from its
-//! position, its first records are those that stand there, and are passed over instead of written again.
+//! Records that are in outputs after their marks when the agent starts: it was killed between writing them and saving
+//! the checkpoint that would have said so. They stay, for their source may be gone; and when the source is read again
+//! from its position, its first records are the same ones, and are skipped instead of written again.
 //!
 //! ```text
 //! output   … r5 │ r6 r7        r6 and r7 are the overhang of their source
 //!          mark ┘
-//! source   r6 r7 r8 …          ─▶ r6 and r7 are passed over, r8 is written
+//! source   r6 r7 r8 …          ─▶ r6 and r7 are skipped, r8 is written
 //! ```
 //! Each source has an overhang of its own, whatever outputs it is in. Within it records are expected in their order, by
-//! channel. A record with a time of its own may also be found further on: what stood before it is no longer in the
-//! source. One without is only believed where it is expected, or shortly behind, since many lines look alike. Several in a
-//! row are believed further on: the file that held what comes before them is gone. The first may also come otherwise than
-//! before, as lines do that a pipeline joined or split by the clock: what follows them tells.
+//! channel. A record with a time of its own may also be found further on: the source no longer has the earlier ones. A
+//! record without one is only believed at the expected place or shortly after, since many lines look alike. Several in
+//! a row are believed further on: the file that held the lines before them is gone. The first may also differ from
+//! before, as lines do that a pipeline joined or split by the clock: the following ones show that.
 //!
-//! A followed file may come back under another path: its directory was renamed. Then its records are looked for under the
-//! path that it had first, and behind those under the one that it has ([`Source::continues`]).
+//! A followed file may come back under another path, if its directory was renamed. Then its records are looked for
+//! first under its old path and then under its new one ([`Source::continues`]).
 //!
-//! What no source came back for stays in [`OutputMark::uncovered`], so that a second crash is no worse than the first.
+//! Records for which no source came back stay in [`OutputMark::uncovered`], so that a second crash is no worse than the
+//! first.
 //!
 //! [`Source::continues`]: crate::model::record::Source::continues
 //! [`OutputMark::uncovered`]: crate::model::record::OutputMark::uncovered
@@ -31,64 +32,64 @@ use super::keys::Key;
 use crate::model::cursor::FileId;
 use crate::model::record::Uncovered;
 
-/// So far behind the expected record one without a time of its own is looked for.
+/// A record without a time of its own is looked for this far after the expected one.
 const WINDOW: usize = 64;
-/// This many records in a row that are not in the overhang say that its source goes on somewhere else.
+/// After this many records in a row that are not in the overhang, its source continues somewhere else.
 const MISSES_MAX: usize = 10_000;
-/// At least so many lines in a row, without a time of their own, say where in the overhang their source goes on.
+/// At least this many lines in a row, without a time of their own, show where in the overhang their source continues.
 const RUN_MIN: usize = 4;
-/// So many of them are compared.
+/// At most this many of them are compared.
 const RUN_MAX: usize = 64;
-/// So many records may come otherwise, or from a source that begins anew, before that is given up.
+/// This many records at the beginning may differ, or come from a source that begins anew, before the search ends.
 const FIRST_MISSES_MAX: usize = 16;
 
-/// Equal lines of a mixed overhang that are looked at for one record.
+/// How many equal lines of a mixed overhang are compared with one record.
 const CANDIDATES_MAX: usize = 4_096;
 
-/// A part of an output that holds some of it.
+/// A part of an output that holds some of the overhang.
 #[derive(Clone, Debug)]
 pub(super) struct Segment {
     /// The output, relative to the directory.
     pub(super) path: Arc<str>,
-    /// Its file then.
+    /// The file that the output had then.
     pub(super) file: FileId,
     /// Where the part ends.
     pub(super) to: u64,
 }
 
-/// All of it.
+/// The overhangs of all sources.
 #[derive(Debug, Default)]
 pub(super) struct Overhangs {
     by_source: BTreeMap<u64, Overhang>,
     segments: Vec<Segment>,
-    /// What [`Overhangs::uncovered`] gives, until something changes.
+    /// The result of [`Overhangs::uncovered`], until something changes.
     uncovered: Option<BTreeMap<Arc<str>, Vec<Uncovered>>>,
-    /// Nothing is told of it any more.
+    /// Checkpoints no longer mention the overhangs.
     untold: bool,
 }
 
-/// That of one source.
+/// The overhang of one source.
 #[derive(Debug)]
 struct Overhang {
     channels: [Expected; 2],
-    /// Several sources that are not told apart share it, so any order is right.
+    /// Several sources that can't be told apart share it, so any order is right.
     mixed: bool,
     since_s: u64,
 }
 
-/// Records of a channel, in order.
+/// The expected records of a channel, in order.
 #[derive(Debug, Default)]
 struct Expected {
     entries: Vec<Entry>,
-    /// The first that has not come yet.
+    /// The first record that has not arrived yet.
     front: usize,
-    /// Records in a row that were none of them.
+    /// How many records in a row were not among them.
     misses: usize,
-    /// At least one has come.
+    /// At least one has arrived.
     begun: bool,
-    /// Of a mixed one: those that came, by index.
+    /// For a mixed overhang: those that arrived, by index.
     taken: BTreeSet<usize>,
-    /// Strong hashes (weak ones of a mixed overhang) with the index of their entry, sorted. Made when it is first needed.
+    /// Strong hashes (weak ones for a mixed overhang) with the index of their entry, sorted. Made when first needed.
     index: OnceCell<Vec<(u64, u32)>>,
 }
 
@@ -100,16 +101,16 @@ struct Entry {
     start: u64,
 }
 
-/// What is to be done with a batch.
+/// What to do with a batch.
 #[derive(Debug, Default)]
 pub(super) struct Plan {
-    /// Records that are to be written, by index.
+    /// Records to write, by index.
     pub(super) kept: Vec<usize>,
-    /// How far the overhang of each source gets by it.
+    /// Progress in the overhang of each source.
     steps: Vec<(u64, [Step; 2])>,
 }
 
-/// How far a channel gets by a batch.
+/// Progress in a channel by one batch.
 #[derive(Debug, Default)]
 struct Step {
     front: usize,
@@ -119,7 +120,7 @@ struct Step {
 }
 
 impl Step {
-    /// How far the same entries get when they are looked for in another form, too: whichever found one last tells.
+    /// Joins the progress of a search for the same entries in another form: the one that found an entry last counts.
     fn join(&mut self, other: Step) {
         if (other.misses, Reverse(other.front)) < (self.misses, Reverse(self.front)) {
             (self.front, self.misses) = (other.front, other.misses);
@@ -139,7 +140,7 @@ impl Overhangs {
         (self.segments.len() - 1) as u32
     }
 
-    /// It is shorter than was thought.
+    /// A segment is shorter than assumed.
     pub(super) fn end_segment(&mut self, segment: u32, to: u64) {
         self.segments[segment as usize].to = to;
     }
@@ -155,9 +156,9 @@ impl Overhangs {
         overhang.channels[key.channel].entries.push(Entry { key, segment, start });
     }
 
-    /// Which records of a batch are to be written; `None` = all, there is nothing known of these sources: what the batch's
-    /// own source continues, and that one. `key_of` gives the lines of a record as a source would write it, `born_ns` is when
-    /// the file they come from was made (0 = unknown).
+    /// Which records of a batch to write; `None` = all, as nothing is known of these sources: the batch's own one and
+    /// those that it continues. `key_of` gives the lines of a record as a source would write it, `born_ns` is when the
+    /// file that they come from was made (0 = unknown).
     pub(super) fn plan<'a>(
         &self,
         sources: impl Iterator<Item = (u64, &'a SourceFacts)>,
@@ -195,12 +196,12 @@ impl Overhangs {
         self.uncovered = None;
     }
 
-    /// It is still passed over, but a second crash would not know of it.
+    /// Records are still skipped, but a second crash would not know of them.
     pub(super) fn tell_no_more(&mut self) {
         self.untold = true;
     }
 
-    /// What of it is in this output.
+    /// The parts that are in this output.
     pub(super) fn uncovered(&mut self, path: &str) -> Vec<Uncovered> {
         if self.by_source.is_empty() || self.untold {
             return Vec::new();
@@ -223,7 +224,7 @@ impl Overhangs {
 }
 
 impl Overhang {
-    /// Which records of a batch are to be written, and how far that gets.
+    /// Which records of a batch to write, and the progress that makes.
     fn plan(
         &self,
         records: usize,
@@ -261,7 +262,7 @@ impl Overhang {
         (kept, steps)
     }
 
-    /// In each segment, where the first record begins that has not come.
+    /// For each segment, where the first record begins that has not arrived.
     fn starts(&self) -> BTreeMap<u32, u64> {
         let mut starts = BTreeMap::new();
         for expected in &self.channels {
@@ -297,9 +298,9 @@ impl Expected {
         }
     }
 
-    /// Where these lines stand, the first of their source since it began again, if not where they are expected; without
-    /// those at the beginning that come otherwise than before. Of several places the last: rather a line too many than one
-    /// too few.
+    /// Where these lines are in the overhang, the first of their source since it began again, if not at the expected
+    /// place; without lines at the beginning that differ from before. Of several places the last: a line too many is
+    /// better than one too few.
     fn where_it_goes_on(&self, run: &[Key], born_ns: i64) -> Option<usize> {
         let is_told_by_order = run.len() >= RUN_MIN && run.iter().all(|key| key.strong == 0);
         let is_expected = self.misses == 0 && self.is_at(self.front, run.get(..1)?, born_ns);
@@ -313,13 +314,13 @@ impl Expected {
         };
         let mut cuts = 0..=run.len() - RUN_MIN;
         cuts.find_map(|from| {
-            // What came otherwise stood there, too: the rest can't be far.
+            // The lines that differ were there, too, so the others can't be far.
             let to = if from == 0 { last } else { last.min(self.front + WINDOW) };
             (self.front..=to).rev().find(|at| stands_at(&run[from..], *at))
         })
     }
 
-    /// Whether a record stands in the output already.
+    /// Whether the output already has a record.
     fn pass(&self, step: &mut Step, keys: &[Key], born_ns: i64, mixed: bool) -> bool {
         if step.front >= self.entries.len() {
             return false;
@@ -349,7 +350,7 @@ impl Expected {
     }
 
     fn find(&self, step: &Step, keys: &[Key], born_ns: i64) -> Option<usize> {
-        // Behind a first one that came otherwise, only several in a row are believed.
+        // After a first one that differs, only several in a row are believed.
         let is_told = step.begun || step.misses == 0 || keys.iter().any(|key| key.strong > 0);
         if is_told && self.is_at(step.front, keys, born_ns) {
             return Some(step.front);

@@ -1,12 +1,12 @@
-//! What a start makes of the outputs of the last run: nothing that stands in them is cut off but a torn end, for nobody
-//! knows yet whether its source is still there.
+//! What a start does with the outputs of the last run: nothing in them is cut off but a torn end, for nobody knows yet
+//! whether its source still exists.
 //!
 //! ```text
-//! mark ─▶ the file it means: under the output's name, rotated, renamed by somebody, or known by its print
-//!      ─▶ what was written behind it, in this file and in those begun since ─▶ overhang.rs
+//! mark ─▶ its file: under the output's name, rotated, renamed by somebody, or known by its print
+//!      ─▶ what was written after it, in this file and in those begun since ─▶ overhang.rs
 //! ```
-//! A file that is shorter than its mark, or has other bytes before it, was emptied or cut since: what is in it then was
-//! written after the mark, or is what is left from before, and its first bytes tell which.
+//! A file that is shorter than its mark, or has other bytes before it, was emptied or cut since. Its first bytes tell
+//! whether its content is left from before or was written after the mark.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -27,7 +27,7 @@ use crate::settings::OutputFormat;
 use crate::text::counted::{counted, which};
 
 const CHUNK_BYTES: usize = 1024 * 1024;
-/// After so long nobody comes back for records that a crash left uncovered.
+/// After this long no source is expected to come back for records that a crash left uncovered.
 const UNCOVERED_S_MAX: u64 = 24 * 3600;
 
 /// How the outputs are written.
@@ -41,7 +41,7 @@ pub(super) struct Ways<'a> {
     pub(super) now_s: u64,
 }
 
-/// Looks at what each mark means.
+/// Restores the output of each mark.
 pub(super) fn restore(
     root: &OwnedFd,
     ways: Ways<'_>,
@@ -56,12 +56,12 @@ pub(super) fn restore(
         inodes: BTreeMap::new(),
     };
     let mut gone = BTreeSet::new();
-    // The agent may be killed again before any stream is attached: the next start must find by these marks all that this one
-    // found.
+    // The agent may be killed again before any stream is attached: with these marks the next start must find everything
+    // that this one found.
     for mark in marks.values() {
         let restored = work.restore(mark).unwrap_or_else(|error| {
             let is_gone = error.kind() == io::ErrorKind::NotFound;
-            // As of a file that is no text: nothing was in its output, which then went.
+            // This happens for a file that is no text: its output was empty, and was removed.
             if !is_gone || mark.len_bytes > 0 {
                 let had = counted(mark.len_bytes, "byte");
                 work.note(&mark.path, &format!("can't be continued ({error}); it had {had}"));
@@ -76,7 +76,7 @@ pub(super) fn restore(
     let Work { mut overhangs, mut restored, .. } = work;
     for (path, mark) in &mut restored.marks {
         let found = overhangs.uncovered(path);
-        // Of an output that can't be looked at now, what was known stays known.
+        // For an output that can't be read now, the earlier knowledge stays.
         if !found.is_empty() || gone.contains(path) {
             mark.uncovered = found;
         }
@@ -85,7 +85,7 @@ pub(super) fn restore(
     (restored, overhangs)
 }
 
-/// First bytes of a file, and the last before a length.
+/// A print of a file's first bytes and of the last before a length.
 pub(super) fn print_of(file: &OwnedFd, len: u64) -> io::Result<OutputPrint> {
     let bytes = (OUTPUT_PRINT_BYTES as u64).min(len);
     let print = |at| -> io::Result<HeadPrint> {
@@ -113,7 +113,7 @@ struct Work<'a> {
     overhangs: Overhangs,
     restored: Restored,
     bytes_left: u64,
-    /// Names by inode number, by directory; made where a file is missing.
+    /// Names by inode number, by directory; made when a file is missing.
     inodes: BTreeMap<String, BTreeMap<u64, Vec<String>>>,
 }
 
@@ -139,7 +139,7 @@ impl Found {
         read_all(&self.file, &mut buffer, at).is_ok() && crc32fast::hash(&buffer) == print.crc32
     }
 
-    /// What was written up to the mark is still in it.
+    /// Whether the file still has what was written up to the mark.
     fn holds(&self, mark: &OutputMark) -> bool {
         self.len >= mark.len_bytes
             && mark.print.is_none_or(|print| {
@@ -148,7 +148,8 @@ impl Found {
             })
     }
 
-    /// The file of the mark, though its numbers may have changed: a network file system gives others, and so does a copy.
+    /// Whether this is the file of the mark, though its numbers may have changed: a network file system or a copy has
+    /// other ones.
     fn is_marked(&self, mark: &OutputMark) -> bool {
         mark.file.can_be(self.id) || (mark.print.is_some() && mark.len_bytes > 0 && self.holds(mark))
     }
@@ -172,7 +173,7 @@ impl Work<'_> {
         };
         let mut live = match live_found {
             Ok(live) => live,
-            // What was written is where it went; the name begins a new file.
+            // What was written went where the file went; the name begins a new file.
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 return newest.map_or(Err(error), |newest| self.mark_of(&path, &newest));
             }
@@ -202,14 +203,14 @@ impl Work<'_> {
         self.mark_of(&path, &live)
     }
 
-    /// At the end of a file; what is behind others' marks is added later.
+    /// The mark at the end of a file; uncovered parts of other outputs are added later.
     fn mark_of(&self, path: &Arc<str>, found: &Found) -> io::Result<OutputMark> {
         let print = Some(print_of(&found.file, found.len)?);
         let path = path.clone();
         Ok(OutputMark { path, file: found.id, len_bytes: found.len, print, uncovered: Vec::new() })
     }
 
-    /// Where that begins which was written after the mark.
+    /// Where the content begins that was written after the mark.
     fn behind_mark(&mut self, found: &Found, mark: &OutputMark) -> u64 {
         if found.holds(mark) {
             return mark.len_bytes;
@@ -230,8 +231,8 @@ impl Work<'_> {
         0
     }
 
-    /// Looks through the file of the mark under another name, and those that were begun since. Gives the newest of them;
-    /// `None` = it is not there.
+    /// Looks through the mark's file under another name, and the files begun since. Returns the newest of them; `None`
+    /// = the file is not there.
     fn elsewhere(
         &mut self,
         dir: &OwnedFd,
@@ -267,7 +268,7 @@ impl Work<'_> {
         Ok(newest)
     }
 
-    /// A file that somebody gave any other name in the directory of its output.
+    /// Finds a file that somebody renamed within the directory of its output.
     fn by_inode(
         &mut self,
         dir: &OwnedFd,
@@ -292,7 +293,7 @@ impl Work<'_> {
         Ok(names.into_iter().flatten().find(is_it).cloned())
     }
 
-    /// What a crash before the last one left of a source that has not come back.
+    /// Takes up what an earlier crash left of a source that has not come back.
     fn uncovered(&mut self, dir: &OwnedFd, live: &str, path: &Arc<str>, part: &Uncovered) -> io::Result<()> {
         if self.ways.now_s.saturating_sub(part.since_s) > UNCOVERED_S_MAX {
             return Ok(());
@@ -310,7 +311,7 @@ impl Work<'_> {
         self.part(path, &found, part.from, part.to, Some(part)).map(drop)
     }
 
-    /// Takes up the records of a part of a file; only those of one source, if so asked.
+    /// Takes up the records of a part of a file; only those of one source, if asked to.
     fn part(
         &mut self,
         path: &Arc<str>,
@@ -364,7 +365,7 @@ impl Work<'_> {
         Ok(part)
     }
 
-    /// Cuts off the beginning of a record that the last run did not write to its end. False = it is not ours.
+    /// Cuts off an incomplete record at the end, left by the last run. False = it is not ours.
     fn cut_torn(&mut self, path: &str, live: &Found, end: u64) -> io::Result<bool> {
         let mut first = [0];
         read_all(&live.file, &mut first, end)?;
@@ -386,7 +387,7 @@ impl Work<'_> {
 }
 
 struct Part {
-    /// Behind its last whole line.
+    /// The offset after its last whole line.
     end: u64,
     /// Records in it.
     records: u64,

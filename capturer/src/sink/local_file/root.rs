@@ -23,12 +23,12 @@ pub(super) struct Root {
 }
 
 impl Root {
-    /// Makes it if need be.
+    /// Makes the directory if need be.
     pub(super) fn open(path: &Path, claims: &Claims) -> io::Result<Root> {
         Ok(Root { path: path.to_owned(), claims: claims.clone(), open: Mutex::new(make(path, claims)?) })
     }
 
-    /// The path as it is configured.
+    /// The configured path.
     pub(super) fn path(&self) -> &Path {
         &self.path
     }
@@ -37,14 +37,14 @@ impl Root {
         Arc::clone(&self.open.lock().unwrap_or_else(PoisonError::into_inner).0)
     }
 
-    /// The path still leads to it.
+    /// Whether the path still leads to the open directory.
     pub(super) fn is_current(&self) -> bool {
         let id = self.open.lock().unwrap_or_else(PoisonError::into_inner).1;
         rustix::fs::statx(CWD, &self.path, AtFlags::empty(), FileId::ASKED)
             .is_ok_and(|stat| FileId::of(&stat) == id)
     }
 
-    /// Opens what the path leads to now, or makes it.
+    /// Opens the directory that the path leads to now, or makes it.
     pub(super) fn reopen(&self) -> io::Result<()> {
         let made = make(&self.path, &self.claims)?;
         *self.open.lock().unwrap_or_else(PoisonError::into_inner) = made;

@@ -1,4 +1,4 @@
-//! Older files of an output: when it is rotated, what is kept, and crashes around that.
+//! Older files of an output: when it is rotated, which files are kept, and crashes around a rotation.
 
 use std::fs;
 use std::os::fd::OwnedFd;
@@ -21,7 +21,7 @@ fn saved(sink: &mut LocalFileSink, mark: &OutputMark) -> bool {
     sink.saved(&SavedMarks { outputs, gone: None })
 }
 
-/// All that was ever written and not deleted, compressed or not, oldest first.
+/// Everything that was ever written and not deleted, compressed or not, oldest first.
 pub(super) fn everything(directory: &Path) -> Vec<String> {
     let root = rustix::fs::open(directory, OFlags::RDONLY | OFlags::DIRECTORY, Mode::empty()).unwrap();
     let older = generations::list(&root, "web.ndjson").unwrap();
@@ -60,7 +60,8 @@ fn a_full_file_is_rotated_and_compressed_once_two_checkpoints_name_the_next() {
     assert_eq!(everything(dir.path()), texts);
 }
 
-/// With many streams a checkpoint tells only what changed: an output that it does not mention is as the one before said.
+/// With many streams a checkpoint only says what changed: for an output that it does not mention, the earlier one
+/// counts.
 #[test]
 fn older_files_wait_while_nothing_is_said_of_their_output() {
     let dir = tempfile::tempdir().unwrap();
@@ -101,7 +102,7 @@ fn only_so_many_files_are_kept() {
     assert!(kept.last().unwrap().starts_with("59 ") && kept.len() < 30, "{}", kept.len());
 }
 
-/// A file a day, which the operator finds by the time at which it ended.
+/// One file a day, which the operator finds by the time at which it ended.
 #[test]
 fn a_file_is_rotated_by_the_first_record_after_midnight() {
     const BEFORE_MS: u64 = 1_795_651_199_990; // 2026-11-25T23:59:59.990Z
@@ -111,7 +112,7 @@ fn a_file_is_rotated_by_the_first_record_after_midnight() {
     let settings = LocalFile { max_size: 0, rotate_every: day, ..rotating(dir.path()) };
     let (mut sink, _) = restart_with(settings, &[]);
     let web = container(1, "web");
-    // The file system says when a file was made, and knows nothing of the clock that is given here.
+    // The file system says when a file was made, and does not know the clock used here.
     let begun_at = |sink: &mut LocalFileSink, unix_ms: u64| {
         sink.outputs.values_mut().for_each(|output| output.born_s = unix_ms / 1000);
     };
@@ -128,7 +129,7 @@ fn a_file_is_rotated_by_the_first_record_after_midnight() {
     assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 2);
 }
 
-/// The file has its new name, and the next one is not there yet.
+/// The file has its new name, and the next one does not exist yet.
 fn killed_within_a_rotation(dir: &Path) {
     let fd: OwnedFd = fs::File::open(dir).unwrap().into();
     let newest = generations::list(&fd, "web.ndjson").unwrap().pop();

@@ -21,7 +21,7 @@ const NAME: &str = "{container_name}.ndjson";
 pub(super) fn sink(directory: &Path, template: &str) -> LocalFileSink {
     let (mut sink, restored) = restart(directory, template, &[]);
     assert!(restored.notes.is_empty());
-    // Each write looks whether the name still leads to the file; no test waits for a second to pass.
+    // Each write checks whether the name still leads to the file; no test waits for a second to pass.
     sink.check_interval = Duration::ZERO;
     sink
 }
@@ -63,7 +63,7 @@ fn writes_beneath_the_directory_and_marks_what_it_wrote() {
     sink.flush().unwrap();
 }
 
-/// Promise: no duplicates in local files, not even after a crash; and no line lost that was in them already.
+/// Promise: no duplicates in local files, not even after a crash, and no line in them is lost.
 #[test]
 fn what_was_written_after_the_checkpoint_stays_and_is_not_written_again() {
     let dir = tempfile::tempdir().unwrap();
@@ -122,7 +122,7 @@ fn a_restart_says_what_is_shorter_gone_or_another_file() {
     assert_eq!(fs::read(file("c")).unwrap(), before);
 }
 
-/// Inode numbers come back within seconds: what is in a file that was made since was all written after the mark.
+/// Inode numbers are reused within seconds: the content of a file made since was all written after the mark.
 #[test]
 fn a_file_with_a_returned_inode_number_is_another_file() {
     let dir = tempfile::tempdir().unwrap();
@@ -179,7 +179,7 @@ fn moved_deleted_and_emptied_files_are_noticed() {
     write(&mut sink, &web, &["three"]);
     assert_eq!(lines(&file), ["three"]);
 
-    // `> web.ndjson`: no hole of NULs may come of it.
+    // `> web.ndjson` must not cause a hole of NULs.
     fs::write(&file, "").unwrap();
     let mark = write(&mut sink, &web, &["four"]);
     assert_eq!(lines(&file), ["four"]);
@@ -296,7 +296,7 @@ impl Drop for SmallDisk {
     }
 }
 
-/// Writes numbered batches until the disk is full; gives the texts taken, and the batch that was not.
+/// Writes numbered batches until the disk is full; returns the texts written, and the batch that was not.
 fn fill(sink: &mut LocalFileSink, source: &Arc<Source>) -> (Vec<String>, Batch, Vec<String>) {
     let mut taken = Vec::new();
     for number in 0..10_000 {
@@ -397,7 +397,7 @@ fn other_formats_come_out_and_are_not_repeated_either() {
     }
 }
 
-/// An output of a file that turned out to be no text: nothing stands for it, until there is something.
+/// The output of a file that turned out to be no text: there is no file for it until there is a record.
 #[test]
 fn an_empty_output_goes_and_comes_with_the_first_record() {
     let dir = tempfile::tempdir().unwrap();
@@ -415,14 +415,14 @@ fn an_empty_output_goes_and_comes_with_the_first_record() {
     first.withdraw(web.id);
     assert_eq!(lines(dir.path().join("web.ndjson")), ["one", "two"], "what has lines stays");
     drop(first);
-    // After a crash the checkpoint knows the file that went. What is in the new one does not come twice.
+    // After a crash the checkpoint knows the removed file. The content of the new one is not repeated.
     let (mut second, _) = restart(dir.path(), NAME, &[&saved]);
     second.attach(&web).unwrap();
     write(&mut second, &web, &["one", "two", "three"]);
     assert_eq!(lines(dir.path().join("web.ndjson")), ["one", "two", "three"]);
 }
 
-/// One that two sources share is in use; and of one that went a restart has nothing to say.
+/// An output that two sources share is in use; and a restart says nothing about a removed one.
 #[test]
 fn an_output_that_others_use_stays() {
     let dir = tempfile::tempdir().unwrap();
