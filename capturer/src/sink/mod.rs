@@ -1,15 +1,15 @@
-//! Sinks: where records go. Each sink has a thread and a queue of its own, so that a slow one holds nobody else
-//! back; it answers each batch with an [`Ack`](crate::model::record::Ack), in order.
+//! Sinks: where records go. Each sink has its own thread and queue, so that a slow one holds nobody else back; it
+//! answers each batch with an [`Ack`](crate::model::record::Ack), in order.
 //!
 //! ```text
 //! capture ── ToSink ─▶ runtime.rs (thread: retries, health, counts) ── deliver ─▶ local_file/, stdout.rs, loki/
 //!    ▲                       │                                                       │                     │
 //!    └────── FromSink ◀──────┘                           ndjson.rs, outbox.rs (encode, go on)   spool/ ─▶ network
 //! ```
-//! The queue never overflows by construction: `capture` counts what it has sent and what was acknowledged, and
-//! stops reading at [`crate::limits::SINK_BATCHES_MAX`]. The log file on disk is the real queue.
+//! The queue can't overflow: `capture` counts what it has sent and what was acknowledged, and stops reading at
+//! [`crate::limits::SINK_BATCHES_MAX`]. The log file on disk is the real queue.
 //!
-//! Not here: checkpoints. A sink only says what it has and, for files, how long its output is.
+//! Not here: checkpoints. A sink only says what it has taken and, for files, how long its output is.
 
 pub(crate) mod apart;
 pub(crate) mod dead_letters;
@@ -49,74 +49,74 @@ pub trait Sink: Send {
     /// The name in checkpoint, metrics and health: `local_file`.
     fn name(&self) -> &str;
 
-    /// Where the records of a stream go, or will after an attach, if each place fails for itself: what one of them can't
-    /// take is held back alone. `None` = all go to one place.
+    /// The output of a stream, or the one that it will have after an attach, if each output fails for itself: then
+    /// records that one can't take are held back alone. `None` = there is a single output.
     fn output_of(&self, _source: &Source, _after_attach: bool) -> Option<Arc<str>> {
         None
     }
 
-    /// Makes the output of a stream ready. Called again for the same stream if what is known of it changed.
+    /// Makes the output of a stream ready. Called again for the same stream when its facts change.
     fn attach(&mut self, source: &Arc<Source>) -> Result<Option<OutputMark>, SinkError>;
 
-    /// Takes all of a batch, or fails; the same batch comes again until it is taken. A sink that wrote a part goes on
-    /// behind it: nothing torn, nothing twice.
+    /// Takes all of a batch, or fails; the same batch is delivered again until it is taken. A sink that wrote a part
+    /// continues after it: nothing torn, nothing twice.
     fn deliver(&mut self, batch: &Batch) -> Result<Delivered, SinkError>;
 
-    /// Makes what was delivered safe, for sinks that do so for several batches at once ([`Sink::gathers`]).
+    /// Makes delivered batches safe, for sinks that do so for several at once ([`Sink::gathers`]).
     fn commit(&mut self) -> Result<(), SinkError> {
         Ok(())
     }
 
-    /// Batches that are safe though the last commit failed: how many of those that wait for one, from the first on. They are
-    /// acknowledged, and never told again.
+    /// How many of the batches that wait for a commit, from the first on, are safe though the last commit failed. They
+    /// are acknowledged, and not counted again by the next call.
     fn take_safe(&mut self) -> usize {
         0
     }
 
-    /// How long batches that were delivered may wait for others before [`Sink::commit`] and their acknowledgement.
+    /// How long delivered batches may wait for others before [`Sink::commit`] and their acknowledgement.
     fn gathers(&self) -> Option<Duration> {
         None
     }
 
-    /// What it takes is only on its way: its own delivery tells whether the other side accepts.
+    /// Whether a delivered batch is only queued: whether the server accepts it shows later.
     fn is_network(&self) -> bool {
         false
     }
 
-    /// The stream sends no more.
+    /// The stream is over.
     fn detach(&mut self, stream: StreamId);
 
-    /// Nothing of the stream comes for now. If its output was made and is empty, it goes until a record comes.
+    /// The stream has no records for now. If its output was made and is empty, it is removed until a record arrives.
     fn withdraw(&mut self, _stream: StreamId) {}
 
-    /// A checkpoint with these marks is on disk, and the one before it: what neither names is not needed as it is. Returns
-    /// whether only the one before still names something.
+    /// A checkpoint with these marks is on disk, and the one before it: files that neither names may be changed.
+    /// Returns whether only the earlier one still names some.
     fn saved(&mut self, _marks: &SavedMarks) -> bool {
         false
     }
 
-    /// Makes what was delivered safe against a power cut, and takes back a batch of which only a part was written.
-    /// The last call.
+    /// Makes delivered batches safe against a power cut, and removes a batch of which only a part was written. The last
+    /// call.
     fn flush(&mut self) -> Result<(), SinkError>;
 }
 
-/// What became of a batch.
+/// The result of delivering a batch.
 #[derive(Debug, Default)]
 pub struct Delivered {
-    /// State of the output behind it.
+    /// Mark of the output after it.
     pub mark: Option<OutputMark>,
     /// What was written.
     pub counts: Counts,
 }
 
-/// What was written for some records.
+/// The result for some records.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counts {
     /// Number of records.
     pub records: u64,
     /// Bytes of output.
     pub bytes: u64,
-    /// U+FFFD put in the place of bytes that are not UTF-8.
+    /// How many U+FFFD replaced bytes that are not UTF-8.
     pub invalid_utf8: u64,
     /// Records that had been cut at `line_bytes_max`.
     pub truncated: u64,
@@ -134,11 +134,11 @@ impl std::ops::AddAssign for Counts {
 /// What can be done about a failure.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SinkErrorKind {
-    /// The world may mend: try again, for ever. Reading waits meanwhile, nothing is dropped.
+    /// Trying again may help: it is tried for ever. Reading waits meanwhile, nothing is dropped.
     Retry,
-    /// The same, whichever output it was for: it keeps all of them waiting.
+    /// The same, and the failure keeps all outputs waiting, whichever it was for.
     RetryAll,
-    /// Whoever took the output is gone and does not come back: the sink ends.
+    /// The reader of the output has gone and does not come back: the sink ends.
     Closed,
 }
 
@@ -149,13 +149,13 @@ pub struct SinkError {
     pub kind: SinkErrorKind,
     /// What was tried: "writing".
     pub what: String,
-    /// Of which file, if it was done to one.
+    /// The file on which it was tried, if there is one.
     pub path: Option<PathBuf>,
     /// The key of the config that says where such files are.
     pub key: &'static str,
     /// The disk, or this user's share of it, has no room.
     pub is_disk_full: bool,
-    /// The system's answer.
+    /// The system's error.
     pub source: io::Error,
 }
 
@@ -167,7 +167,7 @@ impl SinkError {
         SinkError { kind, what, path: None, key: "", is_disk_full, source }
     }
 
-    /// The same of a file; `key` = the key of the config that says where such files are.
+    /// The same for a file; `key` = the key of the config that says where such files are.
     pub fn of_file(what: &str, path: PathBuf, key: &'static str, source: io::Error) -> SinkError {
         SinkError { path: Some(path), key, ..SinkError::retry(what, source) }
     }
@@ -184,12 +184,12 @@ impl SinkError {
         format!("{}{gap}{}{path}", self.source, self.what)
     }
 
-    /// The directory of the file.
+    /// The file's directory.
     fn directory(&self) -> Option<&Path> {
         self.path.as_deref()?.parent()
     }
 
-    /// With how much room there is, where that is the trouble. For health alone: it changes by itself.
+    /// With how much room there is, if a full disk is the trouble. Only for health, as this changes by itself.
     fn with_room(&self) -> String {
         let directory = self.directory().filter(|_| self.is_disk_full);
         let room = directory.and_then(|directory| Some((disk_room::room(directory)?, directory.display())));
@@ -199,7 +199,7 @@ impl SinkError {
         }
     }
 
-    /// How to mend it, where that is known.
+    /// The cure, where it is known.
     fn cure(&self) -> Option<String> {
         let cure = match (self.kind, self.source.kind()) {
             (SinkErrorKind::Closed, _) => return None,

@@ -4,11 +4,11 @@
 //! {"time":" 2026-…Z ","stream":"stdout","container_id":…,"path":"…","message":" text "}⏎
 //!           record  └──────────── SourcePrefix, once per source ─────────────┘ record
 //! ```
-//! What a pipeline added stands before the message: `"fields":{…},"repeated":3,"failed":["parse"]`; its labels are merged
-//! with those of the source, which are rendered again for such a record.
+//! What a pipeline added comes before the message: `"fields":{…},"repeated":3,"failed":["parse"]`; its labels are
+//! merged with those of the source, which are rendered again for such a record.
 //!
-//! Records are copied. The only decision is the form of the message: an escaped one is copied as it is, a raw one is scanned
-//! in blocks and copied between the bytes that need an escape. Nothing is allocated per record.
+//! Records are copied. The only choice is the form of the message: an escaped one is copied as it is, a raw one is
+//! scanned in blocks and copied between the bytes that need an escape. Nothing is allocated per record.
 //!
 //! Whatever a container calls itself or prints, a record stays one line and its keys are ours: every byte that could
 //! end a string or a line is escaped.
@@ -30,16 +30,16 @@ const PARTIAL: &[u8] = b",\"partial\":true";
 const CONTINUED: &[u8] = b",\"continued\":true";
 const END: &[u8] = b"\"}\n";
 
-/// What stands between time and message, the same for all records of a source. One text for both channels, for there may be
+/// The text between time and message, the same for all records of a source. Both channels share it, for there may be
 /// tens of thousands of sources.
 #[derive(Clone, Debug)]
 pub struct SourcePrefix {
-    /// Behind the channel, up to the message's first byte.
+    /// The text after the channel, up to the message's first byte.
     text: Box<[u8]>,
-    /// Where the labels begin in it.
+    /// Where the labels begin in that text.
     labels_at: usize,
     labels: BTreeMap<String, String>,
-    /// How long is what stands between labels and message.
+    /// Length of the text between labels and message.
     behind_labels: usize,
 }
 
@@ -63,7 +63,7 @@ impl SourcePrefix {
         SourcePrefix { text: text.into(), labels_at, labels, behind_labels }
     }
 
-    /// A line of this source without a message, of any time.
+    /// A line of this source without a message, for any time.
     pub(super) fn sample(&self) -> Vec<u8> {
         [HEAD, b"1970-01-01T00:00:00Z", channel(StdType::Stdout), &self.text, END].concat()
     }
@@ -84,7 +84,7 @@ impl SourcePrefix {
         out.extend_from_slice(&whole[whole.len() - self.behind_labels..]);
     }
 
-    /// Writes what a pipeline added to a record, and all that stands before it.
+    /// Writes what a pipeline added to a record, and everything before it.
     fn with_extra(&self, extra: &Extra, out: &mut Vec<u8>) {
         match extra.labels.as_deref() {
             None => out.extend_from_slice(self.without_message()),
@@ -131,7 +131,7 @@ fn put_labels(labels: BTreeMap<&str, &str>, out: &mut Vec<u8>) {
     out.push(b'}');
 }
 
-/// What stands behind the time.
+/// The text after the time.
 fn channel(std_type: StdType) -> &'static [u8] {
     match std_type {
         StdType::Stdout => b"\",\"stream\":\"stdout\"",
@@ -168,8 +168,8 @@ fn shortened(text: &str) -> Cow<'_, str> {
     Cow::Owned(format!("{}…", &text[..text.floor_char_boundary(META_STRING_BYTES_MAX)]))
 }
 
-/// Appends the batch's records from `first` on, until all are there or `out` holds `bytes_max`. Returns the index of the
-/// first record left out, and what was written.
+/// Appends the batch's records from `first` on, until all are written or `out` holds `bytes_max`. Returns the index of
+/// the first record left, and counts of what was written.
 pub fn encode(
     batch: &Batch,
     prefix: &SourcePrefix,
@@ -206,7 +206,7 @@ pub(super) fn encode_one(
     counts: &mut Counts,
 ) {
     out.extend_from_slice(HEAD);
-    // A time is digits and a few signs; escaping costs nothing then and keeps a decoder's slip inside its string.
+    // A time is digits and a few signs; escaping costs nothing then, and keeps a decoder's mistake inside its string.
     timestamp::in_utc(batch.time(record), |time| escape_text(time, out));
     counts.truncated += u64::from(record.truncated);
     out.extend_from_slice(channel(record.std_type));
@@ -271,8 +271,7 @@ fn needs_escape(byte: u8) -> bool {
     (byte < 0x20) | (byte == b'"') | (byte == b'\\')
 }
 
-/// Length of the run that can be copied as it is. The inner loop has no branch, so that the compiler makes vector
-/// instructions of it.
+/// Length of the run that can be copied as it is. The inner loop has no branch, so that the compiler vectorizes it.
 #[inline]
 fn clean_len(text: &[u8]) -> usize {
     const BLOCK: usize = 32;

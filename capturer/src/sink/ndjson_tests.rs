@@ -1,4 +1,4 @@
-//! Lines as they stand in outputs, compared with a slow encoder that is right by its looks.
+//! Lines as they are in outputs, compared with a slow encoder that is obviously right.
 
 use std::sync::Arc;
 
@@ -44,7 +44,7 @@ fn keys_in_order_and_absent_when_empty() {
     assert_eq!(String::from_utf8(out).unwrap(), line);
 }
 
-/// The page that names them says so itself: all keys, in this order.
+/// The page that lists the keys promises it: all keys, in this order.
 #[test]
 fn the_table_of_keys_is_what_is_written() {
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/outputs.md");
@@ -74,7 +74,7 @@ fn the_table_of_keys_is_what_is_written() {
     assert!(named.iter().map(position).is_sorted(), "{named:?} but {line}");
 }
 
-/// What a pipeline added stands in its place, and only with the record it belongs to.
+/// What a pipeline added is in its place, and only in the record that it belongs to.
 #[test]
 fn what_a_pipeline_added() {
     use crate::model::fields::Fields;

@@ -1,11 +1,11 @@
-//! A batch on its way out through writes that may take a part of it or fail.
+//! A batch that is written to an output which may take only a part of it or fail.
 //!
 //! ```text
 //! batch ── encode ≤ ENCODED_BYTES_MAX ─▶ buffer ── put, put, … ─▶ output
 //!              ▲ next_record                │ written
 //!              └──────── when all is written ┘
 //! ```
-//! After an error the same batch is pushed again and goes on at the very byte where it stopped. Nearly every batch
+//! After an error the same batch is pushed again and continues at the very byte where it stopped. Nearly every batch
 //! fits one buffer and so is one write.
 
 use std::io;
@@ -17,7 +17,7 @@ use crate::limits::ENCODED_BYTES_MAX;
 use crate::model::record::{Batch, Source};
 use crate::settings::OutputFormat;
 
-/// What is the same for all records of a source.
+/// Text that is the same for all records of a source.
 #[derive(Clone, Debug)]
 pub(super) struct SourceFacts {
     pub(super) prefix: SourcePrefix,
@@ -32,11 +32,11 @@ pub(super) struct Outbox {
     coloured: bool,
     /// Encoded records, kept for the next batch so that it need not be allocated again.
     buffer: Vec<u8>,
-    /// Bytes of `buffer` that are out.
+    /// Bytes of `buffer` that are written.
     written: usize,
     /// First record of the batch that is not in `buffer`.
     next_record: usize,
-    /// What was written of the batch so far.
+    /// Counts of what was written of the batch so far.
     counts: Counts,
 }
 
@@ -56,9 +56,9 @@ impl Outbox {
         Outbox { coloured, ..self }
     }
 
-    /// Renders what is the same for all records of a source.
+    /// Renders the text that is the same for all records of a source.
     pub(super) fn facts(&self, source: &Source) -> SourceFacts {
-        // Nobody else shows it, and there may be tens of thousands of sources.
+        // Only `pretty` shows it, and there may be tens of thousands of sources.
         let is_shown = self.format == OutputFormat::Pretty;
         let name = if is_shown { plain::pretty_name(source, self.coloured).into() } else { Box::default() };
         SourceFacts { prefix: SourcePrefix::new(source), name }
@@ -95,7 +95,7 @@ impl Outbox {
         }
     }
 
-    /// As [`Outbox::push`], for some of the records only. After an error it begins again.
+    /// Like [`Outbox::push`], for some of the records only. After an error it begins again.
     pub(super) fn push_some(
         &mut self,
         batch: &Batch,
@@ -147,9 +147,9 @@ impl Outbox {
         }
     }
 
-    /// Starts the batch again: what was written of it is gone or was taken back.
+    /// Starts the batch again: what was written of it is gone or was removed.
     pub(super) fn reset(&mut self) {
-        // One line of 16 MiB must not hold its room for ever.
+        // One line of 16 MiB must not keep its memory for ever.
         self.buffer.clear();
         self.buffer.shrink_to(2 * ENCODED_BYTES_MAX);
         self.written = 0;
@@ -163,7 +163,7 @@ mod tests {
     use super::super::testing::{Rng, batch, container, messages};
     use super::*;
 
-    /// Without this a full disk would leave torn or repeated lines.
+    /// Otherwise a full disk would leave torn or repeated lines.
     #[test]
     fn short_writes_and_errors_tear_and_repeat_nothing() {
         let mut rng = Rng::from_env();

@@ -1,12 +1,12 @@
-//! The formats besides NDJSON: for programs that want lines, for those that read Docker's own files, and for eyes.
+//! The formats besides NDJSON: for programs that want lines, for readers of Docker's own files, and for people.
 //!
 //! ```text
 //! raw     GET /
 //! docker  {"log":"GET /\n","stream":"stdout","time":"2026-11-22T00:52:48.162820305Z"}
 //! pretty  00:52:48.162 web-1 | GET /
 //! ```
-//! `raw` is byte for byte what the process wrote, as far as the source kept it: it trusts the message, which may hold
-//! what looks like another line. `pretty` trusts nothing: what could steer a terminal is shown escaped.
+//! `raw` is byte for byte what the process wrote, as far as the source kept it: a message that contains what looks like
+//! another line is written as it is. `pretty` trusts nothing: characters that could steer a terminal are shown escaped.
 
 use super::Counts;
 use super::ndjson::escape_raw;
@@ -46,7 +46,7 @@ pub fn show_line(time: &str, name: &str, message: &str, coloured: bool) -> Vec<u
 }
 
 fn shown_name(name: &str, coloured: bool) -> String {
-    // The end of a path, or of a long name, is what distinguishes it.
+    // The end of a path, or of a long name, is the distinctive part.
     let excess = name.chars().count().saturating_sub(NAME_CHARS_MAX);
     let mut shown = shown(&name.chars().skip(excess + usize::from(excess > 0)).collect::<String>());
     if excess > 0 {
@@ -60,7 +60,7 @@ fn shown_name(name: &str, coloured: bool) -> String {
     format!("\u{1b}[{colour}m{shown:<12} |\u{1b}[0m")
 }
 
-/// As [`super::ndjson::encode`], in another format. `name` is that of [`pretty_name`].
+/// Like [`super::ndjson::encode`], in another format. `name` is that of [`pretty_name`].
 pub(super) fn encode(
     format: PlainFormat,
     batch: &Batch,
@@ -129,7 +129,7 @@ fn docker(batch: &Batch, record: &Record, out: &mut Vec<u8>) -> u64 {
         MessageForm::JsonEscaped => out.extend_from_slice(message),
         MessageForm::Raw => replaced += escape_raw(message, out),
     }
-    // As Docker itself marks a line that goes on.
+    // Docker itself leaves out the line feed of a line that continues.
     let line_end: &[u8] = if record.partial { b"" } else { b"\\n" };
     out.extend_from_slice(line_end);
     out.extend_from_slice(b"\",\"stream\":\"");

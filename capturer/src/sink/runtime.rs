@@ -5,13 +5,14 @@
 //!             ▲      └─ error ─▶ health false (said once) ─▶ set aside for its output, tried again after 0.1 s … 5 s ─┐
 //!             └───────────────────────────────────────────────────────────────────────────────────────────────────────┘
 //! ```
-//! Outputs fail alone ([`Sink::output_of`]): what one can't take waits in a queue of its own (held.rs). What comes later for
-//! that output or those streams queues up behind it, and all others go on. So answers stay in order within a stream and within
-//! an output, and nowhere else. A sink with a single output pauses instead. During the pause it takes messages off the inbox
-//! and sets them aside, in order, so that it notices a Stop behind the batches that wait.
+//! Outputs fail alone ([`Sink::output_of`]): messages for a blocked one wait in a queue of their own (held.rs). Later
+//! ones for that output or those streams queue up after them, and all others continue. So answers stay in order within
+//! a stream and within an output, but not across outputs. A sink with a single output pauses instead. During the pause
+//! it takes messages off the inbox and sets them aside, in order, so that it notices a Stop among the batches that
+//! wait.
 //!
-//! A batch is never dropped. When a Stop's deadline passes it stays unacknowledged, and the next run reads it again from the
-//! source. At a Stop, an output that takes nothing is tried once more, and nobody waits for it.
+//! A batch is never dropped. When a Stop's deadline passes it stays unacknowledged, and the next run reads it again
+//! from the source. At a Stop, a blocked output is tried once more, and nobody waits for it.
 //!
 //! Bounds. The inbox is a channel without a limit of its own, so that `capture` never blocks in a send. The sender limits
 //! what is in it: batches by [`crate::limits::SINK_BATCHES_MAX`] (counted against acknowledgements; those that
@@ -39,8 +40,8 @@ use crate::telemetry::metrics::Metrics;
 use crate::telemetry::status::{Beat, Status};
 use retries::{chance, retry_pause};
 
-/// A sink gathers this many batches of one stream before it makes them safe: fewer than a stream may have sent, else a busy
-/// stream would wait for the pause each time.
+/// A sink gathers this many batches of one stream before it commits them: fewer than a stream may have in flight, or a
+/// busy stream would wait for the pause each time.
 const GATHERED_OF_STREAM_MAX: usize = crate::limits::STREAM_BATCHES_MAX / 2;
 /// The same for all streams together.
 const GATHERED_MAX: usize = (crate::limits::SINK_BATCHES_MAX - crate::limits::FILE_READS_MAX) / 2;
@@ -48,7 +49,7 @@ const GATHERED_MAX: usize = (crate::limits::SINK_BATCHES_MAX - crate::limits::FI
 /// A running sink.
 #[derive(Debug)]
 pub struct SinkHandle {
-    /// Never blocks. An error means that the thread has ended, which [`FromSink::Stopped`] told before.
+    /// Never blocks. An error means that the thread has ended, which [`FromSink::Stopped`] has reported.
     pub sender: Sender<ToSink>,
     /// Ends after [`ToSink::Stop`], or when all senders are gone.
     pub thread: JoinHandle<()>,
@@ -93,7 +94,7 @@ pub fn spawn(
     Ok(SinkHandle { sender, thread })
 }
 
-/// What all threads of a sink share.
+/// State shared by all threads of a sink.
 #[derive(Clone)]
 struct OfAll {
     id: SinkId,
@@ -123,7 +124,7 @@ fn spawn_lane(
             let worker = Worker::new(of_all, Part::Lane(place), beat, sink, inbox, report);
             let mut worker = Worker { lane: Some(Arc::clone(&shared)), ..worker };
             worker.run();
-            // Closing what it has open may hang, too.
+            // Closing its files may hang, too.
             let _step = shared.beat.step();
             drop(worker);
         }
@@ -159,9 +160,9 @@ struct Worker {
     part: Part,
     /// Name of its component in health.
     component: String,
-    /// Its sink may hang in a step, and nothing ends that.
+    /// Whether its sink may hang in a step, which nothing can end.
     beat: Arc<Beat>,
-    /// What pipelines do to batches before the sink gets them.
+    /// The pipelines that batches pass before the sink gets them.
     steps: Steps,
     metrics: Arc<Metrics>,
     sink: Box<dyn Sink>,
@@ -170,9 +171,9 @@ struct Worker {
     inbox: Receiver<ToSink>,
     /// Outputs that are written by threads of their own.
     lanes: Option<Lanes>,
-    /// Set if it is such a thread.
+    /// Set if this is a lane's thread.
     lane: Option<Arc<Shared>>,
-    /// Taken off the inbox during a pause, and handled before what is still in it.
+    /// Messages taken off the inbox during a pause, to be handled before those still in it.
     set_aside: VecDeque<ToSink>,
     /// Delivered and not committed yet.
     gathered: Vec<Ack>,
@@ -180,13 +181,13 @@ struct Worker {
     commit_at: Option<Instant>,
     /// Set once a Stop was seen, wherever it stands in the queue.
     give_up_at: Option<Instant>,
-    /// Outputs that take nothing, with what waits for them.
+    /// Blocked outputs, with the messages that wait for them.
     held: Held,
-    /// What was last reported as wrong; `None` = nothing is.
+    /// The last reported trouble; `None` = there is none.
     trouble: Option<String>,
-    /// Whether the status was told that it accepted something.
+    /// Whether the status was told that the sink accepted something.
     accepted: bool,
-    /// Streams of which the log was told that they are not UTF-8.
+    /// Streams for which the log was told that they are not UTF-8.
     not_utf8: BTreeSet<StreamId>,
 }
 
@@ -237,7 +238,8 @@ impl Worker {
         }
         self.held.all_due();
         let _ = self.retry_held();
-        // Nobody hears an acknowledgement if all senders are gone: then nothing more is made safe, or it would come twice.
+        // If all senders are gone, nobody hears an acknowledgement: nothing more is committed, or it would be delivered
+        // twice.
         if self.give_up_at.is_some() {
             let _ = self.commit();
         }
@@ -254,7 +256,7 @@ impl Worker {
         (self.report)(FromSink::Stopped(self.id));
     }
 
-    /// `None` = the end: it was told to stop, or nobody is left to send.
+    /// `None` = the end: it was told to stop, or there are no senders left.
     fn next_message(&mut self) -> Option<ToSink> {
         let message = loop {
             self.retry_held()?;
@@ -284,7 +286,7 @@ impl Worker {
         }
     }
 
-    /// Makes what was gathered safe and acknowledges it.
+    /// Commits the gathered batches and acknowledges them.
     fn commit(&mut self) -> Option<()> {
         self.commit_at = None;
         if self.gathered.is_empty() {
@@ -297,7 +299,7 @@ impl Worker {
         Some(())
     }
 
-    /// Something failed. What is safe nevertheless is acknowledged at once: at a stop nobody may be left to hear it.
+    /// After a failure: safe batches are acknowledged at once, for at a stop nobody may be left to hear it later.
     pub(super) fn acknowledge_safe(&mut self) {
         let safe = self.sink.take_safe().min(self.gathered.len());
         for ack in self.gathered.drain(..safe) {
@@ -351,14 +353,14 @@ impl Worker {
     fn look_at_lanes(&mut self) {
         let Some(lanes) = &mut self.lanes else { return };
         let held = &self.held;
-        // Before all that came since.
+        // They go before later messages.
         for message in lanes.moved(&|stream| held.has(stream)).into_iter().rev() {
             self.set_aside.push_front(message);
         }
         for News { id, text, outputs, is_new } in lanes.look() {
             match &text {
                 Some(text) if is_new => tracing::warn!(component = %self.component, "{text}"),
-                // Health says that, and the log with it.
+                // Health says so, and the log with it.
                 Some(_) | None => {}
             }
             let text = text.map(|text| {
@@ -432,7 +434,7 @@ impl Worker {
         }
     }
 
-    /// Shows those who watch live what the first sink of the first outlet delivered, so each record once. While nobody
+    /// Shows live viewers what the first sink of the first group of sinks delivered, so each record once. While nobody
     /// watches, this costs one load.
     fn show(&self, batch: &Batch) {
         let outlet = batch.source.outlet;

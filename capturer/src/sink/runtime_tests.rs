@@ -19,9 +19,9 @@ struct Fake {
     /// Each container has an output of its own, and those with one of these names are blocked.
     blocked: Arc<Mutex<Vec<String>>>,
     apart: bool,
-    /// Gathers batches for so long.
+    /// Gathers batches for this long.
     gathers: Option<Duration>,
-    /// Commits fail, though so many batches are safe.
+    /// Commits fail, though this many batches are safe.
     commit_fails: bool,
     safe: usize,
     taken: Arc<Mutex<Vec<String>>>,
@@ -140,7 +140,7 @@ fn answers_in_order_and_ends_on_stop() {
     assert_eq!(metrics.sink_errors_total.with_label_values(&["fake"]).get(), 0);
 }
 
-/// Without this a full disk would lose the batch, or keep the order only by luck.
+/// Otherwise a full disk would lose the batch, or the order would be kept only by luck.
 #[test]
 fn keeps_trying_says_why_and_recovers_in_order() {
     let fake = Fake::default();
@@ -226,7 +226,7 @@ fn of(id: u32, name: &str, n: u64) -> ToSink {
     ToSink::Batch(Arc::new(batch))
 }
 
-/// Else one name that can't be opened would stop all containers.
+/// Otherwise one name that can't be opened would stop all containers.
 #[test]
 fn a_blocked_output_holds_its_own_streams_and_no_others() {
     let fake = Fake { apart: true, ..Fake::default() };
@@ -278,7 +278,7 @@ fn a_blocked_output_holds_its_own_streams_and_no_others() {
     handle.thread.join().unwrap();
 }
 
-/// A stop waits for what can be delivered, and tries the rest once more.
+/// A stop waits for deliverable batches, and tries the others once more.
 #[test]
 fn a_stop_does_not_wait_for_a_blocked_output() {
     let fake = Fake { apart: true, ..Fake::default() };
@@ -294,7 +294,7 @@ fn a_stop_does_not_wait_for_a_blocked_output() {
     assert_eq!(*fake.taken.lock().unwrap(), ["writing 2", "flush"]);
 }
 
-/// Many sources that print a little share a commit; one that prints much does not wait for them.
+/// Many quiet sources share a commit; a busy one does not wait for them.
 #[test]
 fn batches_are_gathered_by_stream_and_all_together() {
     let of = |stream: usize| Arc::new(batch(&container(stream as u32, "web"), &[b"x"]));
@@ -314,7 +314,7 @@ fn batches_are_gathered_by_stream_and_all_together() {
         handle.sender.send(stop_in(LONG)).unwrap();
         handle.thread.join().unwrap();
     }
-    // Fewer than that wait for others, and are made safe when their time is over.
+    // Fewer than that wait for others, and are committed when their time is over.
     let fake = Fake { gathers: Some(Duration::from_millis(50)), ..Fake::default() };
     let (handle, told, _) = start(&fake);
     handle.sender.send(ToSink::Batch(of(0))).unwrap();
@@ -324,7 +324,7 @@ fn batches_are_gathered_by_stream_and_all_together() {
     handle.thread.join().unwrap();
 }
 
-/// The spool is full at a stop: what it has will be delivered, so the next run must not read it again.
+/// The spool is full at a stop: its records will be delivered, so the next run must not read them again.
 #[test]
 fn what_is_safe_is_acknowledged_though_the_rest_is_not() {
     for safe in [0, 2, 3] {
@@ -343,7 +343,7 @@ fn what_is_safe_is_acknowledged_though_the_rest_is_not() {
     }
 }
 
-/// A stop waits for acknowledgements, and would end without those that come only when all else is safe.
+/// A stop waits for acknowledgements, and must not end before those that only come once everything else is safe.
 #[test]
 fn what_is_safe_is_acknowledged_while_the_rest_waits() {
     let fake = Fake { gathers: Some(LONG), safe: 2, ..Fake::default() };
@@ -361,14 +361,14 @@ fn what_is_safe_is_acknowledged_while_the_rest_waits() {
         let FromSink::Ack(ack) = told.recv_timeout(LONG).unwrap() else { panic!("no acknowledgement") };
         assert_eq!(ack.batch.source_bytes, n);
     }
-    // All senders are gone, and with them who would hear of it: nothing more is made safe.
+    // All senders are gone, so nobody would hear an acknowledgement: nothing more is committed.
     fake.broken.store(false, Ordering::SeqCst);
     drop(handle.sender);
     handle.thread.join().unwrap();
     assert!(!fake.taken.lock().unwrap().iter().any(|what| what == "commit"));
 }
 
-/// A sink of a place that may hang: it takes nothing while told to hang.
+/// A sink on a file system that may hang: it takes nothing while told to hang.
 #[derive(Clone)]
 struct Slow {
     fake: Fake,
@@ -394,14 +394,14 @@ impl Sink for Slow {
     }
 }
 
-/// A sink whose containers named `far…` are on a place of their own.
+/// A sink whose containers named `far…` are on a file system of their own.
 struct Divided {
     handle: SinkHandle,
     told: Receiver<FromSink>,
     status: Arc<Status>,
     near: Fake,
     far: Fake,
-    /// While it is held, what is far hangs.
+    /// While held, `far` outputs hang.
     gate: Arc<Mutex<()>>,
 }
 
@@ -426,7 +426,7 @@ fn start_apart() -> Divided {
     Divided { handle, told, status, near, far, gate }
 }
 
-/// What was told, in few words.
+/// Short forms of what was reported.
 fn word(from: FromSink) -> String {
     match from {
         FromSink::Attached { stream, .. } => format!("attached {}", stream.0),
@@ -444,7 +444,7 @@ fn word(from: FromSink) -> String {
     }
 }
 
-/// Without this one hung mount stops all outputs, and a stop waits for it.
+/// Otherwise one hung mount stops all outputs, and a stop waits for it.
 #[test]
 fn what_hangs_makes_only_its_own_outputs_wait() {
     let Divided { handle, told, status, near, far, gate } = start_apart();
@@ -461,7 +461,7 @@ fn what_hangs_makes_only_its_own_outputs_wait() {
         send(of(1, "near", n));
         assert_eq!(next(), format!("ack 1 {n}"));
     }
-    // Each that is out is told once, in order, and so is what comes then.
+    // Each message in flight is reported once, in order, and so is each later one.
     assert_eq!([next(), next()], ["held 2", "held 2"]);
     send(of(2, "far", 3));
     assert_eq!(next(), "held 2");
@@ -473,7 +473,7 @@ fn what_hangs_makes_only_its_own_outputs_wait() {
     );
     drop(shut);
     assert_eq!([next(), next(), next(), next()], ["ack 2 1", "ack 2 2", "ack 2 3", "freed 2"]);
-    // Words of saves are no heap while it hangs, and a stop does not wait.
+    // Messages about saves do not pile up while it hangs, and a stop does not wait.
     let shut = gate.lock().unwrap();
     send(of(2, "far", 4));
     assert_eq!(next(), "held 2");
@@ -493,7 +493,8 @@ fn what_hangs_makes_only_its_own_outputs_wait() {
     assert_eq!(taken(&far), written);
 }
 
-/// A rename may lead a stream's output to another file system. Its answers stay in order, and no two threads have it.
+/// A rename may lead a stream's output to another file system. Its answers stay in order, and only one thread has the
+/// stream.
 #[test]
 fn a_stream_changes_over_when_nothing_of_it_is_out() {
     let Divided { handle, told, near, far, gate, .. } = start_apart();

@@ -1,15 +1,14 @@
-//! The stdout sink: records on standard output, for a pipe or an eye.
+//! The stdout sink: records on standard output, for a pipe or a person.
 //!
 //! A reader that goes away (`capturer run | head`) ends the sink, [`SinkErrorKind::Closed`]; nobody comes back to a
-//! pipe. A reader that merely does not read is waited for a second at a time, so that the thread stays able to
-//! notice a Stop.
+//! pipe. A reader that is only slow is waited for a second at a time, so that the thread can still notice a Stop.
 //!
 //! How a write can't block for ever: standard output is somebody else's open file, shared with the shell and its other
 //! programs, so O_NONBLOCK must not be set on it. A pipe or terminal is opened once more through /proc/self/fd, which
-//! gives an open file of our own. Where that is refused (a socket, a foreign user's pipe) each write waits for room
-//! first and takes at most PIPE_BUF bytes, which then do not block.
+//! gives an open file of our own. If that is refused (a socket, a pipe of another user), each write waits until there
+//! is room and takes at most PIPE_BUF bytes, which then do not block.
 //!
-//! Not here: marks. What went out can't be cut off, so after a crash what was not checkpointed comes again.
+//! Not here: marks. Written lines can't be taken back, so after a crash those that no checkpoint has come again.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -33,7 +32,7 @@ const PIPE_BUF: usize = 4096;
 /// How long one attempt waits for the reader.
 const PATIENCE: Timespec = Timespec { tv_sec: 1, tv_nsec: 0 };
 
-/// See the module's head.
+/// The sink; see the head of this file.
 pub struct StdoutSink {
     output: Output,
     facts: BTreeMap<StreamId, (Arc<Source>, SourceFacts)>,
@@ -43,7 +42,7 @@ pub struct StdoutSink {
 enum Output {
     /// An open file of our own, O_NONBLOCK.
     Own(Claimed<OwnedFd>),
-    /// Somebody else's that may block: small writes after a look.
+    /// Somebody else's open file that may block: small writes after a poll.
     Shared(Claimed<OwnedFd>),
     /// A regular file: writes do not wait for a reader.
     File(Claimed<OwnedFd>),

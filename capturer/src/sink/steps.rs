@@ -27,7 +27,7 @@ impl Steps {
         self.pipelines.process(batch, now_ns)
     }
 
-    /// Counts what became of a batch that was delivered; how much of it was, unless that is all.
+    /// Counts what happened to a delivered batch. Returns how much of it was delivered, if the pipeline changed it.
     pub(super) fn count(&self, batch: &Batch, processed: Processed) -> Option<Amount> {
         if let Some(pipeline) = &batch.source.pipeline {
             let came = self.metrics.pipeline_lines_in_total.with_label_values(&[&self.sink, &pipeline.name]);
@@ -37,7 +37,7 @@ impl Steps {
         processed.batch.as_ref().map(Amount::of)
     }
 
-    /// The stream sends no more.
+    /// The stream is over.
     pub(super) fn detach(&mut self, stream: StreamId) {
         if let Some((pipeline, tally)) = self.pipelines.detach(stream) {
             self.add(&pipeline.name, &tally);

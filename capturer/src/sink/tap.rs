@@ -1,5 +1,5 @@
-//! What live views are shown of a batch: the lines that pass their filter, as NDJSON. It runs on a sink's thread while
-//! somebody watches; who has no room is not even looked for.
+//! What live views get of a batch: the lines that pass their filter, as NDJSON. It runs on a sink's thread while
+//! somebody watches; a viewer without room costs nothing.
 
 use crate::decode::json_line::unescape;
 use crate::limits::TAP_PIECE_BYTES_MAX;
@@ -9,7 +9,7 @@ use crate::telemetry::taps::{Filter, Taps, Watcher};
 use super::Counts;
 use super::ndjson::{self, SourcePrefix};
 
-/// Shorter beginnings of an ID name too many containers.
+/// Shorter prefixes of an ID match too many containers.
 const ID_CHARS_MIN: usize = 4;
 
 /// Offers the batch to everybody who watches.
@@ -37,7 +37,7 @@ fn show_to(taps: &Taps, watcher: &Watcher, batch: &Batch) {
         }
         let line = piece.len() - start;
         if line == 0 || line > TAP_PIECE_BYTES_MAX {
-            // One very long line would pass the bound by itself.
+            // One very long line would exceed the bound by itself.
             piece.truncate(start);
             taps.skip(watcher, 1);
         } else if piece.len() > TAP_PIECE_BYTES_MAX {

@@ -1,4 +1,4 @@
-//! What the tests of this folder share: chance that can be replayed, and batches made from it.
+//! Shared by the tests of this folder: random numbers that can be replayed, and batches made from them.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -39,12 +39,12 @@ impl Rng {
         (self.next() % end as u64) as usize
     }
 
-    /// One of these.
+    /// Picks one of these.
     pub(crate) fn pick<'a, T: ?Sized>(&mut self, of: &[&'a T]) -> &'a T {
         of[self.below(of.len())]
     }
 
-    /// Text that likes what is special in JSON, UTF-8 and file names.
+    /// Text with many characters that are special in JSON, UTF-8 and file names.
     pub(crate) fn bytes(&mut self, len_max: usize) -> Vec<u8> {
         let mut bytes = Vec::new();
         let len = self.below(len_max + 1);

@@ -1,4 +1,4 @@
-//! What is wrong with a sink, put together from what each of its threads says. Health has one sentence for a sink, and its
+//! What is wrong with a sink, joined from the reports of its threads. Health has one sentence for a sink, and its
 //! metric one number.
 
 use std::collections::BTreeMap;
@@ -12,7 +12,7 @@ use crate::telemetry::status::Status;
 pub(super) enum Part {
     /// The sink's own thread, about itself.
     Own,
-    /// A lane, about itself.
+    /// A lane, about its own outputs.
     Lane(u64),
     /// The sink's own thread, about a lane that hangs and so can't report.
     Hung(u64),
@@ -58,7 +58,7 @@ impl Troubles {
         self.show(&parts, "works again");
     }
 
-    /// Sets how many outputs of a part take nothing, and leaves what is wrong with it.
+    /// Sets how many outputs of a part are blocked, and leaves what is wrong with it.
     pub(super) fn set_outputs(&self, part: Part, outputs: usize) {
         let mut parts = self.parts();
         if let Some((_, of_part)) = parts.get_mut(&part) {

@@ -1,6 +1,6 @@
-//! What a sink does about an output that takes nothing: what goes there waits, and is tried again after growing pauses.
+//! How a sink handles a blocked output: its messages wait, and are tried again after growing pauses.
 //!
-//! What concerns a single output waits for that alone (held.rs). Where the sink itself fails, all of it waits.
+//! A failure of a single output delays only that output (held.rs). If the sink itself fails, everything waits.
 
 use std::sync::Arc;
 use std::sync::mpsc::RecvTimeoutError;
@@ -29,7 +29,7 @@ impl Worker {
         Some(())
     }
 
-    /// Retries what waits for blocked outputs, where that is due. `None` = the sink has ended.
+    /// Retries messages for blocked outputs that are due. `None` = the sink has ended.
     pub(super) fn retry_held(&mut self) -> Option<()> {
         if self.held.is_empty() {
             return Some(());
@@ -53,14 +53,14 @@ impl Worker {
                 (self.report)(FromSink::Freed { sink: self.id, stream });
             }
         }
-        // Told even if nothing changed, since the text says for how long.
+        // Reported even if nothing changed, since the text says for how long.
         if was_tried {
             self.tell_held();
         }
         Some(())
     }
 
-    /// Does a job, or returns it with the error.
+    /// Handles a message, or returns it with the error.
     pub(super) fn attempt(&mut self, job: Job) -> Result<(), Box<(Job, SinkError)>> {
         let beat = Arc::clone(&self.beat);
         let step = beat.step();
@@ -73,7 +73,7 @@ impl Worker {
                 (self.report)(FromSink::Attached { sink: self.id, stream: source.id, mark });
             }
             Job::Batch { batch, made } => {
-                // Only once, however many attempts its delivery takes.
+                // Only once, however many attempts the delivery takes.
                 let made = made.map_or_else(|| self.steps.run(&batch), |made| *made);
                 let out = made.as_ref().and_then(|made| made.batch.as_ref()).unwrap_or(&batch);
                 let delivered = self.sink.deliver(out);
@@ -90,11 +90,11 @@ impl Worker {
                 if delivered.counts.invalid_utf8 > 0 {
                     self.tell_not_utf8(&batch.source);
                 }
-                // As it was delivered: redacted where that is configured.
+                // In its delivered form: redacted if that is configured.
                 self.show(out);
                 // Before the acknowledgement, which must return the only reference to the batch.
                 let amount = made.and_then(|made| self.steps.count(&batch, made));
-                // What could not be committed stays unacknowledged, as at a Stop; commit() has said so.
+                // What could not be committed stays unacknowledged, as at a Stop; commit() has reported that.
                 let _ =
                     self.acknowledge(Ack { sink: self.id, batch, mark: delivered.mark, delivered: amount });
             }
@@ -107,7 +107,7 @@ impl Worker {
         Ok(())
     }
 
-    /// Retries a job until it works; `None` = closed, or the deadline of a Stop has passed.
+    /// Retries a message until it works; `None` = the output is closed, or the deadline of a Stop has passed.
     pub(super) fn insist(&mut self, mut job: Job, mut error: SinkError) -> Option<()> {
         let mut failures = 0;
         loop {
@@ -124,7 +124,7 @@ impl Worker {
         }
     }
 
-    /// Tries until it works; `None` = closed, or the deadline of a Stop has passed.
+    /// Tries until it works; `None` = the output is closed, or the deadline of a Stop has passed.
     pub(super) fn persist<T>(
         &mut self,
         mut attempt: impl FnMut(&mut dyn Sink) -> Result<T, SinkError>,
@@ -174,7 +174,7 @@ impl Worker {
                 }
                 Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) if self.give_up_at.is_none() => return false,
-                // It was told to stop by a certain time, and nobody is left to send: try until then.
+                // A deadline was given, and no senders are left: try until then.
                 Err(RecvTimeoutError::Disconnected) => std::thread::sleep(wake_at - now),
             }
         }
@@ -232,7 +232,7 @@ impl Worker {
     }
 }
 
-/// Half fixed, half chance, so that agents that failed together do not come back together.
+/// Half of it is fixed, half random, so that agents that failed together do not come back together.
 pub(super) fn retry_pause(failures: u32, chance: u64) -> Duration {
     let whole = (RETRY_MS_MIN << failures.min(16)).min(SINK_RETRY_MS_MAX);
     Duration::from_millis(whole / 2 + chance % (whole / 2 + 1))

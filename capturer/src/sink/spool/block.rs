@@ -4,17 +4,18 @@
 //! length │ literal: a byte │ literal: the rest of the head │ the rest, compressed by itself
 //! varint │                 │                               │ refers to nothing before it
 //! ```
-//! Any snappy decoder reads that, an older agent's too. Copies in snappy are relative, so what was compressed by itself may
-//! stand behind anything: several blocks are one whose rest is theirs, one behind the other, under a head of its own. A
-//! request to Loki is made so of what the spool holds.
+//! Any snappy decoder reads this, also in older agents. Copies in snappy are relative, so a part that was compressed by
+//! itself may follow anything: several blocks can become one, whose rest is theirs one after the other, under a new
+//! head. This is how a request to Loki is made from records of the spool.
 //!
-//! An encoder writes two literals behind each other only where its own blocks of 64 KiB meet. So a literal of one byte and
-//! another one at the beginning mean that [`pack`] wrote it, and that the rest may be taken apart from the head.
+//! An encoder writes two literals in a row only where its own blocks of 64 KiB meet. So a literal of one byte followed
+//! by another literal, at the beginning, means that [`pack`] wrote the block, and that its rest may be separated from
+//! its head.
 
 use std::cell::RefCell;
 
 thread_local! {
-    /// Its table is larger than most of what is compressed, and so is what it writes to.
+    /// Kept for reuse, with the buffer that it writes to: its table is larger than most inputs.
     static ENCODER: RefCell<(snap::raw::Encoder, Vec<u8>)> =
         RefCell::new((snap::raw::Encoder::new(), Vec::new()));
 }
@@ -30,7 +31,7 @@ pub struct Parts<'a> {
     pub rest_len: usize,
 }
 
-/// Packs a head and what follows it. With a head of fewer than two bytes it is any snappy block.
+/// Packs a head and the rest. With a head of fewer than two bytes the result is a plain snappy block.
 ///
 /// # Panics
 /// If they are 4 GiB or more.
@@ -58,7 +59,7 @@ pub fn pack(head: &[u8], rest: &[u8]) -> Vec<u8> {
     })
 }
 
-/// A block of this head, and of the compressed rests behind it; `len` is the length of all that.
+/// A block with this head and these compressed rests; `len` is the length of all that.
 pub fn join<'a>(head: &[u8], len: usize, rests: impl Iterator<Item = &'a [u8]> + Clone) -> Vec<u8> {
     let rests_len: usize = rests.clone().map(<[u8]>::len).sum();
     let mut block = Vec::with_capacity(head.len() + rests_len + 16);
@@ -71,7 +72,7 @@ pub fn join<'a>(head: &[u8], len: usize, rests: impl Iterator<Item = &'a [u8]> +
     block
 }
 
-/// The parts of a block that was packed with a head; `None` = any other.
+/// The parts of a block that was packed with a head; `None` = any other block.
 pub fn parts(block: &[u8]) -> Option<Parts<'_>> {
     let mut bytes = block;
     let len = snap::raw::decompress_len(block).ok()?;
@@ -107,7 +108,7 @@ fn put_literal(bytes: &[u8], out: &mut Vec<u8>) {
     out.extend_from_slice(bytes);
 }
 
-/// The literal at the front, which is taken off.
+/// Takes the literal at the front off.
 fn literal<'a>(bytes: &mut &'a [u8]) -> Option<&'a [u8]> {
     let (tag, rest) = bytes.split_first()?;
     if tag & 3 != 0 {

@@ -1,18 +1,18 @@
-//! What the cursor file says: up to where the spool was read, which records before that are not delivered, and which
-//! segments there were. Text, renamed into place, not synced: an old one repeats lines and loses none.
+//! The cursor file: up to where the spool was read, which records before that are not delivered, and which segments
+//! there were. Text, renamed into place, not synced: an old one repeats lines but loses none.
 //!
-//! There are two files that change names with each save, so a save finds its room taken already: on a full disk nothing could
-//! be forgotten otherwise. Behind the text are NULs, for the next one may be longer.
+//! Two files swap names at each save, so a save already has its space on disk: otherwise a full disk could never get
+//! emptier. After the text come NULs, as reserve for a longer one.
 //!
 //! ```text
 //! 7 4096 1a2b3c4d        all before this place was delivered, with a checksum
 //! read 9 0               up to here was read
 //! open 7:4096:312 …      records between the two that were not delivered: place and length
-//! part=7:4096:200        of one of them so many lines are done (no space: an older agent passes over it, and repeats them)
+//! part=7:4096:200        so many lines of a record are done (no space: an older agent skips this line)
 //! segments 7:65000 …     segments and their lengths
 //! sum 5e6f7a8b           checksum of the lines above
 //! ```
-//! Of an older agent there is the first line only.
+//! The file of an older agent only has the first line.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
@@ -28,15 +28,15 @@ use super::{CURSOR_FILE, DROPPED_FILE, Position};
 
 /// The other of the two files.
 const NEW_FILE: &str = "cursor.new";
-/// A file is this long at least.
+/// Minimum length of the file.
 const FILE_BYTES_MIN: usize = 16 * 1024;
 
-/// Segments that are rightly gone.
+/// Segments that are gone for a good reason.
 #[derive(Debug, Default)]
 pub(super) struct Said {
-    /// The last that a full spool gave up, and so all before it.
+    /// The last one that a full spool dropped; all before it were dropped, too.
     pub dropped: u64,
-    /// Those of which a `.done` is left.
+    /// Segments of which a `.done` is left.
     pub done: BTreeSet<u64>,
 }
 
@@ -46,7 +46,7 @@ impl Said {
     }
 }
 
-/// See the module's head.
+/// The cursor; see the head of this file.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(super) struct Cursor {
     pub done: Position,
@@ -65,11 +65,11 @@ pub(super) struct Rest {
 pub(super) struct Start {
     pub read: Position,
     pub open: BTreeMap<Position, Open>,
-    /// The next segment has this number at least.
+    /// The next segment gets this number or a higher one.
     pub next_min: u64,
-    /// What is gone though nobody said so, to be told first.
+    /// What is gone though nobody reported it; to be reported first.
     pub missing: Vec<Read>,
-    /// By segment: how long it was at least.
+    /// Minimum length of each segment.
     pub lengths: BTreeMap<u64, u64>,
 }
 
@@ -81,12 +81,12 @@ pub(super) fn save(dir: &Path, cursor: &Cursor) -> io::Result<()> {
     }
     // There is none yet, or the file system can't exchange names.
     fs::rename(&new, &current)?;
-    // The next save takes room for itself if this one could not.
+    // The next save reserves space if this one could not.
     let _ = write_over(&new, Vec::new());
     Ok(())
 }
 
-/// Writes into the room that a file has.
+/// Writes into the space that a file already has.
 fn write_over(path: &Path, mut bytes: Vec<u8>) -> io::Result<()> {
     let file = OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(path)?;
     let len = file.metadata()?.len() as usize;
@@ -98,7 +98,7 @@ fn write_over(path: &Path, mut bytes: Vec<u8>) -> io::Result<()> {
     file.write_all_at(&bytes, 0)
 }
 
-/// `None` = there is none.
+/// `None` = there is no file.
 pub(super) fn load(dir: &Path) -> Result<Option<Cursor>, String> {
     match fs::read(dir.join(CURSOR_FILE)) {
         Ok(bytes) => parse(String::from_utf8_lossy(&bytes).trim_end_matches('\0')).map(Some),
@@ -107,7 +107,7 @@ pub(super) fn load(dir: &Path) -> Result<Option<Cursor>, String> {
     }
 }
 
-/// Number of the last segment that was given up to make room; 0 = none.
+/// Number of the last segment that was dropped to make room; 0 = none.
 pub(super) fn load_dropped(dir: &Path) -> u64 {
     fs::read_to_string(dir.join(DROPPED_FILE)).ok().and_then(|text| text.trim().parse().ok()).unwrap_or(0)
 }
@@ -148,7 +148,7 @@ fn parse(text: &str) -> Result<Cursor, String> {
     }
 }
 
-/// `None` = not there or damaged: then more lines come again, which is all.
+/// `None` = missing or damaged: then some lines are repeated, nothing worse.
 fn parse_rest(text: &str) -> Option<Rest> {
     let body = &text[..text.rfind("sum ")?];
     let sum = format!("sum {:08x}\n", crc32fast::hash(body.as_bytes()));
@@ -203,7 +203,7 @@ pub(super) fn resume(cursor: Option<&Cursor>, lengths: &BTreeMap<u64, u64>, said
             *lost.entry(at.segment).or_default() += u64::from(open.len);
         }
     }
-    // What was not read: gone whole, or shorter than it was.
+    // Segments that were not read, and are gone or shorter than they were.
     for (number, len) in rest.segments.range(start.read.segment..) {
         let read = if *number == start.read.segment { start.read.offset } else { 0 };
         let there = lengths.get(number).copied().unwrap_or(0).max(read);
@@ -211,7 +211,7 @@ pub(super) fn resume(cursor: Option<&Cursor>, lengths: &BTreeMap<u64, u64>, said
             *lost.entry(*number).or_default() += len - there;
         }
     }
-    // Numbers have no gaps; a segment that the list does not know yet has a length that nobody knows.
+    // Numbers have no gaps; the length of a segment that the list does not have yet is unknown.
     let last = lengths.last_key_value().map_or(0, |(number, _)| *number);
     let known = rest.segments.last_key_value().map_or(0, |(number, _)| *number).max(said.dropped);
     for number in (known + 1).max(start.read.segment)..last {
@@ -221,7 +221,7 @@ pub(super) fn resume(cursor: Option<&Cursor>, lengths: &BTreeMap<u64, u64>, said
     }
     let missing = |(number, bytes): (u64, u64)| Read::Missing { file: format!("{number:010}.seg"), bytes };
     start.missing = lost.into_iter().map(missing).collect();
-    // Another one with that number must not be entered midway.
+    // Another segment with that number must not be entered in the middle.
     if start.read.offset > 0 && !lengths.contains_key(&start.read.segment) {
         start.read = Position { segment: start.read.segment + 1, offset: 0 };
     }

@@ -1,18 +1,18 @@
-//! A record of the spool as bytes, and how it is found again in a damaged file. Pure.
+//! A record of the spool as bytes, and how records are found again in a damaged file. Pure.
 //!
 //! ```text
 //! "CSR1" │ block │ payload │ lines │ label set │ time ms │ tenant │ crc32 │ tenant │ block
 //!   4    │ len 4 │ len 4   │ 4     │ 8         │ 8       │ len 4  │ 4     │        │ (snappy)      little endian
 //! ```
-//! The checksum covers all before it and all behind it. A reader that meets anything else looks for the next four
-//! letters that begin a record with a right checksum: damage costs what it hit and nothing more.
+//! The checksum covers everything before and after it. A reader that meets anything else looks for the next magic that
+//! begins a record with a right checksum: damage costs the records that it hit and no others.
 
 use bytes::Bytes;
 use memchr::memmem;
 
 use super::block;
 
-/// Begins each record.
+/// The magic that begins each record.
 pub const MAGIC: [u8; 4] = *b"CSR1";
 /// Bytes before tenant and payload.
 pub const HEAD_BYTES: usize = 40;
@@ -22,7 +22,7 @@ pub const TENANT_BYTES_MAX: usize = 1024;
 /// What the spool keeps.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Record {
-    /// What must stay in order.
+    /// The label set, within which order is kept.
     pub label_set: u64,
     /// When it was put in, milliseconds since 1970.
     pub time_ms: u64,
@@ -50,14 +50,14 @@ impl Record {
     }
 }
 
-/// What the bytes at a place are.
+/// What the bytes at an offset are.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Step {
     /// A record of this many bytes.
     Record(Record, usize),
-    /// Not all of it is here, if it is one: this many bytes are needed.
+    /// An incomplete record, or none: this many bytes are needed to decide.
     NeedMore(usize),
-    /// What is there is not a record.
+    /// There is no record here.
     Damaged,
 }
 
@@ -85,7 +85,7 @@ fn checksum(head: &[u8], rest: &[&[u8]]) -> u32 {
     hasher.finalize()
 }
 
-/// Looks at the bytes from a record's place on. A declared length decides nothing before the checksum was right.
+/// Reads the bytes at the offset of a record. A declared length is not trusted before the checksum was right.
 pub fn decode(bytes: &[u8]) -> Step {
     let known = bytes.len().min(MAGIC.len());
     if bytes[..known] != MAGIC[..known] {
@@ -105,7 +105,7 @@ pub fn decode(bytes: &[u8]) -> Step {
     }
     let (tenant, block) = rest.split_at(tenant_len);
     let payload_len = u32_at(8);
-    // Not unpacked here: the checksum says that it is what was packed.
+    // Not unpacked here: the checksum says that it was not altered.
     match (snap::raw::decompress_len(block), std::str::from_utf8(tenant)) {
         (Ok(len), Ok(tenant)) if len == payload_len as usize => {
             let (label_set, time_ms, lines) = (u64_at(16), u64_at(24), u32_at(12));
@@ -133,7 +133,7 @@ mod tests {
         Record::new(rng.next(), rng.next(), rng.text(20), rng.next() as u32, (&head, &rest))
     }
 
-    /// All records that can be read, and the bytes passed over.
+    /// All readable records, and how many bytes were skipped.
     fn read(mut bytes: &[u8]) -> (Vec<Record>, usize) {
         let (mut records, mut damaged) = (Vec::new(), 0);
         while !bytes.is_empty() {
@@ -164,12 +164,12 @@ mod tests {
             }
             assert_eq!(read(&bytes), (records.clone(), 0));
 
-            // A cut leaves every record before it, and says how much of one is left.
+            // A cut leaves every record before it, and tells how much is missing from one.
             let cut = rng.below(bytes.len());
             let whole = ends.iter().filter(|end| **end <= cut).count() - 1;
             assert_eq!(read(&bytes[..cut]), (records[..whole].to_vec(), cut - ends[whole]));
 
-            // A flipped bit, or a run of zeros, costs the records it lies in.
+            // A flipped bit, or a run of zeros, only costs the records that it is in.
             let at = rng.below(bytes.len());
             let len = if rng.below(2) == 0 { 1 } else { 1 + rng.below(bytes.len() - at) };
             let mut hurt = bytes.clone();

@@ -27,7 +27,7 @@ fn filled(dir: &Path, config: &Spool) -> (Writer, Reader) {
     (writer, reader)
 }
 
-/// What is left to read, and what is told besides.
+/// The records left to read, and what else is reported.
 fn read_on(reader: &mut Reader) -> (Vec<u64>, Vec<Read>) {
     let (mut numbers, mut told) = (Vec::new(), Vec::new());
     loop {
@@ -59,7 +59,7 @@ fn what_is_delivered_makes_room_where_the_cursor_can_not_be_saved() {
     for name in &done {
         assert_eq!(fs::metadata(dir.path().join(name)).unwrap().len(), 0, "{name}");
     }
-    // After a kill what was made room of is neither missing nor there again.
+    // After a kill the dropped segments are neither missing nor there again.
     drop((writer, reader));
     fs::remove_dir(&in_the_way).unwrap();
     let Opened { mut writer, mut reader, .. } = open(dir.path(), &config, held()).unwrap();
@@ -72,7 +72,7 @@ fn what_is_delivered_makes_room_where_the_cursor_can_not_be_saved() {
     assert_eq!(read_all(&mut reader), (vec![41], 0));
 }
 
-/// A save of the cursor takes no room that it has not: else it fails on a full disk, and lines come twice after a kill.
+/// A save of the cursor needs no new space: otherwise it fails on a full disk, and lines are repeated after a kill.
 #[test]
 fn the_cursor_is_written_into_room_that_it_has() {
     let dir = tempfile::tempdir().unwrap();
@@ -95,7 +95,7 @@ fn the_cursor_is_written_into_room_that_it_has() {
     }
 }
 
-/// The segment that is being written may be all that the disk has room for.
+/// The segment that is being written may be the only one that the disk has room for.
 #[test]
 fn the_segment_being_written_ends_if_the_disk_is_full_and_it_is_delivered() {
     let mut rng = Rng::from_env();
@@ -119,7 +119,7 @@ fn the_segment_being_written_ends_if_the_disk_is_full_and_it_is_delivered() {
     assert_eq!(read_all(&mut reader), (vec![4], 0));
 }
 
-/// A kill in the middle of a write is no loss: the write was not acknowledged. A file that was longer once is one.
+/// A kill in the middle of a write is no loss: the write was not acknowledged. A segment that has become shorter is one.
 #[test]
 fn an_unfinished_write_is_told_from_damage() {
     for known in [false, true] {
@@ -149,7 +149,7 @@ fn an_unfinished_write_is_told_from_damage() {
     }
 }
 
-/// Else lines go into files without a name, and are gone with the process.
+/// Otherwise lines go to files without a name, and are gone with the process.
 #[test]
 fn a_spool_that_is_removed_is_put_back_as_far_as_it_is_open() {
     for writer_sees_it in [true, false] {
@@ -175,7 +175,7 @@ fn a_spool_that_is_removed_is_put_back_as_far_as_it_is_open() {
         assert_eq!(reader.look().unwrap(), Some(Found { put_back: 1, ..Found::default() }));
         reader.forget().unwrap();
         assert_eq!(reader.look().unwrap(), None);
-        // It goes on with the file that has the name.
+        // It continues in the file that has the name.
         writer.append(&[record(5, 1_000, &mut rng)]).unwrap();
         writer.commit().unwrap();
         expected.push(5);
@@ -186,7 +186,7 @@ fn a_spool_that_is_removed_is_put_back_as_far_as_it_is_open() {
     }
 }
 
-/// What is not open any more is lost, which is said with its bytes, and once.
+/// What is no longer open is lost, which is reported once, with its bytes.
 #[test]
 fn what_can_not_be_put_back_is_lost_and_said_once() {
     let home = tempfile::tempdir().unwrap();
@@ -207,7 +207,7 @@ fn what_can_not_be_put_back_is_lost_and_said_once() {
     drop(writer);
 }
 
-/// Half of what is put in together would be delivered, acknowledged by nobody, and come again from its source.
+/// Otherwise half of a group would be delivered, not acknowledged, and come again from its source.
 #[test]
 fn what_does_not_fit_whole_is_not_put_in_at_all() {
     let dir = tempfile::tempdir().unwrap();
@@ -223,7 +223,7 @@ fn what_does_not_fit_whole_is_not_put_in_at_all() {
     assert!(matches!(writer.append(&second), Err(AppendError::Full)));
     writer.commit().unwrap();
     assert_eq!(read_all(&mut reader).0, [1, 2, 3, 4, 5], "nothing of what did not fit");
-    // What was delivered makes room, also in the segment that was being written.
+    // Delivered records make room, also those in the segment being written.
     assert!(matches!(writer.append(&second), Err(AppendError::Full)));
     reader.forget().unwrap();
     writer.append(&second).unwrap();

@@ -1,28 +1,29 @@
-//! A network sink's queue on disk: what was taken from capture and not yet delivered. It holds lines that the host may
-//! rotate away during a long outage, and lets the sink's reading go on while the network is slow.
+//! A network sink's queue on disk: records taken from capture and not yet delivered. It keeps lines that the host may
+//! rotate away during a long outage, and lets the sink read on while the network is slow.
 //!
 //! ```text
 //! sink thread ─ Writer: append … commit (one sync for several) ─▶ NNNNNNNNNN.seg ─ Reader: next ─▶ delivery
 //!                          ▲ full: wait or drop the oldest                           │ forget: unlink, `cursor`
 //!                          └────────────────────── State (what is where) ◀───────────┘
 //! ```
-//! Only what was committed is read, so nothing is sent that a power cut could take back from under its position. A
-//! start always begins a new segment: a torn end stays behind, where the reader passes it over and says so.
+//! Only committed records are read, so nothing is sent that a power cut could still take from the spool. A start always
+//! begins a new segment: a torn end stays in the old one, where the reader skips it and says so.
 //!
-//! Records are delivered in any order, for one label set may wait long while others go on. So the cursor file names the
-//! place up to which was read and each record before it that is not delivered; it lists the segments with their lengths
-//! too, so that one that is gone or cut is noticed. A segment of which nothing is left is removed. Where little is left
-//! of one, the room of the rest is given back to the file system (a hole), so that one label set that waits does not fill
-//! the disk with what others delivered; `shares.rs` bounds what it takes itself. Without a cursor file reading begins at the
-//! oldest segment and repeats lines.
+//! Records are delivered in any order, for one label set may wait long while others continue. So the cursor file names
+//! the place up to which was read and each earlier record that is not delivered; it also lists the segments with their
+//! lengths, so that a missing or cut one is noticed. A segment is removed once all of it is delivered. If little is
+//! left of one, the space of the rest is given back to the file system (a hole), so that a waiting label set does not
+//! fill the disk with the delivered records of others; `shares.rs` bounds what it takes itself. Without a cursor file
+//! reading begins at the oldest segment and repeats lines.
 //!
-//! A full disk must not keep the spool from getting smaller: the cursor is written into room that it has already, and where
-//! even that fails, a delivered segment is renamed (`.done`) and emptied, which takes no room. A `.done` says at the next
-//! start that its segment needs nothing more; it goes once a saved cursor says so.
+//! A full disk must not keep the spool from shrinking: the cursor is written into space that it already has, and if
+//! even that fails, a delivered segment is renamed (`.done`) and emptied, which takes no space. A `.done` tells the
+//! next start that its segment is finished; it is removed once a saved cursor says so.
 //!
-//! Somebody may remove the directory while the agent runs: `names.rs` sees that and puts back what is still open.
+//! Somebody may remove the directory while the agent runs: `names.rs` notices that and restores files that are still
+//! open.
 //!
-//! Not here: what the bytes mean, and who gets them.
+//! Not here: what the payloads mean, and who gets them.
 
 pub(crate) mod block;
 mod cursor;
@@ -48,11 +49,11 @@ pub use reader::{Loaded, Read, Reader};
 pub use shares::{Shares, Waits};
 pub use writer::{AppendError, Writer};
 
-/// A segment is at least and at most so long; between them a sixteenth of the whole.
+/// Bounds of a segment's length; between them it is a sixteenth of the whole spool.
 const SEGMENT_BYTES: std::ops::RangeInclusive<u64> = 64 * 1024..=16 * 1024 * 1024;
-/// What was read and what was delivered; see `cursor.rs`.
+/// The cursor file; see `cursor.rs`.
 const CURSOR_FILE: &str = "cursor";
-/// Number of the last segment that made room for newer ones.
+/// Holds the number of the last segment that was dropped to make room.
 const DROPPED_FILE: &str = "dropped";
 
 /// A place in the spool.
@@ -64,7 +65,7 @@ pub struct Position {
     pub offset: u64,
 }
 
-/// For whom the spool's files are open.
+/// The owner of the spool's descriptors.
 #[derive(Clone, Debug)]
 pub struct Held {
     /// Where that is told.
@@ -73,37 +74,37 @@ pub struct Held {
     pub owner: Owner,
 }
 
-/// What writer and reader share.
+/// State shared by writer and reader.
 struct Shared {
     dir: PathBuf,
     config: settings::Spool,
     held: Held,
     state: Mutex<State>,
-    /// The segment that is being written, if one is open. The writer has it locked while it writes, and the reader while it
-    /// puts the file back under its name.
+    /// The segment being written, if one is open. The writer has it locked while it writes, and the reader while it
+    /// restores the file's name.
     current: Mutex<Option<(u64, Claimed<fs::File>)>>,
 }
 
 #[derive(Debug, Default)]
 struct State {
     segments: BTreeMap<u64, Segment>,
-    /// Up to where may be read.
+    /// Records up to here may be read.
     committed: Position,
-    /// Up to where was read.
+    /// Records up to here were read.
     read: Position,
-    /// By segment: bytes of records that were read and are not delivered.
+    /// For each segment: bytes of records that were read and are not delivered.
     open: BTreeMap<u64, u64>,
-    /// Bytes given up because the spool was full, not delivered before.
+    /// Bytes dropped, undelivered, because the spool was full.
     dropped_bytes: u64,
-    /// What label sets that are held back may put in.
+    /// How much label sets that are held back may put in.
     shares: Shares,
     /// Segments of which a `.done` is left.
     retired: BTreeSet<u64>,
-    /// Segments that have another file than before, since the reader looked last.
+    /// Segments whose file was replaced since the reader last checked.
     renewed: BTreeSet<u64>,
-    /// A name was found gone; the reader has not looked yet what else is.
+    /// The writer missed a name; the reader has not checked the others yet.
     names_lost: bool,
-    /// Segments that got their names back since.
+    /// How many segments got their names back since.
     put_back: usize,
     /// Device and inode of the directory.
     dir_id: Option<(u64, u64)>,
@@ -112,12 +113,12 @@ struct State {
 #[derive(Clone, Copy, Debug, Default)]
 struct Segment {
     len: u64,
-    /// Bytes that it takes on disk: fewer than `len` once there are holes in it.
+    /// Bytes on disk: fewer than `len` once there are holes in it.
     used: u64,
 }
 
 impl Segment {
-    /// Of a file that is there.
+    /// For an existing file.
     fn of(metadata: &fs::Metadata) -> Segment {
         use std::os::unix::fs::MetadataExt as _;
         Segment { len: metadata.len(), used: metadata.len().min(metadata.blocks() * 512) }
@@ -129,7 +130,7 @@ impl State {
         self.segments.values().map(|segment| segment.used).sum()
     }
 
-    /// Bytes of a segment that nobody has.
+    /// How many bytes of a segment are unread, or read and not delivered.
     fn undelivered(&self, number: u64) -> u64 {
         let len = self.segments.get(&number).map_or(0, |segment| segment.len);
         let read = match number.cmp(&self.read.segment) {
@@ -163,8 +164,8 @@ impl Shared {
         self.current.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A segment needs nothing more, and there may be no room on the disk to write that down. It is said by its name before
-    /// its bytes are given back, so a crash between the two repeats nothing and loses nothing.
+    /// A segment is finished, and the disk may have no room to write that down. Its name says so before its space is
+    /// given back, so a crash between the two repeats and loses nothing.
     fn retire(&self, number: u64) -> io::Result<()> {
         let done = self.done_path(number);
         match fs::rename(self.path(number), &done) {
@@ -177,7 +178,7 @@ impl Shared {
     }
 }
 
-/// There is no room left on the disk, or in the quota.
+/// The disk, or the quota, has no room left.
 pub fn is_disk_full(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
 }
@@ -186,9 +187,9 @@ pub fn is_disk_full(error: &io::Error) -> bool {
 pub struct Opened {
     pub writer: Writer,
     pub reader: Reader,
-    /// What was odd; none of it stops a start.
+    /// Oddities that do not stop a start.
     pub notes: Vec<String>,
-    /// Nothing was there, not even what an empty spool leaves at a stop.
+    /// The directory was empty, without even the files that an empty spool leaves at a stop.
     pub is_new: bool,
 }
 
@@ -204,7 +205,7 @@ pub fn open(dir: &Path, config: &settings::Spool, held: Held) -> io::Result<Open
         match (number, kind) {
             (Some(number), "seg") => drop(state.segments.insert(number, Segment::of(&entry.metadata()?))),
             (Some(number), "done") => drop(state.retired.insert(number)),
-            // Its copying was cut off.
+            // Its copying was interrupted.
             (Some(_), names::COPY) => fs::remove_file(entry.path()).or_else(writer::gone_is_fine)?,
             _ => {}
         }
@@ -231,7 +232,7 @@ pub fn open(dir: &Path, config: &settings::Spool, held: Held) -> io::Result<Open
     }
     let last = state.segments.last_key_value().map_or(0, |(number, _)| *number);
     let next = last.max(state.retired.last().copied().unwrap_or(0)) + 1;
-    // A cursor can name a segment that a power cut took; what is written now must not lie before it.
+    // A cursor can name a segment that a power cut took; new records must not come before it.
     let next = next.max(start.next_min);
     state.committed = Position { segment: next, offset: 0 };
     let shared = Arc::new(Shared {

@@ -1,9 +1,9 @@
-//! Whether the spool's files still have their names. Somebody may remove data_dir, or the spool in it, while the agent runs:
-//! what is written then goes into files that no start will find. So the writer looks at its segment's name with each commit,
-//! and the reader about once a second at the directory, the cursor and that segment.
+//! Whether the spool's files still have their names. Somebody may remove data_dir, or the spool in it, while the agent
+//! runs: then it writes to files that no start will find. So the writer checks its segment's name at each commit, and
+//! the reader about once a second the directory, the cursor and that segment.
 //!
-//! What the agent still has open is copied back under its name, and nothing of it is lost. Other segments are lost with what
-//! was not delivered of them, and that is said at once: after a restart nobody would know.
+//! Files that the agent still has open are copied back under their names, so nothing of them is lost. Undelivered
+//! records of other segments are lost, and that is reported at once: after a restart nobody would know.
 
 use std::fs::{self, DirBuilder, File, Metadata, OpenOptions};
 use std::io;
@@ -14,19 +14,19 @@ use super::writer::gone_is_fine;
 use super::{CURSOR_FILE, Reader, Shared};
 use crate::ledger::claims::Claimed;
 
-/// A copy that is not whole yet ends in this.
+/// Suffix of an unfinished copy.
 pub(super) const COPY: &str = "seg-new";
-/// Bytes that are copied at a time.
+/// Bytes copied at a time.
 const CHUNK_BYTES: usize = 64 * 1024;
 
-/// What was missing, and what became of it.
+/// What was missing, and how it was handled.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Found {
-    /// Segments that are under their names again.
+    /// Segments that have their names again.
     pub put_back: usize,
     /// Segments that are gone for good.
     pub lost: usize,
-    /// Bytes of them that were not delivered.
+    /// Undelivered bytes in them.
     pub lost_bytes: u64,
 }
 
@@ -39,7 +39,7 @@ pub(super) fn id(metadata: &Metadata) -> (u64, u64) {
     (metadata.dev(), metadata.ino())
 }
 
-/// Whether a file is still what stands under a name.
+/// Whether a name still leads to this file.
 pub(super) fn has_name(file: &File, path: &Path) -> io::Result<bool> {
     match fs::symlink_metadata(path) {
         Ok(there) => Ok(id(&there) == id(&file.metadata()?)),
@@ -48,7 +48,7 @@ pub(super) fn has_name(file: &File, path: &Path) -> io::Result<bool> {
     }
 }
 
-/// Copies an open file to where its name was; the name stands for the whole of it or for nothing.
+/// Copies an open file to its lost name, which never leads to an unfinished copy.
 fn copy_back(file: &File, path: &Path, sync: bool) -> io::Result<File> {
     let dir = path.parent().unwrap_or(path);
     make_dir(dir)?;
@@ -61,7 +61,7 @@ fn copy_back(file: &File, path: &Path, sync: bool) -> io::Result<File> {
     let new = OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(&copy)?;
     let copied = copy_bytes(file, &new).and_then(|()| if sync { new.sync_all() } else { Ok(()) });
     if let Err(error) = copied.and_then(|()| fs::rename(&copy, path)) {
-        // A full disk needs its room back.
+        // A full disk needs the space back.
         let _ = fs::remove_file(&copy);
         return Err(error);
     }
@@ -88,7 +88,7 @@ fn copy_bytes(from: &File, to: &File) -> io::Result<()> {
 }
 
 impl Shared {
-    /// Sees to it that the segment being written has its name.
+    /// Makes sure that the segment being written has its name.
     pub(super) fn keep_name(&self, current: &mut Option<(u64, Claimed<File>)>) -> io::Result<()> {
         let Some((number, file)) = current else { return Ok(()) };
         let path = self.path(*number);
@@ -114,7 +114,7 @@ impl Shared {
 }
 
 impl Reader {
-    /// Looks whether everything still has its name, and puts right what can be. Called about once a second.
+    /// Checks all names, and restores those it can. Called about once a second.
     pub fn look(&mut self) -> io::Result<Option<Found>> {
         let shared = self.shared();
         let has_dir = shared.has_its_dir()?;
@@ -124,7 +124,7 @@ impl Reader {
                 shared.keep_name(&mut current)?;
                 current.as_ref().map(|(number, _)| *number)
             }
-            // It is being written to, and the writer looks itself.
+            // It is being written to, and the writer checks it.
             Err(_) => return Ok(None),
         };
         if has_dir && has_cursor && !shared.state().names_lost {

@@ -1,5 +1,5 @@
-//! The reading end: hands out committed records in order, passes over damage, reads a record again when it is to be
-//! sent, and forgets what was delivered.
+//! The reading end: hands out committed records in order, skips damage, reads a record again when it is to be sent, and
+//! forgets delivered ones.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::fs::{self, File, OpenOptions};
@@ -17,15 +17,15 @@ use crate::ledger::claims::Claimed;
 
 /// Segments that are held open: the one being read and a few from which records are sent.
 const FILES_OPEN_MAX: usize = 4;
-/// Holes are whole blocks of the file system.
+/// Holes consist of whole blocks of the file system.
 const BLOCK_BYTES: u64 = 4096;
-/// Bytes of records that were read and are kept until they are asked for again: most are sent soon.
+/// Bytes of records kept in memory after they were read: most are sent soon.
 const RECENT_BYTES_MAX: usize = 4 * 1024 * 1024;
-/// With more records open than this the cursor is saved at every fifth call only: it names each of them.
+/// With more open records than this, only every fifth call saves the cursor, which names each of them.
 const OPEN_MANY: usize = 2_000;
 const OPEN_SAVES_LEFT_OUT_MAX: u32 = 4;
 
-/// What reading came upon.
+/// What the reader found.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Read {
     /// A record and its place; it is open until [`Reader::done`].
@@ -39,37 +39,37 @@ pub enum Read {
         /// Number of bytes.
         bytes: u64,
     },
-    /// The last record of a segment of an earlier run is not whole. Mostly it was never acknowledged, so its lines come again
-    /// from their source; nobody can know whether the disk took back more.
+    /// The last record of a segment of an earlier run is incomplete. Usually it was never acknowledged, so its lines
+    /// come again from their source; nobody can know whether the disk lost more.
     Unfinished {
         /// Name of the file.
         file: String,
         /// Number of bytes.
         bytes: u64,
     },
-    /// A segment, or the end of one, is gone, and it was not the agent that removed it.
+    /// A segment, or the end of one, is gone, and the agent did not remove it.
     Missing {
         /// Name of the file.
         file: String,
         /// Number of bytes; 0 = nobody knows.
         bytes: u64,
     },
-    /// A record that waited for longer than it may; it is forgotten.
+    /// A record waited for longer than allowed, and is forgotten.
     TooOld(Record, u64),
-    /// Nothing more is committed.
+    /// There is nothing more that is committed.
     Nothing,
 }
 
-/// What became of a record that was read before.
+/// The state of a record that was read before.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Loaded {
-    /// It is there.
+    /// It is available.
     Record(Record),
-    /// It waited for longer than it may; the number of its bytes.
+    /// It waited for longer than allowed; its length in bytes.
     TooOld(Record, u64),
     /// A full spool dropped it, which was counted there.
     Dropped,
-    /// Its segment is gone, or its bytes are no record any more; the number of those bytes.
+    /// Its segment is gone, or its bytes are damaged; how many bytes.
     Lost(u64),
 }
 
@@ -80,29 +80,29 @@ pub(super) struct Open {
     pub len: u32,
     /// When it was put in.
     pub time_ms: u64,
-    /// Lines at its beginning that are delivered.
+    /// How many of its lines, from the first on, are delivered.
     pub done: u32,
 }
 
-/// See the module's head.
+/// The reader; see the head of this file.
 pub struct Reader {
     shared: Arc<Shared>,
     at: Position,
-    /// Open at the last stop: they come first.
+    /// Records that were open at the last stop: they come first.
     again: VecDeque<Position>,
     missing: VecDeque<Read>,
     open: BTreeMap<Position, Open>,
-    /// Some of them as they were read.
+    /// Payloads of some of them, kept in memory.
     recent: BTreeMap<Position, Record>,
     recent_bytes: usize,
     files: VecDeque<(u64, Claimed<File>)>,
     saved: Cursor,
     saves_left_out: u32,
-    /// By segment: bytes open when holes were made in it last.
+    /// Bytes that were open in each segment when holes were last made in it.
     holed: BTreeMap<u64, u64>,
     /// The first segment that is written in this run.
     first_of_run: u64,
-    /// By segment of earlier runs: how long it was at least.
+    /// Minimum length of each segment of an earlier run.
     lengths: BTreeMap<u64, u64>,
 }
 
@@ -127,12 +127,12 @@ impl Reader {
         }
     }
 
-    /// It was put in before this run, and so by a config that may have been another one.
+    /// Whether it was put in before this run, maybe under another config.
     pub fn is_of_earlier_run(&self, at: Position) -> bool {
         at.segment < self.first_of_run
     }
 
-    /// The next thing there is.
+    /// The next thing in the spool.
     pub fn read_next(&mut self) -> io::Result<Read> {
         if let Some(missing) = self.missing.pop_front() {
             return Ok(missing);
@@ -179,7 +179,7 @@ impl Reader {
                 None => {
                     let Position { segment, offset } = self.at;
                     self.at = Position { segment: segment + 1, offset: 0 };
-                    // If the writer still counts on it, it was not the writer that dropped it.
+                    // If the writer still counts it, the writer did not drop it.
                     if self.shared.state().segments.remove(&segment).is_some() {
                         let bytes = limit - offset;
                         return Ok(Read::Missing { file: format!("{segment:010}.seg"), bytes });
@@ -199,7 +199,7 @@ impl Reader {
             let bytes = format::damaged_len(&rest) as u64;
             self.at.offset += bytes;
             let file = format!("{:010}.seg", at.segment);
-            // What was acknowledged had been synced whole. The cursor knows a segment that was longer once.
+            // Acknowledged records had been synced whole. The cursor knows a segment that was longer once.
             let is_end = matches!(step, Step::NeedMore(_)) && bytes == whole && self.shared.config.fsync;
             let was_longer = self.lengths.get(&at.segment).is_some_and(|len| at.offset < *len);
             if is_end && self.is_of_earlier_run(at) && !was_longer {
@@ -223,10 +223,10 @@ impl Reader {
         Ok(Some(Read::Record(record, at)))
     }
 
-    /// What stands at a place of which this many bytes may be read, and how many there are. `None` = the file is gone.
+    /// What is at an offset of which this many bytes may be read, and their number. `None` = the file is gone.
     fn step(&mut self, at: Position, left: u64) -> io::Result<Option<(Step, u64)>> {
         let Some(file) = self.file(at.segment)? else { return Ok(None) };
-        // Somebody may have cut it.
+        // Somebody may have cut the file.
         let left = left.min(file.metadata()?.len().saturating_sub(at.offset));
         let mut bytes = vec![0; left.min(HEAD_BYTES as u64) as usize];
         file.read_exact_at(&mut bytes, at.offset)?;
@@ -265,7 +265,7 @@ impl Reader {
         unix_ms().saturating_sub(record.time_ms) > age_max_ms
     }
 
-    /// Reads a record again that is open. What is not available is forgotten.
+    /// Reads an open record again. One that is not available is forgotten.
     pub fn load(&mut self, at: Position) -> io::Result<Loaded> {
         let Some(open) = self.open.get(&at).copied() else { return Ok(Loaded::Dropped) };
         let known = self.shared.state().segments.contains_key(&at.segment);
@@ -303,7 +303,7 @@ impl Reader {
         }
     }
 
-    /// So many lines at a record's beginning were delivered. The next save of the cursor says so.
+    /// This many lines at a record's beginning were delivered. The next save of the cursor says so.
     pub fn done_in_part(&mut self, at: Position, lines: usize) {
         if let Some(open) = self.open.get_mut(&at) {
             open.done = lines as u32;
@@ -315,7 +315,7 @@ impl Reader {
         self.open.get(&at).map_or(0, |open| open.done as usize)
     }
 
-    /// Nothing is left before this place.
+    /// The place before which everything is delivered.
     pub fn position(&self) -> Position {
         self.open.keys().next().map_or(self.at, |first| (*first).min(self.at))
     }
@@ -325,7 +325,7 @@ impl Reader {
         self.open.values().next().map(|open| open.time_ms)
     }
 
-    /// What label sets that are held back may put in from now on.
+    /// Sets how much label sets that are held back may put in.
     pub fn set_shares(&self, shares: Shares) {
         self.shared.state().shares = shares;
     }
@@ -340,7 +340,7 @@ impl Reader {
         self.shared.state().segments.first_key_value().map_or(0, |(number, _)| *number)
     }
 
-    /// Saves what was delivered, then gives its room back. Called now and then.
+    /// Saves what was delivered, then gives its space back. Called now and then.
     pub fn forget(&mut self) -> io::Result<()> {
         if self.open.len() > OPEN_MANY && self.saves_left_out < OPEN_SAVES_LEFT_OUT_MAX {
             self.saves_left_out += 1;
@@ -349,7 +349,7 @@ impl Reader {
         self.save()
     }
 
-    /// The same without leaving any out: at the end.
+    /// The same, but never skipped: at the end.
     pub fn save(&mut self) -> io::Result<()> {
         self.saves_left_out = 0;
         let (segments, committed) = {
@@ -382,7 +382,7 @@ impl Reader {
         };
         let cursor = Cursor { done: self.position(), rest: Some(rest) };
         if self.save_cursor(&cursor).is_err() {
-            // The disk may be full, and of what the spool delivered.
+            // The disk may be full, possibly of records that the spool has delivered.
             for number in &gone {
                 self.shared.retire(*number)?;
                 self.forget_segment(*number);
@@ -429,7 +429,7 @@ impl Reader {
         self.saved != Cursor::default()
     }
 
-    /// What was saved is gone: the next save writes it again.
+    /// The saved file is gone: the next save writes it again.
     pub(super) fn forget_saved(&mut self) {
         self.saved = Cursor::default();
         self.saves_left_out = OPEN_SAVES_LEFT_OUT_MAX;
@@ -440,8 +440,7 @@ impl Reader {
         self.files.iter_mut().find(|(open, _)| *open == segment).map(|(_, file)| file)
     }
 
-    /// A segment is gone for good; gives the bytes of it that were not delivered. Whoever asks for its records finds them
-    /// dropped.
+    /// Forgets a segment that is gone; returns how many of its bytes were not delivered. Its records count as dropped.
     pub(super) fn give_up(&mut self, number: u64) -> u64 {
         let bytes = self.shared.state().undelivered(number);
         let places: Vec<Position> = self.open.keys().filter(|at| at.segment == number).copied().collect();
@@ -452,7 +451,7 @@ impl Reader {
         bytes
     }
 
-    /// Gives back the room of what was delivered of a segment, if that is worth it.
+    /// Gives back the space of delivered records in a segment, if that is worth it.
     fn make_holes(&mut self, number: u64, open: u64) -> io::Result<()> {
         let len = self.shared.state().segments.get(&number).map_or(0, |segment| segment.len);
         let before = self.holed.get(&number).copied().unwrap_or(len);

@@ -1,24 +1,25 @@
-//! How much of a spool label sets may take that are held back while others go on. Half of it is theirs, in equal shares;
-//! who has filled his waits, and what is free of the half is for whoever comes first. The other half stays for those that
-//! go on. A burst is faster than the answer that holds it back, so no label set has more than half as long as Loki answers.
-//! In an outage nobody is held back more than others, so there are no shares and the whole spool is for everybody. Pure.
+//! How much of a spool label sets may take that are held back while others continue. Half of it is theirs, in equal
+//! shares; one that has used its share waits, and what is free of the half goes to whoever comes first. The other half
+//! stays for those that continue. A burst is faster than the answer that holds it back, so no label set has more than
+//! half as long as Loki answers. In an outage nobody is held back more than others, so there are no shares and
+//! everybody may use the whole spool. Pure.
 
 use std::collections::BTreeMap;
 
-/// See the module's head. The default bounds nobody.
+/// The shares; see the head of this file. The default bounds nobody.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Shares {
-    /// By label set that is held back: bytes that are left of its share.
+    /// Bytes left of its share, for each label set that is held back.
     left: BTreeMap<u64, u64>,
-    /// Bytes that are left of the half.
+    /// Bytes left of the half.
     free: u64,
-    /// Half of the spool, for each of the others; `None` = they may have all of it.
+    /// How much each of the others may have, half of the spool; `None` = all of it.
     each_max: Option<u64>,
-    /// What those others have in the spool.
+    /// How much each of the others has in the spool.
     others: BTreeMap<u64, u64>,
 }
 
-/// What a label set that is held back has in the spool.
+/// What a held back label set has in the spool.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Waits {
     /// Records of it in the spool.
@@ -28,7 +29,7 @@ pub struct Waits {
 }
 
 impl Shares {
-    /// From what these label sets have in a spool of `bytes_max`, of which `records_max` records can be known at once.
+    /// Shares for these label sets in a spool of `bytes_max`, of which `records_max` records can be known at once.
     pub fn new(waiting: &BTreeMap<u64, Waits>, bytes_max: u64, records_max: u64) -> Shares {
         let count = waiting.len().max(1) as u64;
         let share = bytes_max / 2 / count;
@@ -48,12 +49,12 @@ impl Shares {
         }
     }
 
-    /// And nobody else has more than half of it; `others` is what they have now.
+    /// Also bounds each other label set to half of the spool; `others` is what they have now.
     pub fn and_half_for_each(self, bytes_max: u64, others: BTreeMap<u64, u64>) -> Shares {
         Shares { each_max: Some(bytes_max / 2), others, ..self }
     }
 
-    /// Everybody may have all of it.
+    /// Whether everybody may use the whole spool.
     pub fn is_empty(&self) -> bool {
         self.left.is_empty() && self.each_max.is_none()
     }
@@ -77,7 +78,7 @@ impl Shares {
         within || free
     }
 
-    /// Bytes by which label sets are over their share while nothing is free, by label set.
+    /// How many bytes label sets are over their share while nothing is free.
     pub fn excess(waiting: &BTreeMap<u64, Waits>, bytes_max: u64) -> BTreeMap<u64, u64> {
         let share = bytes_max / 2 / waiting.len().max(1) as u64;
         let all: u64 = waiting.values().map(|waits| waits.bytes).sum();
@@ -121,7 +122,8 @@ mod tests {
         assert!(Shares::default().take(1, 5_000), "in an outage all is for everybody");
     }
 
-    /// What is known of each record is bounded as well: who trickles for hours must not take the places of others.
+    /// The number of records is bounded as well: a label set that trickles for hours must not take the places of
+    /// others.
     #[test]
     fn places_are_shared_as_bytes_are() {
         let mut all = waiting(&[10, 10]);

@@ -1,4 +1,4 @@
-//! The spool against a plain queue, and after what power cuts and disks do to it.
+//! The spool compared with a plain queue, and after what power cuts and people do to its files.
 
 #[path = "full_and_gone_tests.rs"]
 mod full_and_gone;
@@ -30,7 +30,7 @@ fn record(number: u64, bytes: usize, rng: &mut Rng) -> Record {
     Record::new(number, unix_ms(), String::new(), 1, (&[], &payload))
 }
 
-/// Reads on; gives the numbers of the records, and the bytes that were damaged. All are delivered.
+/// Reads on; returns the numbers of the records, and how many bytes were damaged. All are delivered.
 fn read_all(reader: &mut Reader) -> (Vec<u64>, u64) {
     let (mut numbers, mut damaged) = (Vec::new(), 0);
     loop {
@@ -48,8 +48,8 @@ fn read_all(reader: &mut Reader) -> (Vec<u64>, u64) {
     }
 }
 
-/// Whatever is appended, read, forgotten and started again: in order, nothing lost, repeated only what was not
-/// forgotten, and never more on disk than the bound.
+/// Whatever is appended, read, forgotten and started again: records stay in order, none is lost, only those not
+/// forgotten are repeated, and the spool never takes more of the disk than its bound.
 #[test]
 fn like_a_queue_across_restarts() {
     let mut rng = Rng::from_env();
@@ -102,10 +102,10 @@ fn like_a_queue_across_restarts() {
                 }
                 reader.forget().unwrap();
             }
-            // Rarely: a restart empties the spool here, and it should be full at times.
+            // Rarely: here a restart empties the spool, which should be full at times.
             _ if rng.below(15) > 0 => {}
             _ => {
-                // What was not delivered comes again, in order; what was not committed may be there or not.
+                // Undelivered records come again, in order; uncommitted ones may be there or not.
                 reader.forget().unwrap();
                 drop((writer, reader));
                 let left: Vec<u64> =
@@ -228,7 +228,7 @@ fn one_that_waits_keeps_its_own_room_only() {
     let config = config(4 * 1024 * 1024);
     let (mut writer, mut reader, _) = open(dir.path(), &config, held()).unwrap();
     let mut waiting = Vec::new();
-    // Ten times what the spool holds, every fortieth record for one that waits.
+    // Ten times as much as the spool holds, every fortieth record for a label set that waits.
     for number in 1..=4_000 {
         writer
             .append(&[record(number, 10_000, &mut rng)])
@@ -265,7 +265,7 @@ fn one_that_waits_keeps_its_own_room_only() {
     assert_eq!((numbers, damaged), (expected, 0), "those that wait, and nothing else again");
 }
 
-/// Somebody tidies up in the spool: what is gone is said, by name and with its bytes, and nothing else is.
+/// Somebody deletes files of the spool: what is gone is reported, by name and with its bytes, and nothing else is.
 #[test]
 fn segments_that_somebody_removed_are_told() {
     let mut rng = Rng::from_env();
@@ -322,7 +322,7 @@ fn segments_that_somebody_removed_are_told() {
     }
 }
 
-/// What a full spool gave up was counted there: a start does not tell it again.
+/// What a full spool dropped was counted then: a start does not report it again.
 #[test]
 fn what_was_dropped_is_not_missing() {
     let mut rng = Rng::from_env();
@@ -372,7 +372,7 @@ fn how_much_of_a_record_is_done_is_known_to_the_next_run() {
         done.push((record.label_set, reader.lines_done(at)));
     }
     assert_eq!(done, [(2, 300), (3, 0)]);
-    // An older agent knows lines of words with a space behind the first, and passes over the others.
+    // An older agent knows lines whose first word ends at a space, and skips the others.
     let text = fs::read_to_string(dir.path().join(CURSOR_FILE)).unwrap();
     let part = text.lines().find(|line| line.starts_with("part=")).unwrap();
     assert!(!part.contains(' '), "{part}");

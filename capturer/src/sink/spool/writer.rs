@@ -10,10 +10,10 @@ use super::format::{self, Record};
 use super::{DROPPED_FILE, Position, Segment, Shared, is_disk_full, names};
 use crate::settings::WhenFull;
 
-/// The part of the disk that the spool leaves free: without room for a checkpoint and a cursor, a kill would repeat what the
-/// spool took last.
+/// The spool leaves this part of the disk free: without room for a checkpoint and a cursor, a kill would repeat the
+/// records that it took last.
 const DISK_LEFT_ONE_IN: u64 = 64;
-/// But no less and no more than this.
+/// But at least and at most this much.
 const DISK_LEFT_BYTES: std::ops::RangeInclusive<u64> = 64 * 1024..=16 * 1024 * 1024;
 
 /// Why records were not taken.
@@ -21,30 +21,30 @@ const DISK_LEFT_BYTES: std::ops::RangeInclusive<u64> = 64 * 1024..=16 * 1024 * 1
 pub enum AppendError {
     /// There is no room, and the config says to wait.
     Full,
-    /// The file system said no.
+    /// The file system failed.
     Io(io::Error),
 }
 
-/// See the module's head.
+/// The writer; see the head of this file.
 pub struct Writer {
     shared: Arc<Shared>,
     segment_bytes: u64,
     /// Number of the segment being written, or of the next one if none is open.
     number: u64,
-    /// Length of whole records in it; a failed write leaves more, which the next one overwrites.
+    /// Length of its whole records; a failed write leaves more, which the next one overwrites.
     offset: u64,
     buffer: Vec<u8>,
-    /// Bytes that may still be taken of the disk, as it was after the last commit; `None` = to be looked at.
+    /// How many bytes of the disk may still be used, as of the last commit; `None` = to be asked.
     room: Option<u64>,
 }
 
 impl Writer {
-    /// Some label set is held back, and has a share that it must not exceed.
+    /// Some label set is held back, and must not exceed its share.
     pub fn has_shares(&self) -> bool {
         self.shared.config.when_full == WhenFull::Wait && !self.shared.state().shares.is_empty()
     }
 
-    /// Whether lines of a label set may be put in; they count as put in then, until the shares are given out anew.
+    /// Whether lines of a label set may be put in; they then count as put in, until the shares are set again.
     pub fn take_share(&self, label_set: u64, bytes: u64) -> bool {
         self.shared.state().shares.take(label_set, bytes)
     }
@@ -53,8 +53,8 @@ impl Writer {
         Writer { shared, segment_bytes, number, offset: 0, buffer: Vec::new(), room: None }
     }
 
-    /// Writes records, all of them or none: what nobody acknowledges must not be there. They are neither safe nor read before
-    /// [`Writer::commit`].
+    /// Writes records, all of them or none: one that nobody acknowledges must not be there. They are neither safe nor
+    /// read before [`Writer::commit`].
     pub fn append(&mut self, records: &[Record]) -> Result<(), AppendError> {
         self.buffer.clear();
         records.iter().for_each(|record| format::encode(record, &mut self.buffer));
@@ -66,7 +66,7 @@ impl Writer {
             self.close_segment().map_err(AppendError::Io)?;
         }
         if let Err(error) = self.make_room(len) {
-            // What was delivered of the segment that is being written is room, too.
+            // Delivered records of the segment being written are room, too.
             self.make_way().map_err(AppendError::Io)?;
             return Err(error);
         }
@@ -79,7 +79,7 @@ impl Writer {
         }
         let written = match &*self.shared.current() {
             Some((_, file)) => file.write_all_at(&self.buffer, self.offset).inspect_err(|_| {
-                // Half a record takes room that others need, and a start would take it for damage.
+                // An incomplete record takes room that others need, and a start would take it for damage.
                 let _ = file.set_len(self.offset);
             }),
             None => return Err(AppendError::Full),
@@ -98,7 +98,7 @@ impl Writer {
         Ok(())
     }
 
-    /// Makes what was appended safe, as the config has it, and lets the reader have it.
+    /// Makes appended records safe, as the config has it, and available to the reader.
     pub fn commit(&mut self) -> io::Result<()> {
         self.room = None;
         let mut current = self.shared.current();
@@ -112,8 +112,8 @@ impl Writer {
         Ok(())
     }
 
-    /// Whether the disk has so many bytes and what is left to others. It is asked once for each commit, and whenever what it
-    /// said is used up: others may have given room back.
+    /// Whether the disk has this many bytes besides what is left free. It is asked once for each commit, and whenever
+    /// the known room is used up: others may have freed some.
     fn disk_has(&mut self, len: u64) -> bool {
         if self.room.is_none_or(|room| room < len) {
             self.room = Some(bytes_left(&self.shared.dir));
@@ -121,7 +121,7 @@ impl Writer {
         self.room.is_some_and(|room| room >= len)
     }
 
-    /// What has been given up so far because it was full.
+    /// How many bytes were dropped since the last call because the spool was full.
     pub fn take_dropped_bytes(&mut self) -> u64 {
         std::mem::take(&mut self.shared.state().dropped_bytes)
     }
@@ -135,7 +135,7 @@ impl Writer {
         loop {
             let is_open = self.is_open();
             let mut state = self.shared.state();
-            // An empty spool takes anything, else what is longer than the whole would wait for ever.
+            // An empty spool takes anything, or a record longer than the whole would wait for ever.
             if state.bytes() == 0 || state.bytes() + len <= self.shared.config.bytes_max {
                 return Ok(());
             }
@@ -149,7 +149,7 @@ impl Writer {
                 continue;
             }
             drop(state);
-            // First said, then done: a start must not take it for a segment that somebody removed.
+            // First written down, then done: a start must not think that somebody removed the segment.
             match self.say_dropped(oldest) {
                 Ok(()) => fs::remove_file(self.shared.path(oldest)).or_else(gone_is_fine),
                 Err(_) => self.shared.retire(oldest),
@@ -172,7 +172,8 @@ impl Writer {
         self.shared.current().is_some()
     }
 
-    /// The disk is full. If some of the segment being written is delivered, it ends: only then can its room be given back.
+    /// The disk is full. If some of the segment being written is delivered, it ends: only then can its space be given
+    /// back.
     pub(super) fn make_way(&mut self) -> io::Result<()> {
         let gives_room = {
             let state = self.shared.state();
@@ -206,7 +207,7 @@ impl Writer {
             opened => opened?,
         };
         if self.shared.config.fsync {
-            // The name must be as safe as what the file will hold.
+            // The name must be as safe as the content will be.
             File::open(&self.shared.dir)?.sync_all()?;
         }
         *self.shared.current() = Some((self.number, self.shared.hold(file)));
@@ -215,8 +216,8 @@ impl Writer {
     }
 }
 
-/// What the spool may take of a directory's disk: what is free for this process, but for what it leaves to others. Without
-/// a bound where nobody knows.
+/// How much of a directory's disk the spool may use: what is free for this process, minus what is left to others.
+/// Unbounded if that is unknown.
 fn bytes_left(dir: &Path) -> u64 {
     let Ok(disk) = rustix::fs::statvfs(dir) else { return u64::MAX };
     let whole = disk.f_blocks * disk.f_frsize;
