@@ -1,17 +1,17 @@
-//! `cargo xtask bench`: what the agent costs per GiB of log, beside the least that anything could cost.
+//! `cargo xtask bench`: what the agent costs per GiB of log, compared with the least that anything could cost.
 //!
 //! ```text
 //! seed ─▶ one json-file log ─┬─▶ plain loop: read, scan Docker's one line shape, write NDJSON ─▶ output ┐ the same
 //!        (temporary folder)  └─▶ the agent, release build, file_monitor ─▶ local_file ─────────▶ output ┘ bytes
 //! ```
-//! Both are processes, run in turn (A B A B …) so that what else the machine does falls on both; the medians are
-//! printed. The loop does nothing an agent must do: no positions, no rotation, no other line shape, no second sink, no
-//! damage survived. The ratio is the price of all that.
+//! Both are processes, run in turn (A B A B …) so that other work of the machine slows both; the medians are printed.
+//! The loop does nothing that an agent must do: no positions, no rotation, no other line shape, no second sink, no
+//! handling of damage. The ratio is the price of all that.
 //!
-//! Peers of `bench_peers.rs` take turns as well. They copy lines as they are, for not all of them know Docker's shape.
+//! Peers of `bench_peers.rs` take turns as well. They copy lines unchanged, for not all of them know Docker's shape.
 //!
-//! The log is in the page cache, as it is when a container has just written it. What the agent spends once, at its start
-//! and end, is measured by runs over a log of one line, and has its own row: on a larger log it weighs less.
+//! The log is in the page cache, as it is when a container has just written it. The cost of the agent's start and end
+//! is measured by runs over a log of one line, and has its own row: it matters less on a larger log.
 
 use std::fs::{self, File};
 use std::io::{BufRead as _, BufReader, BufWriter, Read, Write};
@@ -35,7 +35,7 @@ const MIB: u64 = 1024 * 1024;
 pub(crate) const GIB: f64 = 1024.0 * 1024.0 * 1024.0;
 /// For one run over the whole log.
 const RUN_DEADLINE: Duration = Duration::from_secs(30 * 60);
-/// For the agent to end after SIGTERM: it brings its output to the disk.
+/// For the agent to end after SIGTERM: it syncs its output to disk.
 const END_DEADLINE: Duration = Duration::from_secs(120);
 /// Bytes the plain loop reads and writes at once.
 const CHUNK_BYTES: usize = 256 * 1024;
@@ -99,12 +99,12 @@ pub struct BenchArgs {
 }
 
 impl BenchArgs {
-    /// Sizes of the log, where several are measured.
+    /// Sizes of the log, for what is measured at several.
     pub(crate) fn sizes(&self) -> Vec<u64> {
         if self.mib.is_empty() { vec![self.mib()] } else { self.mib.clone() }
     }
 
-    /// Size of the log, where one is measured.
+    /// Size of the log, for what is measured at one.
     pub(crate) fn mib(&self) -> u64 {
         self.mib.first().copied().unwrap_or(512)
     }
@@ -176,7 +176,7 @@ fn file(arguments: &BenchArgs, contenders: &[Contender], mib: u64) -> Result<()>
                     let output = home.path().join("out");
                     let expected = fs::metadata(&plain)?.len();
                     row.runs.push(measure_agent(program, home.path(), &log, &output, expected)?);
-                    // A fast agent that writes something else would be no result.
+                    // A fast agent that writes something else would prove nothing.
                     ensure_same(&plain, &output.join("bench.ndjson"))?;
                     fs::remove_dir_all(&output)?;
                 }
@@ -201,7 +201,7 @@ fn file(arguments: &BenchArgs, contenders: &[Contender], mib: u64) -> Result<()>
     Ok(())
 }
 
-/// The runs of one program.
+/// All runs of one program.
 struct Row {
     name: String,
     is_peer: bool,
@@ -284,7 +284,7 @@ pub(crate) fn median(mut values: Vec<f64>) -> f64 {
 
 // ---- the two runs
 
-/// A process that does not outlive the measuring.
+/// A process that is killed when dropped.
 pub(crate) struct Running(pub(crate) Child);
 
 impl Drop for Running {
@@ -318,7 +318,7 @@ fn measure_agent(
     wait_until("the agent to write all of it", RUN_DEADLINE, || {
         let written = fs::metadata(output.join("bench.ndjson")).map_or(0, |metadata| metadata.len());
         match agent.0.try_wait() {
-            // No reason to wait on; what is missing is said below.
+            // No reason to fail here; missing output is reported below.
             Ok(Some(_)) => true,
             _ => written >= expected_bytes,
         }
@@ -330,7 +330,7 @@ fn measure_agent(
     used_since(before, wall_s, rss_bytes)
 }
 
-/// A peer copies the lines as they are; what it did with them.
+/// A peer copies the lines unchanged; this checks its output.
 fn measure_peer(peer: &Peer, arguments: &BenchArgs, log: &Path, lines: u64) -> Result<(Measured, Exactness)> {
     let parent = arguments.dir.clone().unwrap_or_else(std::env::temp_dir);
     let home = tempfile::Builder::new().prefix("capturer-bench-").tempdir_in(&parent)?;
@@ -356,7 +356,7 @@ fn measure_peer(peer: &Peer, arguments: &BenchArgs, log: &Path, lines: u64) -> R
     Ok((measured, compare(&read(log)?, &read(&output)?)))
 }
 
-/// Starts the release agent on one log, with more sections of config.
+/// Starts the release agent on one log, with extra sections of config.
 pub(crate) fn start_agent(
     program: &Path,
     home: &Path,
@@ -382,7 +382,7 @@ pub(crate) fn start_agent(
     Ok(Running(child))
 }
 
-/// SIGTERM; it must end well.
+/// Sends SIGTERM; the agent must exit with success.
 pub(crate) fn end_agent(agent: &mut Running) -> Result<()> {
     let pid = i32::try_from(agent.0.id()).context("a process id over 31 bits")?;
     kill_process(Pid::from_raw(pid).context("no process")?, Signal::TERM)?;
@@ -391,7 +391,7 @@ pub(crate) fn end_agent(agent: &mut Running) -> Result<()> {
     Ok(())
 }
 
-/// User and system seconds of all children that ended and were waited for: what wait4 would tell of each, summed.
+/// User and system seconds of all children that have been waited for, summed.
 fn cpu_of_children() -> Result<(f64, f64)> {
     let pid = i32::try_from(std::process::id()).context("a process id over 31 bits")?;
     let fields = stat_fields(pid).context("reading /proc/self/stat")?;
@@ -509,7 +509,7 @@ pub(crate) fn write_log(path: &Path, bytes: u64, seed: u64) -> Result<u64> {
     Ok(lines)
 }
 
-/// The inside of a JSON string, as Go writes it.
+/// Escapes a text for a JSON string, as Go does.
 fn message(rand: &mut Rand) -> String {
     let number = rand.within(0..1_000_000);
     match rand.within(0..10) {
@@ -538,7 +538,7 @@ fn message(rand: &mut Rand) -> String {
         ),
         // Hardly anything.
         8 => format!("tick {number}"),
-        // A frame of a stack trace, with a tab and a generic's angle brackets as Go escapes them; now and then a long one.
+        // A frame of a stack trace, with a tab and a generic's angle brackets as Go escapes them; sometimes a long one.
         _ => {
             let frame = format!(
                 "\\tat org.example.shop.Repository\\u003cItem\\u003e.find(Repository.java:{number}) – größer"
@@ -548,7 +548,7 @@ fn message(rand: &mut Rand) -> String {
     }
 }
 
-/// RFC 3339 within one day: a log of this size is written in less.
+/// RFC 3339 within one day, which is enough for a log of any size used here.
 fn time(ns: u64) -> String {
     let seconds = ns / 1_000_000_000;
     let (hour, minute, second) = (seconds / 3600 % 24, seconds / 60 % 60, seconds % 60);
@@ -579,7 +579,7 @@ mod tests {
         assert!(ensure_same(&output, &log).is_err());
     }
 
-    /// Numbers of two days compare only if the log is the same.
+    /// Numbers from two days can only be compared if the log is the same.
     #[test]
     fn a_seed_draws_the_same_log() {
         let home = tempfile::tempdir().unwrap();
@@ -605,7 +605,7 @@ mod tests {
             "{text}"
         );
         assert!(text.contains("capturer / plain loop       2.00\n"), "{text}");
-        // A start's second is two of each GiB.
+        // The start takes one second, which is two seconds per GiB of this log.
         assert!(
             text.contains("capturer, once started      6.00  (starting and ending: 1.00 CPU-s a run)\n"),
             "{text}"

@@ -1,8 +1,8 @@
-//! The two peers of `bench_loads.rs`, on loopback and as cheap as can be: they must not be what is measured.
+//! The two servers of `bench_loads.rs`, on loopback and as cheap as possible, so that they are not what is measured.
 //!
-//! - [`Loki`] takes every push, protobuf or JSON, keeps its body and answers 204. Bodies are taken apart only when the agent
-//!   is done, or when somebody asks how much another program has sent.
-//! - [`Engine`] lists containers without an end, and gives each one's log as dockerd does: a chunk for each line.
+//! - [`Loki`] accepts every push, protobuf or JSON, keeps its body and answers 204. Bodies are only parsed when the
+//! agent is done, or when somebody asks how many lines another program has sent.
+//! - [`Engine`] lists containers endlessly, and sends each one's log as dockerd does: a chunk for each line.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -20,16 +20,16 @@ use serde_json::{Value, json};
 use crate::bench_latency::Arrival;
 use crate::bench_lines::Lines;
 
-/// A push or a log's request has no longer head.
+/// The longest head of a push or of a request for a log.
 const HEAD_BYTES_MAX: usize = 64 * 1024;
-/// What an Engine that has nothing to say waits between two looks whether it is over.
+/// How often an idle Engine checks whether the run is over.
 const LOOK: Duration = Duration::from_millis(100);
 
 fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// The head of a request, and how long its body is.
+/// The head of a request, and the length of its body.
 fn head(from: &mut impl io::BufRead) -> io::Result<Option<(String, usize)>> {
     let (mut text, mut len) = (String::new(), 0);
     loop {
@@ -49,15 +49,15 @@ fn head(from: &mut impl io::BufRead) -> io::Result<Option<(String, usize)>> {
 
 // ---- Loki
 
-/// See the module's head.
+/// A Loki that accepts everything; see the head of this file.
 pub struct Loki {
     address: SocketAddr,
     pushes: Arc<Mutex<Vec<Push>>>,
-    /// How many pushes were counted, and their lines.
+    /// How many pushes have been counted, and how many lines were in them.
     counted: Mutex<(usize, u64)>,
 }
 
-/// One push as it came.
+/// One push, with the time of its arrival.
 struct Push {
     came: Instant,
     is_json: bool,
@@ -76,7 +76,7 @@ impl Push {
 }
 
 impl Loki {
-    /// Takes pushes until the process ends.
+    /// Accepts pushes until the process ends.
     pub fn start() -> Result<Loki> {
         let listener = TcpListener::bind("127.0.0.1:0")?;
         let address = listener.local_addr()?;
@@ -85,19 +85,19 @@ impl Loki {
         std::thread::spawn(move || {
             for client in listener.incoming().flatten() {
                 let kept = Arc::clone(&kept);
-                // Whatever fails is the agent's going away.
+                // An error only means that the agent has gone.
                 std::thread::spawn(move || take_pushes(client, &kept));
             }
         });
         Ok(Loki { address, pushes, counted: Mutex::default() })
     }
 
-    /// For the config.
+    /// Its address, for the config.
     pub fn url(&self) -> String {
         format!("http://{}", self.address)
     }
 
-    /// Where it listens.
+    /// Its address.
     pub fn address(&self) -> SocketAddr {
         self.address
     }
@@ -107,7 +107,7 @@ impl Loki {
         locked(&self.pushes).len()
     }
 
-    /// Lines so far. It takes bodies apart, each once.
+    /// Lines so far. Each body is parsed once.
     pub fn count_lines(&self) -> Result<u64> {
         let mut counted = locked(&self.counted);
         let mut lines = Lines::new();
@@ -119,7 +119,7 @@ impl Loki {
         Ok(counted.1)
     }
 
-    /// When each line came that names its source and number.
+    /// When each line arrived that names its source and number.
     pub fn arrivals(&self) -> Result<Vec<Arrival>> {
         let mut arrivals = Vec::new();
         for push in locked(&self.pushes).iter() {
@@ -135,7 +135,7 @@ impl Loki {
         Ok(arrivals)
     }
 
-    /// All lines that came, by label set and in their order.
+    /// All lines that arrived, by label set and in their order.
     pub fn lines(&self) -> Result<Lines> {
         let mut lines = Lines::new();
         for push in locked(&self.pushes).iter() {
@@ -153,7 +153,7 @@ fn take_pushes(client: TcpStream, kept: &Mutex<Vec<Push>>) -> io::Result<()> {
         let is_json = head.to_ascii_lowercase().contains("application/json");
         let mut body = vec![0; len];
         from.read_exact(&mut body)?;
-        // An empty push has no byte behind the length.
+        // An empty push has nothing after its length.
         if body.len() <= 1 {
             let words = "error at least one valid stream is required for ingestion\n";
             write!(to, "HTTP/1.1 422 X\r\nContent-Length: {}\r\n\r\n{words}", words.len())?;
@@ -239,22 +239,22 @@ struct Printed {
     over: AtomicBool,
 }
 
-/// What of a container's log was not given yet.
+/// The part of a container's log that was not sent yet.
 #[derive(Clone, Default)]
 struct Log {
     bytes: Vec<u8>,
-    /// Where each chunk ends.
+    /// The offsets at which chunks end.
     ends: Vec<usize>,
 }
 
-/// See the module's head.
+/// A Docker Engine that only has logs; see the head of this file.
 pub struct Engine {
     socket: PathBuf,
     printed: Arc<Printed>,
 }
 
 impl Engine {
-    /// One with so many running containers, whose json-files lie in `home`.
+    /// An Engine with this many running containers, whose json-files are in `home`.
     pub fn start(home: &Path, containers: usize) -> Result<Engine> {
         let socket = home.join("docker.sock");
         let listener = UnixListener::bind(&socket)?;
@@ -263,7 +263,7 @@ impl Engine {
         for number in 0..containers {
             let log = log_of(home, number);
             fs::create_dir_all(log.parent().context("a log in a directory")?)?;
-            // The agent looks whether this file was rotated; what it holds is not read.
+            // The agent checks whether this file was rotated, but does not read it.
             fs::write(
                 log,
                 "{\"log\":\"x\\n\",\"stream\":\"stdout\",\"time\":\"2026-11-22T00:00:00.000000001Z\"}\n",
@@ -273,19 +273,19 @@ impl Engine {
         std::thread::spawn(move || {
             for client in listener.incoming().flatten() {
                 let (shared, home) = (Arc::clone(&shared), home.clone());
-                // Whatever fails is the agent's going away.
+                // An error only means that the agent has gone.
                 std::thread::spawn(move || answer(client, &home, &shared));
             }
         });
         Ok(Engine { socket, printed })
     }
 
-    /// For the config.
+    /// Its socket, for the config.
     pub fn socket(&self) -> &Path {
         &self.socket
     }
 
-    /// A container prints these lines: text and time.
+    /// A container prints these lines (text and time).
     pub fn print<'a>(&self, container: usize, lines: impl Iterator<Item = (&'a str, &'a str)>) {
         let mut logs = locked(&self.printed.logs);
         for (time, text) in lines {
@@ -393,7 +393,7 @@ fn follow(mut client: UnixStream, number: usize, printed: &Printed) -> io::Resul
 mod tests {
     use super::*;
 
-    /// Other programs push JSON. A line that is not counted would be one that they lost.
+    /// Other programs push JSON. An uncounted line would look like one that they lost.
     #[test]
     fn a_push_in_json_is_read() {
         let loki = Loki::start().unwrap();

@@ -1,8 +1,8 @@
-//! Where one run of a load takes place: a folder, a program in it (the agent, or a peer of `bench_peers.rs`), and how it is
-//! seen when the program has delivered everything, what it used, and what came out.
+//! One run of a load: its folder, the program in it (the agent, or a peer of `bench_peers.rs`), when the program has
+//! delivered everything, what it used, and what it wrote.
 //!
-//! The agent says itself how many lines it delivered. Of a peer the lines in its outputs are counted; one that loses some
-//! never comes to the end, so it has ended when nothing came for [`QUIET`].
+//! The agent itself reports how many lines it delivered. For a peer the lines in its outputs are counted; one that
+//! loses lines never delivers all, so it counts as done when no more arrived for [`QUIET`].
 
 use std::fs::{self, File};
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
@@ -26,14 +26,14 @@ use crate::wait::wait_until;
 use crate::{bench_peers, paths, tools};
 
 const DEADLINE: Duration = Duration::from_secs(10 * 60);
-/// A peer of which nothing came for so long brings nothing more.
+/// A peer that has delivered nothing for this long is done.
 pub(crate) const QUIET: Duration = Duration::from_secs(10);
-/// Asking costs the agent something, and looking takes time from a peer.
+/// How often progress is checked: asking costs the agent something, and counting takes time from a peer.
 const LOOK: Duration = Duration::from_millis(100);
 const SENT: &str = "log_capturer_logs_sent_total{";
 const PUSHED: &str = "log_capturer_pushed_lines_total{";
 
-/// A program that is measured.
+/// A program to measure.
 #[derive(Clone, Debug)]
 pub(crate) enum Contender {
     Agent(PathBuf),
@@ -41,7 +41,7 @@ pub(crate) enum Contender {
 }
 
 impl Contender {
-    /// Those that the arguments name, in the order in which they take turns.
+    /// The programs that the arguments name, in the order in which they take turns.
     pub(crate) fn all(arguments: &BenchArgs) -> Result<Vec<Contender>> {
         let peers = bench_peers::named(&arguments.peer, &arguments.what)?;
         let mut all = vec![Contender::Agent(built(arguments)?)];
@@ -57,7 +57,7 @@ impl Contender {
         }
     }
 
-    /// As a table has it: the agent's path says nothing unless there are two.
+    /// Its name in a table: the agent's path is only shown if there are two agents.
     pub(crate) fn short_name(&self) -> String {
         match self {
             Contender::Agent(program) => {
@@ -72,7 +72,7 @@ impl Contender {
     }
 }
 
-/// The agent to measure, built unless it is named.
+/// The agent to measure; built unless the arguments name one.
 pub(crate) fn built(arguments: &BenchArgs) -> Result<PathBuf> {
     if let Some(program) = &arguments.program {
         return Ok(program.clone());
@@ -87,28 +87,28 @@ pub(crate) fn built(arguments: &BenchArgs) -> Result<PathBuf> {
 pub(crate) struct Way<'a> {
     /// A path or a pattern.
     pub(crate) inputs: String,
-    /// The inputs are json-file logs. A peer copies their lines as they are.
+    /// The inputs are json-file logs. A peer copies their lines unchanged.
     pub(crate) docker: bool,
     /// Files that match.
     pub(crate) sources: usize,
-    /// Without it into files.
+    /// `None` = lines go to files.
     pub(crate) loki: Option<&'a Loki>,
-    /// The load has no end by itself.
+    /// The load never ends by itself.
     pub(crate) goes_on: bool,
 }
 
-/// See the module's head.
+/// One run; see the head of this file.
 pub(crate) struct Host {
     home: tempfile::TempDir,
     port: u16,
     pub(crate) contender: Contender,
-    /// For so many seconds a profile is to be taken of each run.
+    /// How long a profile of each run is to be, in seconds; `None` = there is none.
     pub(crate) profile_s: Option<u64>,
-    /// The last one.
+    /// The profile of the last run.
     pub(crate) profile: Mutex<Option<String>>,
 }
 
-/// A program at work, and the profile that is taken of it.
+/// A running program, and the profile being taken of it.
 pub(crate) struct Working {
     pub(crate) running: Running,
     profile: Option<Taken>,
@@ -189,7 +189,7 @@ impl Host {
         )
     }
 
-    /// Waits for the agent's profile, if one is taken, and ends the program.
+    /// Waits for the agent's profile, if there is one, and ends the program.
     pub(crate) fn end(&self, mut working: Working) -> Result<()> {
         if let Some(taken) = working.profile.take() {
             *self.profile.lock().unwrap_or_else(PoisonError::into_inner) = Some(taken.end()?);
@@ -197,7 +197,7 @@ impl Host {
         end_agent(&mut working.running)
     }
 
-    /// Until so many lines were delivered, or a peer brings no more. What was used by then, and when that was.
+    /// Waits until this many lines were delivered, or a peer is done. Returns what was used by then, and the time.
     pub(crate) fn wait_for(
         &self,
         lines: u64,
@@ -226,7 +226,7 @@ impl Host {
         Ok((Used::of(pid)?, Instant::now()))
     }
 
-    /// Where the agent answers.
+    /// The port of the agent's admin server.
     pub(crate) fn port(&self) -> u16 {
         self.port
     }
@@ -241,7 +241,7 @@ impl Host {
         Ok(lines.filter_map(|line| line.rsplit_once(' ')?.1.parse::<u64>().ok()).sum())
     }
 
-    /// The messages of each output, in their order.
+    /// The messages of each output, in order.
     pub(crate) fn outputs(&self) -> Result<Lines> {
         let mut found = Lines::new();
         for entry in fs::read_dir(self.path().join("out"))? {
@@ -257,7 +257,7 @@ impl Host {
 }
 
 impl Contender {
-    /// The message of a line that it wrote.
+    /// The message of a line that the program wrote.
     pub(crate) fn message(&self, line: String) -> Result<String> {
         if let Contender::Peer(peer) = self {
             return peer.message(line);
@@ -267,7 +267,7 @@ impl Contender {
     }
 }
 
-/// Until `count` says that so many lines came, or says nothing new for long.
+/// Waits until `count` returns this many lines, or has not changed for [`QUIET`].
 pub(crate) fn wait_for_peer(
     lines: u64,
     running: &mut Running,
@@ -297,7 +297,7 @@ pub(crate) fn ask(port: u16, page: &str, patience: Duration) -> Result<String> {
     Ok(text)
 }
 
-/// What a process used so far.
+/// What a process has used so far.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Used {
     pub(crate) user_s: f64,

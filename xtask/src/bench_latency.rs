@@ -1,11 +1,11 @@
-//! How long a line of a live load takes from its writing to its output.
+//! How long a line of a live load takes from being written to arriving in its output.
 //!
 //! ```text
 //! the bench writes line n of source s at T ─▶ agent ─▶ file: a thread looks at some outputs every millisecond
 //!                                                   └▶ Loki: each push is stamped as it comes
 //! ```
-//! Lines name their source and number, so nobody keeps texts. Of files only [`WATCHED`] outputs are looked at: to look at all
-//! of them would cost more than some programs that are measured. Lines of the warm-up don't count.
+//! Lines name their source and number, so no texts are kept. Only [`WATCHED`] outputs in files are checked: checking
+//! all of them would cost more than some of the programs that are measured. Lines of the warm-up don't count.
 
 use std::fs::{self, File};
 use std::io::Read as _;
@@ -17,17 +17,17 @@ use anyhow::Result;
 
 use crate::bench_lines::source_of;
 
-/// Outputs of files that are looked at: the first ones.
+/// How many outputs in files are watched: the first ones.
 pub const WATCHED: usize = 5;
-/// So often.
+/// How often they are checked.
 const LOOK: Duration = Duration::from_millis(1);
 
-/// That a line of a source came.
+/// The arrival of a line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Arrival {
     /// Its source.
     pub source: usize,
-    /// Its number there.
+    /// Its number in that source.
     pub n: u64,
     /// When it was seen.
     pub at: Instant,
@@ -38,17 +38,17 @@ pub struct Arrival {
 pub struct Written(Vec<Vec<Instant>>);
 
 impl Written {
-    /// Of so many sources.
+    /// For this many sources.
     pub fn new(sources: usize) -> Written {
         Written(vec![Vec::new(); sources])
     }
 
-    /// The next line of a source is being written.
+    /// Call this right before the next line of a source is written.
     pub fn note(&mut self, source: usize) {
         self.0[source].push(Instant::now());
     }
 
-    /// What those lines took that were written from `since` on.
+    /// Latencies of the lines written from `since` on.
     pub fn latencies(&self, arrivals: &[Arrival], since: Instant) -> Latency {
         let of = |arrival: &Arrival| {
             let written = *self.0.get(arrival.source)?.get(usize::try_from(arrival.n).ok()?)?;
@@ -63,11 +63,11 @@ impl Written {
 /// Milliseconds from writing to output; zeros if nothing was seen.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Latency {
-    /// Half of the lines took no longer.
+    /// Half of the lines took at most this long.
     pub p50_ms: f64,
-    /// One in a hundred took longer.
+    /// One line in a hundred took longer.
     pub p99_ms: f64,
-    /// None took longer.
+    /// The slowest line.
     pub max_ms: f64,
 }
 
@@ -81,7 +81,7 @@ impl Latency {
     }
 }
 
-/// Looks at the first outputs until `ended`; the lines that came.
+/// Watches the first outputs until `ended`; returns the arrivals.
 pub fn watch_files(folder: &Path, sources: usize, ended: &AtomicBool) -> Result<Vec<Arrival>> {
     let mut outputs = Outputs::new(sources);
     while !ended.load(Ordering::Relaxed) {
@@ -92,9 +92,9 @@ pub fn watch_files(folder: &Path, sources: usize, ended: &AtomicBool) -> Result<
     Ok(outputs.arrivals)
 }
 
-/// The outputs that are looked at, as far as they are read.
+/// The watched outputs, and how far each was read.
 struct Outputs {
-    /// By source; the bytes are of a line that has no end yet.
+    /// By source; the bytes are an unfinished line.
     files: Vec<Option<(File, Vec<u8>)>>,
     arrivals: Vec<Arrival>,
     buffer: Vec<u8>,
@@ -130,7 +130,7 @@ impl Outputs {
     }
 
     fn open_new(&mut self, folder: &Path) -> Result<()> {
-        // Before the first line there may be no folder.
+        // Before the first line the folder may not exist.
         let Ok(entries) = fs::read_dir(folder) else { return Ok(()) };
         for entry in entries {
             let entry = entry?;
@@ -145,7 +145,7 @@ impl Outputs {
     }
 }
 
-/// The number of a line of this source, whatever stands around it: `…12 c7 …`.
+/// The number of a line of this source, whatever is around it: `…12 c7 …`.
 pub fn number(line: &[u8], source: usize) -> Option<u64> {
     let at = memchr::memmem::find(line, format!(" c{source} ").as_bytes())?;
     let start = line[..at].iter().rposition(|byte| !byte.is_ascii_digit()).map_or(0, |at| at + 1);
@@ -184,7 +184,7 @@ mod tests {
         assert_eq!(written.latencies(&[], begin), Latency::default());
     }
 
-    /// An output may grow within a line.
+    /// An output may end in the middle of a line.
     #[test]
     fn outputs_are_seen_as_they_grow() {
         let home = tempfile::tempdir().unwrap();

@@ -1,30 +1,30 @@
-//! The lines of the bench's loads, and the comparison of what came out with them.
+//! The lines of the bench's loads, and the comparison of outputs with them.
 //!
-//! Every line of a live load says its source and its number, and its text follows from both, so what came out can be held
-//! against what was written without keeping it. [`compare`] says what differs in numbers: for the agent any difference is
-//! an error, for another program it is a result.
+//! Every line of a live load contains its source and number, which determine its text, so outputs can be checked
+//! without keeping what was written. [`compare`] counts the differences: for the agent any difference is an error, for
+//! another program it is a result.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::fmt;
 
 use anyhow::{Context as _, Result, ensure};
 
-/// Lines in their order, by source.
+/// Lines in order, by source.
 pub type Lines = BTreeMap<String, Vec<String>>;
 
 /// Seconds before the first line's time is past.
 const FIRST_LINE_S: u64 = 3_168;
 
-/// What came out, beside what should have.
+/// Differences between outputs and what was written.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Exactness {
-    /// Lines that did not come.
+    /// Lines that did not arrive.
     pub lost: u64,
-    /// Lines that came once more than they were written.
+    /// Copies of lines beyond the number that was written.
     pub repeated: u64,
-    /// Lines that nobody wrote.
+    /// Lines that were never written.
     pub foreign: u64,
-    /// Lines that came behind one that was written after them.
+    /// Lines that arrived after one that was written later.
     pub disordered: u64,
 }
 
@@ -41,7 +41,7 @@ impl Exactness {
         self.disordered += other.disordered;
     }
 
-    /// Of several runs.
+    /// The sum over several runs.
     pub fn sum(runs: impl Iterator<Item = Exactness>) -> Exactness {
         let mut sum = Exactness::default();
         runs.for_each(|run| sum.add(run));
@@ -83,7 +83,7 @@ fn compare_source(expected: &[String], found: &[String]) -> Exactness {
     if expected == found {
         return all;
     }
-    // Where each text was written and did not come yet.
+    // The places of each text that was written and has not been found yet.
     let mut places = HashMap::<&str, VecDeque<usize>>::new();
     for (at, line) in expected.iter().enumerate() {
         places.entry(line).or_default().push_back(at);
@@ -109,7 +109,7 @@ pub fn source_of(name: &str) -> &str {
         let digits = part.strip_prefix(['c', 'f']).unwrap_or_default();
         !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit())
     };
-    // Behind a ~ the agent's names have a hash, which may look like a source.
+    // After a ~ the agent's names have a hash, which may look like a source.
     let plain = name.split('~').next().unwrap_or(name);
     plain.rsplit(['_', '/', '.']).find(is_source).unwrap_or(name)
 }
@@ -125,13 +125,13 @@ pub fn by_source(lines: Lines, label: &str) -> Result<Lines> {
     Ok(found)
 }
 
-/// What each source of a live load has printed when all have printed so many lines together.
+/// The lines that each source of a live load has printed when together they have printed this many.
 pub fn printed_by(sources: usize, lines: u64) -> Lines {
     let of = |source| (0..lines / sources as u64).map(move |n| text(source, n)).collect();
     (0..sources).map(|source| (format!("c{source}"), of(source))).collect()
 }
 
-/// The text of a source's line.
+/// The text of a source's line with this number.
 pub fn text(source: usize, n: u64) -> String {
     const WORDS: &str = "request done by the worker that took it from the queue of orders in the warehouse behind the shop, and \
                          nobody had to wait for longer than is promised, which is what everybody wants to read in a log";
@@ -151,7 +151,7 @@ pub fn time(number: u64) -> String {
 mod tests {
     use super::*;
 
-    /// A check that takes anything would call every program exact.
+    /// A check that accepts anything would call every program exact.
     #[test]
     fn what_is_missing_repeated_or_in_another_order_is_seen() {
         let all = |of: &dyn Fn(usize) -> Vec<u64>| -> Lines {

@@ -1,4 +1,5 @@
-//! `cargo xtask bench live|live-loki|growth|loki|api|api-live|watched`: what a load costs on each way through the agent.
+//! `cargo xtask bench live|live-loki|growth|loki|api|api-live|watched`: what each way through the agent costs under
+//! load.
 //!
 //! ```text
 //! live       20,000 lines a second over 50 files                  ─▶ local files    % of a core
@@ -9,11 +10,12 @@
 //! growth     as live, over 1, 100, 1,000 and 10,000 files         ─▶ local files    CPU µs a line
 //! watched    as live, while nobody looks, Prometheus asks, and a page and `top` are open besides
 //! ```
-//! The ends are those of `bench_ends.rs`, the runs those of `bench_host.rs`. What came out is compared with what was printed,
-//! line by line and in order, in every run. CPU time is that of all threads of the agent; its start is in that of `loki` and `api`,
-//! and the witness of descriptors is off, for `bench probe` measures that. With `--against` and `--peer` several programs run in
-//! turn (A B A B …). `live` and `live-loki` also tell how long lines took to their output (`bench_latency.rs`), and have their
-//! files rotated meanwhile with `--rotations`. A peer that is not exact is a result; the agent must be.
+//! The servers are those of `bench_ends.rs`, the runs those of `bench_host.rs`. Every run compares what arrived with
+//! what was printed, line by line and in order. CPU time is that of all threads of the agent; in `loki` and `api` it
+//! includes the start; the witness of descriptors is off, as `bench probe` measures it. With `--against` and `--peer`
+//! several programs run in turn (A B A B …). `live` and `live-loki` also report how long lines took to reach their
+//! output (`bench_latency.rs`), and rotate their files with `--rotations`. A peer that is not exact is a result; the
+//! agent must be exact.
 
 use std::fs::{self, File};
 use std::io::{BufRead as _, BufReader, Write as _};
@@ -35,9 +37,9 @@ use crate::bench_lines::{Exactness, Lines, by_source, compare, printed_by, text,
 const LIVE_RATE: u64 = 20_000;
 /// Lines a second of all containers.
 const API_RATE: u64 = 1_000;
-/// A load goes on so long before it is measured: by then everything is open.
+/// How long a load runs before it is measured: by then everything is open.
 pub(crate) const WARM_UP: Duration = Duration::from_secs(2);
-/// Lines are written in slices of so long.
+/// Length of the slices in which lines are written.
 const SLICE: Duration = Duration::from_millis(2);
 
 /// Measures and prints.
@@ -64,7 +66,7 @@ pub fn bench(arguments: &BenchArgs) -> Result<()> {
     Ok(())
 }
 
-/// Prints a row for each program, and how the first stands to the others.
+/// Prints a row for each program, and the first one compared with the others.
 fn report(
     arguments: &BenchArgs,
     unit: &str,
@@ -123,7 +125,7 @@ pub(crate) fn print_ratios(contenders: &[Contender], medians: &[f64]) {
     }
 }
 
-/// One run of a load, of which the agent takes a profile; the picture.
+/// One run of a load in which the agent takes a profile; returns the picture.
 pub(crate) fn profiled_run(arguments: &BenchArgs) -> Result<String> {
     let mut host = Host::new(arguments, &Contender::Agent(crate::bench_host::built(arguments)?))?;
     host.profile_s = Some(arguments.seconds);
@@ -132,7 +134,7 @@ pub(crate) fn profiled_run(arguments: &BenchArgs) -> Result<String> {
     taken.context("the load ended without its profile")
 }
 
-/// What those ask who look at an agent, and how often.
+/// What watchers of an agent request, and how often.
 type Watchers = &'static [(Duration, &'static [&'static str])];
 
 const NOBODY: Watchers = &[];
@@ -144,7 +146,7 @@ const ALL: Watchers = &[
     (Duration::from_secs(1), &["/api/v1/streams", "/health", "/metrics"]),
 ];
 
-/// What it costs the agent that people and Prometheus look at it, in turn with an agent that is left alone.
+/// What it costs the agent to be watched by people and Prometheus, in turn with an agent that is left alone.
 fn watched(arguments: &BenchArgs, contender: &Contender) -> Result<()> {
     let kinds = [("nobody looks", NOBODY), ("Prometheus", PROMETHEUS), ("and page and top", ALL)];
     let mut runs = vec![Vec::new(); kinds.len()];
@@ -162,7 +164,7 @@ fn watched(arguments: &BenchArgs, contender: &Contender) -> Result<()> {
     Ok(())
 }
 
-/// One run, in the unit of what was measured.
+/// The result of one run, in the unit of its load.
 #[derive(Clone, Copy, Debug, Default)]
 struct Found {
     user: f64,
@@ -170,9 +172,9 @@ struct Found {
     switches: f64,
     requests: f64,
     rss_mib: f64,
-    /// Of a live load.
+    /// For a live load.
     lines_a_second: f64,
-    /// Of a live load over files.
+    /// For a live load over files.
     latency: Latency,
     exactness: Exactness,
 }
@@ -182,7 +184,7 @@ impl Found {
         self.user + self.system
     }
 
-    /// With what came out held against what was to come.
+    /// Adds the comparison of what arrived with what was expected.
     fn checked(self, host: &Host, expected: &Lines, found: &Lines) -> Result<Found> {
         let exactness = compare(expected, found);
         ensure!(exactness.holds() || host.contender.is_peer(), "{exactness}");
@@ -201,7 +203,7 @@ fn run_on(host: &Host, arguments: &BenchArgs) -> Result<Found> {
     }
 }
 
-/// What a live load is.
+/// The settings of a live load.
 #[derive(Clone, Copy)]
 struct Live<'a> {
     sources: usize,
@@ -266,7 +268,7 @@ struct Files {
     open: Vec<File>,
     /// How often each was rotated.
     rotated: Vec<usize>,
-    /// Between two rotations, of whatever file.
+    /// Pause between two rotations, over all files.
     every: Option<Duration>,
     due: Instant,
     next: usize,
@@ -323,7 +325,7 @@ fn api_live(host: &Host, arguments: &BenchArgs) -> Result<Found> {
     found.checked(host, &printed_by(sources, printed), &host.outputs()?)
 }
 
-/// How quickly lines are written, and when it begins to count.
+/// How fast lines are written, and from when on they count.
 #[derive(Clone, Copy)]
 struct Rate {
     sources: usize,
@@ -331,7 +333,7 @@ struct Rate {
     warm_up: Duration,
 }
 
-/// A warm-up, then so many seconds that are measured. Returns how many lines were printed in all.
+/// A warm-up, then this many seconds that are measured. Returns how many lines were printed in all.
 fn under_load(
     arguments: &BenchArgs,
     pid: u32,
@@ -377,11 +379,11 @@ fn under_load(
     Ok((found, printed))
 }
 
-/// What a line costs by the number of files that all lines are spread over.
+/// The cost of a line by the number of files that all lines are spread over.
 fn growth(arguments: &BenchArgs, contenders: &[Contender]) -> Result<()> {
     for &sources in &arguments.streams {
         let mut runs = vec![Vec::new(); contenders.len()];
-        // Each file is opened before it counts.
+        // Each file is opened before the measurement begins.
         let warm_up = WARM_UP + Duration::from_millis(sources as u64);
         for _ in 0..arguments.rounds {
             for (contender, runs) in contenders.iter().zip(&mut runs) {
@@ -399,7 +401,7 @@ fn growth(arguments: &BenchArgs, contenders: &[Contender]) -> Result<()> {
     Ok(())
 }
 
-/// A json-file log from its beginning to its end.
+/// Reads a json-file log from its beginning to its end.
 fn bulk(host: &Host, arguments: &BenchArgs, loki: Option<&Loki>) -> Result<Found> {
     let log = host.path().join("bench-json.log");
     let lines = write_log(&log, arguments.mib() * 1024 * 1024, arguments.seed)?;
@@ -452,20 +454,20 @@ fn per(used: Used, units: f64, time: Duration, requests: usize) -> Found {
     }
 }
 
-/// Asks for pages until the load has ended.
+/// Requests pages until the load has ended.
 fn watch(port: u16, every: Duration, pages: &[&str], ended: &AtomicBool) {
     let mut due = Instant::now();
     while !ended.load(Ordering::Relaxed) {
         if due.elapsed() > Duration::ZERO {
             due += every;
-            // While the agent starts nobody answers.
+            // During its start the agent does not answer.
             pages.iter().for_each(|page| drop(crate::bench_host::ask(port, page, Duration::from_secs(10))));
         }
         std::thread::sleep(SLICE);
     }
 }
 
-/// The texts of a file of JSON objects, or of the only one in a folder, by channel.
+/// The texts in a file of JSON objects, or in the only file of a folder, by channel.
 fn by_channel(path: &Path, key: &str) -> Result<Lines> {
     let mut found = Lines::new();
     let file = match path.is_dir() {

@@ -1,7 +1,7 @@
 //! `cargo xtask bench many|idle|start`: what many followed files cost.
 //!
-//! Each file holds one line, and each has an output of its own: the agent's work is finding, opening, attaching and saving,
-//! not lines. What comes out is compared with what went in, line by line, in each run.
+//! Each file has one line, and an output of its own: the agent's work is finding, opening, attaching and saving, not
+//! lines. Each run compares what arrived with what was written, line by line.
 //!
 //! - *many*: N files in one directory, and in N directories: until all lines are out, then what the agent holds, what it
 //!   does while nothing happens, and how soon it delivers a line that is added to a file it had closed.
@@ -26,11 +26,11 @@ use crate::bench_peers::{LineCounter, Places};
 use crate::wait::wait_until;
 
 const DEADLINE: Duration = Duration::from_secs(10 * 60);
-/// Files that grow one after the other.
+/// How many files grow, one after the other.
 const GROWING: usize = 20;
-/// The agent has come to rest so long after its last line.
+/// This long after its last line the agent is at rest.
 const REST: Duration = Duration::from_secs(5);
-/// How often it is looked whether a line came.
+/// How often the bench checks whether a line has arrived.
 const LOOK: Duration = Duration::from_millis(1);
 /// Files of `idle`.
 const IDLE_FILES: usize = 1_000;
@@ -197,7 +197,7 @@ fn one_run(
     Ok(found)
 }
 
-/// How soon the first line comes.
+/// Measures how soon the first line arrives.
 fn start(arguments: &BenchArgs) -> Result<()> {
     let contender = Contender::Agent(built(arguments)?);
     for (name, probe) in [("without the witness", false), ("with the witness", true)] {
@@ -257,7 +257,7 @@ impl Host {
         if self.directories { home.join(format!("d{number}")).join(name) } else { home.join(name) }
     }
 
-    /// The file's output, once there is one. The agent's name has more: a hash of the path.
+    /// The file's output, if it exists. The agent adds a hash of the path to the name.
     fn output(&self, number: usize) -> Result<Option<PathBuf>> {
         let source = format!("f{number}");
         for entry in fs::read_dir(self.home.path().join("out"))? {
@@ -299,7 +299,7 @@ impl Host {
         Ok(Running(child))
     }
 
-    /// Until so many lines were delivered, or a peer brings no more; when that was.
+    /// Waits until this many lines were delivered, or a peer is done; returns the time.
     fn wait_for(&self, lines: usize, agent: &mut Running) -> Result<Instant> {
         if self.contender.is_peer() {
             let mut counter = LineCounter::default();
@@ -315,7 +315,7 @@ impl Host {
         Ok(Instant::now())
     }
 
-    /// Each line is there once, and nothing else.
+    /// Fails unless each line is there once, and nothing else.
     fn exactness(&self) -> Result<Exactness> {
         let mut found = Lines::new();
         for entry in fs::read_dir(self.home.path().join("out"))? {
@@ -335,7 +335,7 @@ impl Host {
     }
 }
 
-/// Lines that the agent says its sink has delivered.
+/// How many lines the agent reports as delivered by its sink.
 fn delivered(port: u16) -> Result<usize> {
     let mut stream = TcpStream::connect(("127.0.0.1", port))?;
     stream.set_read_timeout(Some(Duration::from_secs(10)))?;

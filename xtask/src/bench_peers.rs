@@ -14,9 +14,10 @@
 //! --- loki                                                 and for those to Loki
 //! …
 //! ```
-//! Words between @ are replaced: `home`, `data` (a folder of its own), `config`, `inputs` (a path or a pattern), `sources`
-//! (how many files that is), `out` (a folder: what a file brings goes to one whose name contains that file's name
-//! without `.log`), `loki`, `loki_host` and `loki_port`. To Loki a load over many files has the label `path`.
+//! Words between @ are replaced: `home`, `data` (a folder of its own), `config`, `inputs` (a path or a pattern),
+//! `sources` (the number of those files), `out` (a folder: the lines of a file go to one whose name contains that
+//! file's name without `.log`), `loki`, `loki_host` and `loki_port`. A load over many files to Loki has the label
+//! `path`.
 //! A peer ends by SIGTERM. Nothing is installed and no service is started here.
 
 use std::fs::{self, File};
@@ -37,12 +38,12 @@ pub const LOADS: [&str; 7] = ["file", "many", "idle", "live", "growth", "live-lo
 /// For a peer to be ready.
 const DEADLINE: Duration = Duration::from_secs(120);
 
-/// A description, read.
+/// A parsed description.
 #[derive(Clone, Debug, Default)]
 pub struct Peer {
     /// The file's name without its ending.
     pub name: String,
-    /// Nobody ran it yet with this description.
+    /// Nobody has run the peer with this description yet.
     pub untried: bool,
     program: String,
     arguments: Vec<String>,
@@ -55,15 +56,15 @@ pub struct Peer {
     loki: Option<String>,
 }
 
-/// Where a peer works and what it is to read.
+/// Where a peer runs, and what it reads.
 pub struct Places<'a> {
-    /// Everything of the run is in it.
+    /// The folder of the run.
     pub home: &'a Path,
     /// A path or a pattern.
     pub inputs: &'a str,
     /// Files that match.
     pub sources: usize,
-    /// Where lines go; without it into files.
+    /// `None` = lines go to files.
     pub loki: Option<&'a Loki>,
 }
 
@@ -88,7 +89,7 @@ impl Places<'_> {
     }
 }
 
-/// The peers that the arguments name, which must be there and able to do the load.
+/// The peers that the arguments name, which must be installed and able to run the load.
 pub fn named(names: &[String], load: &str) -> Result<Vec<Peer>> {
     let mut peers = Vec::new();
     for name in names {
@@ -108,7 +109,7 @@ pub fn named(names: &[String], load: &str) -> Result<Vec<Peer>> {
     Ok(peers)
 }
 
-/// All descriptions.
+/// Reads all descriptions.
 pub fn all() -> Result<Vec<Peer>> {
     let folder = paths::workspace().join("tests/bench/peers");
     let mut peers = Vec::new();
@@ -195,7 +196,7 @@ impl Peer {
         let words: Result<Vec<String>> = self.arguments.iter().map(|word| render(word, &values)).collect();
         let mut command = Command::new(&self.program);
         command.args(words?).current_dir(places.home).stdin(Stdio::null());
-        // What it says is for the one who writes its description.
+        // Its messages help whoever writes its description.
         let said = File::create(places.home.join("peer.said"))?;
         command.stdout(said.try_clone()?).stderr(said);
         let child = command.spawn().with_context(|| format!("starting {}", self.program))?;
@@ -213,7 +214,7 @@ impl Peer {
         Ok(running)
     }
 
-    /// The message of a line that it wrote.
+    /// The message of a line that the peer wrote.
     pub fn message(&self, line: String) -> Result<String> {
         let Some(key) = &self.json_key else { return Ok(line) };
         let record: serde_json::Value = serde_json::from_str(&line)?;
@@ -221,7 +222,7 @@ impl Peer {
     }
 }
 
-/// Puts values in the place of words between @.
+/// Replaces words between @ by values.
 fn render(text: &str, values: &[(&'static str, String)]) -> Result<String> {
     let mut parts = text.split('@');
     let mut out = parts.next().unwrap_or_default().to_owned();
@@ -248,7 +249,7 @@ fn render(text: &str, values: &[(&'static str, String)]) -> Result<String> {
     Ok(out)
 }
 
-/// Counts the lines of a folder's files as they grow.
+/// Counts the lines in a folder's files as they grow.
 #[derive(Debug, Default)]
 pub struct LineCounter {
     files: std::collections::BTreeMap<PathBuf, u64>,
@@ -258,7 +259,7 @@ pub struct LineCounter {
 impl LineCounter {
     /// Lines so far.
     pub fn look(&mut self, folder: &Path) -> Result<u64> {
-        // Before the first line there may be no folder.
+        // Before the first line the folder may not exist.
         let Ok(entries) = fs::read_dir(folder) else { return Ok(self.lines) };
         let mut buffer = vec![0; 256 * 1024];
         for entry in entries {
@@ -286,7 +287,7 @@ impl LineCounter {
 mod tests {
     use super::*;
 
-    /// A description with a slip would be found out on the day of the measurement.
+    /// Otherwise a typing error would only be found on the day of the measurement.
     #[test]
     fn every_description_parses_and_renders() {
         let peers = all().unwrap();

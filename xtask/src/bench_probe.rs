@@ -1,8 +1,8 @@
 //! `cargo xtask bench probe`: what the witness of open descriptors costs.
 //!
-//! Two things are measured, without it and with it in turn (A B A B …), medians printed: an opening with its closing,
-//! and another system call, on every tier that this kernel allows (`cost` in tests/probe.rs); and a busy capture, from
-//! its first written byte to its last, by the CPU time of the agent's threads. Attaching is not in it.
+//! Two things are measured, without it and with it in turn (A B A B …), medians printed: on every tier that this kernel
+//! allows, an open with its close, and another system call (`cost` in tests/probe.rs); and a busy capture, from the
+//! first byte written to the last, by the CPU time of the agent's threads. Attaching is not included.
 
 use std::fs;
 use std::path::Path;
@@ -17,7 +17,7 @@ use crate::wait::wait_until;
 use crate::{paths, tools};
 
 const DEADLINE: Duration = Duration::from_secs(30 * 60);
-/// Without the witness.
+/// Config that turns the witness off.
 const OFF: &str = "resource_monitoring: {enabled: false}\n";
 
 /// Measures and prints.
@@ -37,7 +37,7 @@ pub fn bench(arguments: &BenchArgs) -> Result<()> {
     let lines = write_log(&log, arguments.mib() * 1024 * 1024, arguments.seed)?;
     println!("a busy capture of {} MiB, {lines} lines (seed {})", arguments.mib(), arguments.seed);
     let (mut without, mut with) = (Vec::new(), Vec::new());
-    // The first run warms up, and says how much there is to write.
+    // The first run warms up, and tells how much there is to write.
     let all = capture(&program, home.path(), &log, OFF, None)?.1;
     for _ in 0..arguments.rounds {
         without.push(capture(&program, home.path(), &log, OFF, Some(all))?.0 / lines as f64);
@@ -48,7 +48,7 @@ pub fn bench(arguments: &BenchArgs) -> Result<()> {
     Ok(())
 }
 
-/// CPU nanoseconds from the first byte of output to the last, and how many bytes it was.
+/// CPU nanoseconds from the first byte of output to the last, and the number of bytes.
 fn capture(program: &Path, home: &Path, log: &Path, more: &str, all: Option<u64>) -> Result<(f64, u64)> {
     let output = home.join("out");
     let mut agent = start_agent(program, home, log, &output, more)?;
@@ -60,7 +60,7 @@ fn capture(program: &Path, home: &Path, log: &Path, more: &str, all: Option<u64>
     match all {
         Some(all) => wait_until("the last line", DEADLINE, || written() >= all)?,
         None => {
-            // Nobody knows yet how long it gets: until it grows no more, and the agent has ended well.
+            // Nobody knows yet how long it will be: wait until it no longer grows, then until the agent has ended.
             let mut last = 0;
             wait_until("the output to be whole", DEADLINE, || {
                 std::thread::sleep(Duration::from_secs(1));

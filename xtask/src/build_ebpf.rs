@@ -1,15 +1,15 @@
-//! `cargo xtask build-ebpf`: builds the witness's kernel programs into two objects beside their sources, which are
+//! `cargo xtask build-ebpf`: builds the witness's kernel programs as two objects next to their sources, which are
 //! committed.
 //!
 //! ```text
 //! capturer-ebpf/src ─▶ rustc of one night, core from source ─▶ bitcode ─▶ bpf-linker of one version ─▶ probe.o
 //!                      the same with feature linux-5-15 ─▶ bpf-linker for the third processor ─▶ probe-5.15.o
 //! ```
-//! So `cargo build` needs no nightly and no linker for a processor that no machine has. `--check` builds them again and
-//! compares every byte. For that to hold anywhere, the versions are pinned and no path of the machine gets in.
+//! So `cargo build` needs no nightly and no linker for BPF. `--check` builds them again and compares every byte. To
+//! make that work anywhere, the versions are pinned and no path of the machine gets into the objects.
 //!
-//! A build takes minutes where the linker must be built first, so an everyday `cargo xtask test` only compares sums: each
-//! build writes SHA256SUMS, and a source or object that changed since is seen without a compiler.
+//! A build takes minutes if the linker must be built first, so an everyday `cargo xtask test` only compares checksums:
+//! each build writes SHA256SUMS, which shows without a compiler that a source or object has changed since.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -20,21 +20,21 @@ use anyhow::{Context as _, Result, bail, ensure};
 use crate::debian::run;
 use crate::{paths, tidy, tools};
 
-/// The compiler by its commit: a nightly's number stays the same for weeks.
+/// The compiler, by its commit: a nightly's version number stays the same for weeks.
 const RUSTC: &str = "1.97.0-nightly (e50aa6fba 2026-05-19)";
-/// The name by which rustup has that night's toolchain. A machine may have it as plain `nightly`.
+/// The name of that nightly's toolchain in rustup. A machine may have it as plain `nightly`.
 const TOOLCHAINS: [&str; 2] = ["nightly-2026-05-20", "nightly"];
 /// It must know the bitcode of that compiler's LLVM (22); later ones want a later.
 const LINKER: &str = "0.10.4";
 
-/// What the last build was made from, and what it gave.
+/// The file with checksums of the last build's sources and results.
 const SUMS: &str = "SHA256SUMS";
 
 /// One of the objects.
 struct Object {
     name: &'static str,
     features: &'static str,
-    /// The instructions that may be used, by LLVM's name for them: v3 has those that compare and exchange.
+    /// The allowed instructions, by LLVM's name for the set: v3 has compare-and-exchange.
     processor: Option<&'static str>,
 }
 
@@ -43,7 +43,7 @@ const OBJECTS: [Object; 2] = [
     Object { name: "probe-5.15.o", features: "probe,linux-5-15", processor: Some("v3") },
 ];
 
-/// Builds the objects and puts them in their places; with `check`, compares them with what is there.
+/// Builds the objects and puts them in place; with `check`, compares them with the committed ones.
 pub fn build(check: bool) -> Result<()> {
     let toolchain = toolchain()?;
     let linker = linker()?;
@@ -78,7 +78,7 @@ pub fn sums_hold() -> Result<()> {
     Ok(())
 }
 
-/// As `sha256sum` prints them, of every file of the folder that is tracked or would be if added.
+/// As `sha256sum` prints them, for every file of the folder that is tracked or would be if added.
 fn sums() -> Result<String> {
     let files = tidy::list_files(&folder())?;
     let summed = |file: &&String| *file != SUMS && folder().join(file).is_file();
@@ -110,7 +110,7 @@ fn place(name: &str, built: &[u8], check: bool) -> Result<()> {
     Ok(())
 }
 
-/// A toolchain of the pinned night with core's sources, installed if need be.
+/// A toolchain of the pinned nightly with core's sources, installed if need be.
 fn toolchain() -> Result<String> {
     let is_pinned = |name: &str| {
         let version = run(rustup("rustc").args(["--version"]).env("RUSTUP_TOOLCHAIN", name));
@@ -141,7 +141,7 @@ fn toolchain() -> Result<String> {
     Ok(name.to_owned())
 }
 
-/// bpf-linker of the pinned version: on the path, or built once into the target folder.
+/// bpf-linker of the pinned version: on the path, or built once in the target folder.
 fn linker() -> Result<PathBuf> {
     let tools = paths::target().join("tools");
     let own = tools.join("bin/bpf-linker");
@@ -152,7 +152,7 @@ fn linker() -> Result<PathBuf> {
         }
     }
     println!("building bpf-linker {LINKER}; that takes a minute or two, once");
-    // From outside the workspace, whose pinned toolchain and settings are not for it.
+    // From outside the workspace, whose pinned toolchain and settings don't apply to it.
     run(tools::cargo()
         .args(["install", "bpf-linker", "--version", LINKER, "--locked", "--root"])
         .arg(&tools)
@@ -169,7 +169,8 @@ fn compile(object: &Object, toolchain: &str, linker: &Path) -> Result<PathBuf> {
     let target = paths::target().join("ebpf");
     let root = run(rustup("rustc").args(["--print", "sysroot"]).env("RUSTUP_TOOLCHAIN", toolchain))?;
     let home = std::env::var("CARGO_HOME").or_else(|_| std::env::var("HOME").map(|home| home + "/.cargo"));
-    // Whatever speaks of a place is the same everywhere: panic messages, and the names that are hashed from them.
+    // All paths are mapped to the same on every machine: those in panic messages, and those from which names are
+    // hashed.
     let places = [
         (source.display().to_string(), "/capturer-ebpf"),
         (root.trim().to_owned(), "/rustc"),
@@ -192,8 +193,8 @@ fn compile(object: &Object, toolchain: &str, linker: &Path) -> Result<PathBuf> {
     Ok(target.join("bpfel-unknown-none/release/probe"))
 }
 
-/// rustup's own `cargo` or `rustc`, which heeds RUSTUP_TOOLCHAIN; without what the cargo that runs us has set for its
-/// children.
+/// rustup's own `cargo` or `rustc`, which obeys RUSTUP_TOOLCHAIN, without the variables that the running cargo has set
+/// for its children.
 fn rustup(program: &str) -> Command {
     let mut command = Command::new(program);
     for variable in ["CARGO", "RUSTC", "RUSTFLAGS", "RUSTC_WRAPPER", "CARGO_BUILD_TARGET", "CARGO_TARGET_DIR"]

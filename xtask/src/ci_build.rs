@@ -1,11 +1,12 @@
-//! The one build of everything but the release agent: unit tests, simulation, tests against Engines, and what runs inside
-//! the emulated machines.
+//! The one build of everything but the release agent: unit tests, simulation, tests against Engines, and the programs
+//! that run inside the emulated machines.
 //!
 //! ```text
 //! cargo test --no-run, cargo build --bins: all packages and features, profile `ci`, static ─▶ a Program for each executable
 //! ```
-//! Every part asks cargo in the same words, so the dependencies are compiled once. clippy and doc use them too: profile
-//! and target are the same, so they share build scripts and procedural macros with the build, and metadata with each other.
+//! Every part calls cargo with the same options, so the dependencies are compiled once. clippy and doc use them too:
+//! with the same profile and target they share build scripts and procedural macros with the build, and metadata with
+//! each other.
 //!
 //! Static, because the programs also run in machines that have no C library.
 
@@ -32,23 +33,23 @@ pub struct Program {
     pub kind: String,
     /// Whether libtest is in it. A `bin` is built twice: as itself, and with its unit tests.
     pub is_test: bool,
-    /// Where it lies.
+    /// Its path.
     pub path: PathBuf,
 }
 
-/// cargo, for a part that shares the build's dependencies.
+/// cargo with the options of a part that shares the build's dependencies.
 pub fn cargo(subcommand: &str) -> Command {
     let mut command = tools::cargo();
     command.arg(subcommand).args(["--workspace", "--all-features", "--profile", PROFILE]);
     command.args(["--target", &target()]);
-    // With a target named these are not for build scripts, which can't be static.
+    // With a target named, these do not apply to build scripts, which can't be static.
     command.env("RUSTFLAGS", "-C target-feature=+crt-static").current_dir(paths::workspace());
     command
 }
 
 static BUILT: OnceLock<Vec<Program>> = OnceLock::new();
 
-/// Builds all test programs, once a process, and names them.
+/// Builds all test programs, once per process, and returns them.
 pub fn programs() -> Result<&'static [Program]> {
     if let Some(built) = BUILT.get() {
         return Ok(built);
@@ -71,7 +72,7 @@ pub fn program(package: &str, name: &str, kind: &str, is_test: bool) -> Result<&
         .with_context(|| format!("the build made no {kind} {name:?} of package folder {package}"))
 }
 
-/// One program that is no test, without building the tests.
+/// Builds one program that is no test, without building the tests.
 pub fn bin(name: &str) -> Result<PathBuf> {
     if let Some(built) = BUILT.get() {
         let program = built.iter().find(|program| program.name == name && !program.is_test);
@@ -82,9 +83,9 @@ pub fn bin(name: &str) -> Result<PathBuf> {
     Ok(program.with_context(|| format!("the build made no program {name:?}"))?.path)
 }
 
-/// In three steps, for `cargo test` builds a package's programs only where it has tests in files of their own, and the unit
-/// tests of the libraries are built without optimization: they run for seconds, and to optimize the agent once more, with its
-/// tests in it, takes minutes.
+/// In three steps, for `cargo test` builds a package's programs only if the package has tests in files of their own,
+/// and the libraries' unit tests are built without optimization: they run for seconds, while optimizing the agent once
+/// more, with its tests, takes minutes.
 fn build() -> Result<Vec<Program>> {
     let mut programs = artifacts(cargo("test").args(["--no-run", "--test", "*", "--bin", "xtask"]))?;
     let mut unit_tests = cargo("test");
@@ -106,7 +107,7 @@ fn artifacts(command: &mut Command) -> Result<Vec<Program>> {
     Ok(String::from_utf8_lossy(&output.stdout).lines().filter_map(parse).collect())
 }
 
-/// Reads one of cargo's messages; `None` for one that is about no executable.
+/// Parses one of cargo's messages; `None` for one that is not about an executable.
 fn parse(message: &str) -> Option<Program> {
     let message: Value = serde_json::from_str(message).ok()?;
     let path = PathBuf::from(message["executable"].as_str()?);
@@ -128,7 +129,7 @@ fn target() -> String {
 mod tests {
     use super::*;
 
-    /// A bin stands in cargo's messages twice. Taking the wrong one once ran a simulation in place of a test.
+    /// A bin is in cargo's messages twice. Taking the wrong one once ran a simulation in place of a test.
     #[test]
     fn a_program_and_its_unit_tests_are_told_apart() {
         let message = |test: bool| {

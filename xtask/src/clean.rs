@@ -1,10 +1,10 @@
-//! The last part of `cargo xtask test`: what tests left on the machine is taken away, and is a failure.
+//! The last part of `cargo xtask test`: removes what tests left on the machine, and fails if there was anything.
 //!
-//! Engines of a test process that is gone are taken away by what is written down in their folders (`tests/src/sweep.rs`),
-//! here and by each test that starts another; those tests note it, so that it counts here too. So are the folders that such
-//! a process worked in, by their names, with the agents it had started from there. What an earlier run left is taken away
-//! before anything is tested, and is no failure of this one. An agent that a test started and forgot is only named: nothing
-//! says for sure that it is ours to end.
+//! Engines of a dead test process are removed by the records in their folders (`tests/src/sweep.rs`), here and by each
+//! test that starts another one; those tests take note of it, so that it also counts here. The folders in which such a
+//! process worked are removed by their names, with the agents it had started from there. Leftovers of an earlier run
+//! are removed before anything is tested, and are no failure of this run. An agent that a test started and forgot is
+//! only named: nothing proves that it is ours to end.
 
 use std::fs;
 use std::path::PathBuf;
@@ -14,7 +14,7 @@ use anyhow::{Result, bail};
 use crate::paths;
 use crate::sweep::{SWEPT_NOTE, Swept, all_processes, start_ticks, stat_fields, sweep_dead};
 
-/// Takes away what earlier runs left, before anything is tested.
+/// Removes the leftovers of earlier runs, before anything is tested.
 pub fn before() {
     let swept = sweep();
     for what in &swept.removed {
@@ -23,11 +23,11 @@ pub fn before() {
     for why in &swept.failed {
         println!("could not be taken away: {why}");
     }
-    // What it says is of earlier runs.
+    // Its messages are about earlier runs.
     let _ = fs::remove_file(note());
 }
 
-/// Takes away what this run left; fails if there was anything.
+/// Removes the leftovers of this run; fails if there were any.
 pub fn after() -> Result<()> {
     let noted = fs::read_to_string(note()).unwrap_or_default();
     let swept = sweep();
@@ -53,7 +53,7 @@ fn note() -> PathBuf {
     paths::engines().join(SWEPT_NOTE)
 }
 
-/// Agents of this tree that were started since we were, and that no test or chore is waiting for.
+/// Agents of this tree that were started after this process, and that no test or chore waits for.
 fn forgotten_agents() -> Vec<String> {
     let program_of = |pid: i32| fs::read_link(format!("/proc/{pid}/exe")).unwrap_or_default();
     let target = paths::target();
@@ -71,7 +71,7 @@ fn forgotten_agents() -> Vec<String> {
     pids.map(|pid| format!("process {pid}, {}, which no test waits for", program_of(pid).display())).collect()
 }
 
-/// Parent, grandparent, and so on.
+/// Its parent, grandparent, and so on.
 fn ancestors(pid: i32) -> Vec<i32> {
     let parent = |pid: i32| stat_fields(pid)?.get(1)?.parse().ok().filter(|&parent: &i32| parent > 0);
     std::iter::successors(parent(pid), |&pid| parent(pid)).collect()

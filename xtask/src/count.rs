@@ -1,16 +1,17 @@
-//! `cargo xtask count`: how many instructions the data path takes, by function, against those that are committed.
+//! `cargo xtask count`: how many instructions the data path takes, by function, compared with the committed counts.
 //!
 //! ```text
 //! tests/bin/count.rs, profile ci ─▶ valgrind --tool=callgrind ─▶ a count for each of our functions ─┐ compared
 //! tests/bench/instructions.json ──────────────────────────────────────────────────────────────────┘
 //! ```
-//! Times differ from run to run, instructions don't: the input is always the same, and callgrind counts every one. So a change
-//! that makes a line dearer shows at once, on a busy machine as well. A rise of more than [`RISE_PERCENT`] of all, or of a
-//! function that has at least [`SHARE_PERCENT`] of all, fails and is named; `--accept` writes the file anew.
+//! Times differ from run to run, instructions don't: the input is always the same, and callgrind counts every one. So a
+//! change that makes a line more expensive shows at once, even on a busy machine. The chore fails and names the
+//! function if the total rises by more than [`RISE_PERCENT`], or a function that has at least [`SHARE_PERCENT`] of the
+//! total; `--accept` writes the file anew.
 //!
-//! The build is that of the tests. The release's own would take minutes more for a figure that nobody reads by itself: it
-//! is only compared with that of the commit before. Other compilers, other valgrinds and processors with other instructions give
-//! other counts, so the file says what it was counted with; where that differs nothing is compared, and that is said.
+//! The build is that of the tests. A release build would take minutes more for a figure that is only compared with that
+//! of the commit before. Other compilers, versions of valgrind and processors give other counts, so the file says what
+//! it was counted with; if that differs, nothing is compared, and the chore says so.
 
 pub mod callgrind;
 
@@ -25,11 +26,11 @@ use crate::debian::run;
 use crate::{ci_build, paths, tools};
 use callgrind::Counts;
 
-/// More is a failure.
+/// A larger rise is a failure.
 const RISE_PERCENT: f64 = 5.0;
-/// A function with less is too small to judge: a compiler that inlines something else moves it about.
+/// A function with a smaller share is not judged: its count changes when the compiler inlines differently.
 const SHARE_PERCENT: f64 = 1.0;
-/// Functions that are printed.
+/// How many functions are printed.
 const SHOWN: usize = 20;
 /// Functions with a smaller share are not written.
 const WRITTEN_PERCENT: f64 = 0.2;
@@ -45,12 +46,12 @@ pub struct CountArgs {
     program: Option<PathBuf>,
 }
 
-/// How it ended.
+/// The result of a comparison.
 #[derive(Debug, PartialEq)]
 pub enum Verdict {
     /// Nothing rose too much.
     Holds,
-    /// The committed counts were made with something else, as said.
+    /// The committed counts were made with something else, which the text names.
     NotCompared(String),
 }
 
@@ -69,7 +70,7 @@ pub fn count(arguments: &CountArgs) -> Result<()> {
     Ok(())
 }
 
-/// Counts a program and compares; an error names what rose.
+/// Counts a program's instructions and compares; an error names what rose.
 pub fn compare_with_committed(program: &Path) -> Result<Verdict> {
     let counts = counted(program)?;
     print!("{}", table(&counts));
@@ -104,20 +105,20 @@ fn counted(program: &Path) -> Result<Counts> {
     let mut valgrind = Command::new("valgrind");
     valgrind.args(["--tool=callgrind", "--collect-atstart=no", "--toggle-collect=count::measured*"]);
     valgrind.arg(format!("--callgrind-out-file={}", out.display())).arg(program);
-    // The length of the environment moves the stack, and with it what is aligned.
+    // The length of the environment moves the stack, which changes alignment.
     valgrind.env_clear().env("PATH", std::env::var_os("PATH").unwrap_or_default()).stdin(Stdio::null());
     run(&mut valgrind).context("running the data path under callgrind")?;
     let text = fs::read_to_string(&out).with_context(|| format!("reading {}", out.display()))?;
     callgrind::read(&text)
 }
 
-/// What else than our code the counts depend on.
+/// What the counts depend on besides our code.
 fn made_with() -> Result<String> {
     let compiler = std::env::var_os("RUSTC").unwrap_or_else(|| "rustc".into());
     let compiler = run(Command::new(compiler).arg("--version").current_dir(paths::workspace()))?;
     let valgrind = run(Command::new("valgrind").arg("--version"))?;
     let cpu = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
-    // The C library and memchr choose by these.
+    // The C library and memchr choose their code by these.
     let flags = cpu.lines().find(|line| line.starts_with("flags")).unwrap_or_default();
     let has = |flag: &str| flags.split_whitespace().any(|other| other == flag);
     let known: Vec<&str> = ["avx2", "erms", "fsrm"].into_iter().filter(|flag| has(flag)).collect();
@@ -129,7 +130,7 @@ fn rise(before: u64, now: u64) -> f64 {
     100.0 * (now as f64 - before as f64) / before as f64
 }
 
-/// What rose too much, largest first; if all together did, also what is new.
+/// What rose too much, largest first; if the total did, also functions that are new.
 fn risen(before: &Counts, now: &Counts) -> Vec<String> {
     let all_rose = rise(before.total, now.total) > RISE_PERCENT;
     let share = |count: u64| 100.0 * count as f64 / now.total as f64;
@@ -204,7 +205,7 @@ mod tests {
         assert_eq!(risen(&before, &counts(&[("a", 6_290), ("b", 4_000), ("small", 20)])), none, "under 5 %");
         assert_eq!(risen(&before, &counts(&[("a", 6_000), ("b", 4_000), ("small", 40)])), none, "too small");
         assert_eq!(risen(&before, &counts(&[("a", 100), ("b", 4_000)])), none, "a fall is none");
-        // What one function gave to another shows, though all together is the same.
+        // A shift from one function to another shows, even if the total is the same.
         let moved = risen(&before, &counts(&[("a", 5_000), ("b", 5_000), ("small", 20)]));
         assert_eq!(moved, ["b: 4000 before, 5000 now, +25.0 %"]);
         let more = risen(&before, &counts(&[("a", 7_000), ("b", 4_000), ("small", 20), ("c", 500)]));
@@ -221,7 +222,7 @@ mod tests {
         assert!(table(&counts).contains("60.00  a\n"));
     }
 
-    /// Who breaks the file would learn it only in a run of all parts.
+    /// Otherwise a broken file would only be noticed in a run of all parts.
     #[test]
     fn the_committed_counts_are_readable() {
         let text = fs::read_to_string(committed()).unwrap();

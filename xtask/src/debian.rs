@@ -25,7 +25,7 @@ pub struct Suite {
 }
 
 impl Suite {
-    /// Opens the suite with state of its own in `dir`; reads the mirror's index unless an earlier call did.
+    /// Opens the suite with its own state in `dir`; fetches the mirror's index unless an earlier call did.
     pub fn open(name: &str, dir: &Path) -> Result<Self> {
         for folder in ["lists/partial", "cache/archives/partial", "debs"] {
             fs::create_dir_all(dir.join(folder))
@@ -43,7 +43,7 @@ impl Suite {
         Ok(suite)
     }
 
-    /// Downloads a package unless it is here already, and unpacks it into `into`; answers its version.
+    /// Downloads a package unless it is here already, and unpacks it into `into`; returns its version.
     pub fn unpack(&self, package: &str, into: &Path) -> Result<String> {
         let deb = match self.download(package) {
             Ok(deb) => deb,
@@ -57,7 +57,7 @@ impl Suite {
         Ok(deb.version)
     }
 
-    /// The names of the suite's packages that begin so.
+    /// The names of the suite's packages that begin with this.
     pub fn names(&self, prefix: &str) -> Result<Vec<String>> {
         let names = run(self.with_own_state(Command::new("apt-cache")).args(["pkgnames", prefix]))?;
         Ok(names.lines().map(str::to_owned).collect())
@@ -95,14 +95,14 @@ impl Suite {
         for option in [
             format!("Dir::Etc::sourcelist={}", self.source.display()),
             "Dir::Etc::sourceparts=-".to_owned(),
-            // The machine's pins are about the machine.
+            // The machine's pins only concern the machine.
             "Dir::Etc::preferences=-".to_owned(),
             "Dir::Etc::preferencesparts=-".to_owned(),
             format!("Dir::State={dir}"),
             format!("Dir::State::lists={dir}/lists"),
             format!("Dir::State::status={dir}/status"),
             format!("Dir::Cache={dir}/cache"),
-            // User _apt may not write where we do.
+            // User _apt may not be able to write here.
             "APT::Sandbox::User=root".to_owned(),
             "Acquire::Retries=3".to_owned(),
             "Acquire::Languages=none".to_owned(),
@@ -131,7 +131,7 @@ impl Deb {
     }
 }
 
-/// Runs a command to its end; its standard output, or an error with what it said.
+/// Runs a command to its end; returns its standard output, or an error with its messages.
 pub fn run(command: &mut Command) -> Result<String> {
     let shown = || {
         let words = std::iter::once(command.get_program()).chain(command.get_args());

@@ -22,10 +22,10 @@ use rustix::fs::{FlockOperation, flock};
 use crate::debian::{Suite, run};
 use crate::paths;
 
-/// To be raised when what is made below changes in another way than by its package names.
+/// Raise this when the steps below change in another way than by package names.
 const RECIPE: u32 = 2;
 
-/// One Engine: its version, and the packages it is put together from.
+/// One Engine: its version, and the packages that make it up.
 struct Engine {
     label: &'static str,
     packages: &'static [(&'static str, &'static [&'static str])],
@@ -46,7 +46,7 @@ const ENGINES: [Engine; 2] = [
     },
 ];
 
-/// Programs that must find their libraries.
+/// Programs whose libraries must be found.
 const PROGRAMS: [&str; 5] = [
     "usr/sbin/dockerd",
     "usr/bin/docker",
@@ -55,7 +55,7 @@ const PROGRAMS: [&str; 5] = [
     "usr/sbin/runc",
 ];
 
-/// Where a library comes from that a bare machine may lack. Bookworm's: they run with every newer glibc as well.
+/// Where to get a library that a bare machine may lack. From bookworm: these run with every newer glibc as well.
 const LIBRARIES: [(&str, &str); 11] = [
     ("libsystemd.so.0", "libsystemd0"),
     ("libdevmapper.so.1.02.1", "libdevmapper1.02.1"),
@@ -70,10 +70,10 @@ const LIBRARIES: [(&str, &str); 11] = [
     ("libzstd.so.1", "libzstd1"),
 ];
 const LIBRARY_SUITE: &str = "bookworm";
-/// Where they go; `tests/src/engine.rs` names it in LD_LIBRARY_PATH.
+/// The folder of those libraries; `tests/src/engine.rs` names it in LD_LIBRARY_PATH.
 const LIBRARIES_DIR: &str = "libraries";
 
-/// Unpacks every Engine that is not there yet.
+/// Unpacks every Engine that is missing.
 pub fn unpack_all() -> Result<()> {
     let dir = paths::engines();
     fs::create_dir_all(&dir).with_context(|| format!("making {}", dir.display()))?;
@@ -102,7 +102,7 @@ impl Engine {
     }
 
     fn unpack(&self, home: &Path, suites: &mut Suites) -> Result<()> {
-        // Put together beside its place, so that what is there is whole.
+        // Unpacked elsewhere and then moved into place, so that an existing folder is complete.
         let draft = home.with_file_name(format!("{}.draft", self.label));
         for old in [&draft, home] {
             if old.exists() {
@@ -149,7 +149,7 @@ impl Suites {
     }
 }
 
-/// Libraries may need libraries, so it looks again after each round.
+/// Libraries may need libraries, so this is repeated after each round.
 fn add_missing_libraries(home: &Path, suites: &mut Suites) -> Result<()> {
     let lib = home.join(LIBRARIES_DIR);
     fs::create_dir_all(&lib).with_context(|| format!("making {}", lib.display()))?;
@@ -183,8 +183,8 @@ fn missing_libraries(home: &Path, lib: &Path) -> Result<Vec<String>> {
     Ok(missing)
 }
 
-/// Every `lib*.so*` of a package, whatever folder of libraries it lies in. Links become files: their targets come along
-/// under the name programs ask for.
+/// Every `lib*.so*` of a package, whatever folder it is in. Links become files: programs ask for their names, and the
+/// targets come along under those.
 fn copy_libraries(from: &Path, lib: &Path) -> Result<()> {
     for entry in fs::read_dir(from).with_context(|| format!("reading {}", from.display()))? {
         let path = entry?.path();

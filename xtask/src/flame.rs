@@ -4,9 +4,9 @@
 //! a load of bench_loads.rs ─▶ the release agent, admin.profile on ─┐
 //!                             GET /debug/profile?seconds=N  ◀──────┴─▶ an SVG that browsers show
 //! ```
-//! The agent takes the picture itself, so it is the one that users can take, too. The load's output is checked as in
-//! `cargo xtask bench`. A load that goes on is looked at from the end of its warm-up, one that ends by itself from the
-//! start of the agent; threads that wait are not in a profile, so what comes behind the load's end does no harm.
+//! The agent takes the picture itself, so it is the same one that users can take. The load's output is checked as in
+//! `cargo xtask bench`. A continuous load is profiled from the end of its warm-up, one that ends by itself from the
+//! start of the agent; waiting threads are not in a profile, so the time after the load's end does no harm.
 
 use std::path::PathBuf;
 use std::thread::JoinHandle;
@@ -20,13 +20,13 @@ use crate::bench_loads::{self, WARM_UP};
 use crate::paths;
 use crate::wait::wait_until;
 
-/// Loads that have one agent and a beginning and an end.
+/// Loads that run one agent, and begin and end.
 const LOADS: [&str; 6] = ["file", "loki", "live", "live-loki", "api", "api-live"];
-/// What `/debug/profile` takes.
+/// The seconds that `/debug/profile` accepts.
 const SECONDS_MAX: u64 = 60;
 /// For the agent to answer at all.
 const DEADLINE: Duration = Duration::from_secs(120);
-/// Sizes of which the agent has some seconds to do: it is interrupted 99 times a second.
+/// Sizes that keep the agent busy for some seconds: it is interrupted 99 times a second.
 const FILE_MIB: u64 = 1024;
 const LOKI_MIB: u64 = 512;
 const API_LINES: u64 = 3_000_000;
@@ -62,7 +62,7 @@ pub fn flame(arguments: FlameArgs) -> Result<()> {
     Ok(())
 }
 
-/// The first text of the picture: how many samples in how many seconds.
+/// The first text of the picture: the number of samples and of seconds.
 fn heading(svg: &str) -> Option<&str> {
     svg.split_once("<text")?.1.split_once('>')?.1.split('<').next()
 }
@@ -71,7 +71,7 @@ fn heading(svg: &str) -> Option<&str> {
 pub struct Taken(JoinHandle<Result<String>>);
 
 impl Taken {
-    /// Of the agent that answers at this port, or will. `goes_on`: of a load that has a warm-up.
+    /// Takes a profile of the agent that answers at this port, or will. `goes_on`: the load has a warm-up.
     pub fn begin(port: u16, seconds: u64, goes_on: bool) -> Taken {
         Taken(std::thread::spawn(move || {
             if goes_on {
@@ -93,7 +93,7 @@ impl Taken {
         }))
     }
 
-    /// The picture, once it is there.
+    /// Waits for the picture.
     pub fn end(self) -> Result<String> {
         self.0.join().map_err(|_| anyhow::anyhow!("taking the profile panicked"))?
     }

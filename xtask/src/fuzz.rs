@@ -5,9 +5,9 @@
 //!        ▲ corpus ──────────────────────────────────────▲      │ new finds ──▶ target/fuzz/found (--keep: the best to corpus)
 //!                                                               └ a crash ───▶ target/fuzz/crashes
 //! ```
-//! Built by the workspace's own toolchain: coverage is a pass of rustc's LLVM, and only a sanitizer would need a nightly.
-//! None is used, since the decoders have no unsafe code; what is looked for is a panic, an overflow, a broken property
-//! (capturer/src/fuzz.rs), too much time or too much memory. Not here: the replay of the corpus, which is a test
+//! Built by the workspace's own toolchain: coverage is a pass of rustc's LLVM, and only a sanitizer would need a
+//! nightly. None is used, since the decoders have no unsafe code; the fuzzer looks for a panic, an overflow, a broken
+//! property (capturer/src/fuzz.rs), or too much time or memory. Not here: the replay of the corpus, which is a test
 //! (tests/decoders.rs).
 
 use std::fs;
@@ -19,7 +19,7 @@ use anyhow::{Context as _, Result, bail, ensure};
 use crate::debian::run;
 use crate::{paths, tools};
 
-/// As cargo-fuzz sets them.
+/// The same as cargo-fuzz sets.
 const FLAGS: [&str; 7] = [
     "--cfg=fuzzing",
     "-Cpasses=sancov-module",
@@ -29,9 +29,9 @@ const FLAGS: [&str; 7] = [
     "-Cllvm-args=-sanitizer-coverage-trace-compares",
     "-Ccodegen-units=1",
 ];
-/// Longer inputs find nothing that these don't, and are slower. Entries make long lines of a few bytes themselves.
+/// Longer inputs find nothing more, and are slower. Entries make long lines from a few bytes themselves.
 const INPUT_BYTES_MAX: u32 = 4096;
-/// An input that takes so long is reported as a crash.
+/// An input that takes this long is reported as a crash.
 const INPUT_SECONDS_MAX: u32 = 10;
 
 /// What to run.
@@ -47,7 +47,7 @@ pub struct FuzzArgs {
     pub keep: bool,
 }
 
-/// What a run of one target came to.
+/// The result of one target's run.
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Report {
     runs: u64,
@@ -55,7 +55,7 @@ struct Report {
     new_units: u64,
 }
 
-/// Builds all, runs the chosen ones; fails if one crashes.
+/// Builds all targets, runs the chosen ones; fails if one crashes.
 pub fn fuzz(arguments: &FuzzArgs) -> Result<()> {
     let targets = choose(&arguments.targets, all_targets()?)?;
     tools::install_cpp()?;
@@ -117,7 +117,7 @@ fn build() -> Result<PathBuf> {
     println!("building the fuzz targets; the first time that takes some minutes");
     let version = run(Command::new("rustc").arg("-vV").current_dir(paths::workspace()))?;
     let host = version.lines().find_map(|line| line.strip_prefix("host: ")).context("rustc names no host")?;
-    // With a target named, the flags are for it alone: a build script is not to be watched.
+    // With a target named, the flags only apply to it: build scripts must not be instrumented.
     run(tools::cargo()
         .args(["build", "--quiet", "--release", "--bins", "--target", host, "--target-dir"])
         .arg(output())
@@ -127,7 +127,7 @@ fn build() -> Result<PathBuf> {
     Ok(output().join(host).join("release"))
 }
 
-/// Runs a target. The inner error is a crash, in words.
+/// Runs a target. The inner error describes a crash.
 fn fuzz_one(programs: &Path, target: &str, seconds: u32) -> Result<Result<Report, String>> {
     let (found, crashes) = (output().join("found").join(target), output().join("crashes").join(target));
     for folder in [&found, &crashes] {
@@ -168,7 +168,7 @@ fn report(said: &str) -> Report {
     }
 }
 
-/// What a person needs of a crash: what was said, the file, and the two ways to go on.
+/// What a person needs to know about a crash: the message, the file, and the two ways to continue.
 fn crash(said: &str, target: &str, program: &Path) -> String {
     const LINES_MAX: usize = 12;
     let from =
@@ -185,7 +185,7 @@ fn crash(said: &str, target: &str, program: &Path) -> String {
     text
 }
 
-/// Copies to the corpus what reaches more than it does.
+/// Copies inputs to the corpus that reach code which it does not.
 fn keep(programs: &Path, target: &str) -> Result<()> {
     let before = fs::read_dir(corpus(target)).map_or(0, Iterator::count);
     run(Command::new(programs.join(target))
@@ -220,7 +220,7 @@ mod tests {
         assert_eq!(report(said), Report { runs: 1234, runs_per_second: 56, new_units: 7 });
     }
 
-    /// Who sees a crash must be able to see it again without looking anything up.
+    /// A crash must be reproducible without looking anything up.
     #[test]
     fn a_crash_names_its_input_and_how_to_run_it() {
         let said = "INFO: x\nthread '<unnamed>' panicked at a.rs:1:2:\nboom\n\

@@ -1,6 +1,6 @@
 //! The project's own chores. This file is the table of contents; each chore is a file.
 //!
-//! No part of the agent, and nothing here needs more than the Rust toolchain, Debian's own tools and, for tests with
+//! Not part of the agent. Nothing here needs more than the Rust toolchain, Debian's own tools and, for tests with
 //! containers, root.
 
 mod bench;
@@ -33,7 +33,7 @@ mod vm;
 #[expect(dead_code, reason = "tests draw more kinds of things than the benchmark's log")]
 #[path = "../../tests/src/rand.rs"]
 mod rand;
-// Engines are taken away in one way, whether by the test that started them or, if that was killed, by us.
+// Engines are removed by the same code, whether by the test that started them or, if that was killed, by us.
 #[expect(dead_code, reason = "what starts an Engine's record is for tests; what ends it is for both")]
 #[path = "../../tests/src/sweep.rs"]
 mod sweep;

@@ -1,12 +1,12 @@
 //! `cargo xtask mutants`: would the tests notice? Plants known bugs, one at a time, into a copy of the tree, and runs
-//! there what should catch them.
+//! the tests that should catch them.
 //!
 //! ```text
 //! tests/mutants/NAME.patch: "Bug: …", one or more "Caught by: …", then a diff
 //!   tree ─copy─▶ target/mutants/tree ─git apply─▶ each run ─▶ the tests or invariants that failed
 //! ```
-//! It fails if a run named in a patch passes with that bug, if a patch does not apply any more, or if the copy fails
-//! without any bug: then nothing would follow from a failure.
+//! It fails if a run named in a patch passes with that bug, if a patch no longer applies, or if the copy fails without
+//! any bug, as then a failure would prove nothing.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -18,7 +18,7 @@ use anyhow::{Context as _, Result, bail, ensure};
 use crate::debian::run as run_to_end;
 use crate::{paths, tidy, tools};
 
-/// Seeds tried with each bug; few, since they run without optimization, which is built soonest.
+/// Seeds tried with each bug; few, since they run in a build without optimization, which takes the least time to make.
 const SEEDS: &str = "0..60";
 
 /// A way to catch a bug, as patches name it.
@@ -66,7 +66,7 @@ struct Mutant {
     patch: PathBuf,
 }
 
-/// Plants the named bugs, or all; whether each was caught by what should catch it.
+/// Plants the named bugs, or all; returns whether each was caught by the runs that its patch names.
 pub fn run(named: &[String]) -> Result<bool> {
     let mutants = mutants()?;
     for name in named {
@@ -104,14 +104,14 @@ pub fn run(named: &[String]) -> Result<bool> {
     Ok(escaped == 0)
 }
 
-/// Where cargo-mutants changes the code: what decides what is delivered.
+/// The code that cargo-mutants changes: it decides what is delivered.
 const SAMPLED: [&str; 3] =
     ["capturer/src/decode/**", "capturer/src/capture/checkpoint/**", "capturer/src/capture/stream/**"];
-/// cargo-mutants, which is built where it is not on the path.
+/// cargo-mutants, built if it is not on the path.
 const TOOL: &str = "cargo-mutants";
 
-/// Lets cargo-mutants change one in so many places of [`SAMPLED`] and lists the changes that no unit test notices. Which
-/// places, comes from the tree's hash. Survivors are no failure: each is a place to look at.
+/// Lets cargo-mutants change one in `shards` places of [`SAMPLED`] and lists the changes that no unit test notices. The
+/// tree's hash selects the places. Survivors are no failure: each is a place to look at.
 pub fn sample(shards: u32) -> Result<()> {
     let tool = tool()?;
     let hash =
@@ -137,7 +137,7 @@ pub fn sample(shards: u32) -> Result<()> {
     }
     command.arg("--output").arg(&output).args(["--", "--lib"]).current_dir(paths::workspace());
     let status = command.status().context("starting cargo-mutants")?;
-    // 2 = some survived, 3 = some ran into its time limit; anything else is no result.
+    // 2 = some survived, 3 = some exceeded its time limit; anything else is no result.
     ensure!(matches!(status.code(), Some(0 | 2 | 3)), "cargo-mutants ended with {status}");
     for (word, file) in [("caught", "caught.txt"), ("TIMED OUT", "timeout.txt"), ("SURVIVED", "missed.txt")] {
         let path = output.join("mutants.out").join(file);
@@ -167,11 +167,11 @@ fn tool() -> Result<PathBuf> {
     Ok(own)
 }
 
-/// What failed, by name; empty = the run passed.
+/// The names of what failed; empty = the run passed.
 fn catch(tree: &Path, run: &Run) -> Result<BTreeSet<String>> {
     let mut command = tools::cargo();
     command.args(run.arguments()).current_dir(tree).stdin(Stdio::null());
-    // Its own: the copies of the packages must not take the place of the originals.
+    // A folder of its own: the copies of the packages must not replace the originals.
     command.env("CARGO_TARGET_DIR", paths::target().join("mutants/target"));
     let output = command.output().context("starting cargo")?;
     let text = [output.stdout, output.stderr].concat();
@@ -198,7 +198,7 @@ fn failures(text: &str) -> BTreeSet<String> {
         let name = line.split("invariant broken: ").nth(1)?.split(':').next()?;
         Some(name.to_owned())
     };
-    // In the simulation a bug may also trip an assertion of the agent itself.
+    // In the simulation a bug may also break an assertion of the agent itself.
     let panic = |line: &str| {
         let place = line.trim_start().strip_prefix("panicked at capturer/src/")?;
         Some(format!("an assertion in {}", place.split(':').next()?))
@@ -253,7 +253,7 @@ fn sync(tree: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Removes what an earlier copy had and the repository has no more.
+/// Removes files of an earlier copy that the repository no longer has.
 fn remove_others(tree: &Path, under: &Path, files: &BTreeSet<PathBuf>) -> Result<()> {
     for entry in fs::read_dir(tree.join(under)).into_iter().flatten() {
         let entry = entry?;
@@ -288,7 +288,7 @@ fn apply(tree: &Path, patch: &Path, more: &[&str]) -> Result<()> {
 mod tests {
     use super::*;
 
-    /// A module that became a folder would be there twice, and nothing would compile.
+    /// A module that became a folder would exist twice, and nothing would compile.
     #[test]
     fn what_the_repository_has_no_more_goes_from_the_copy() {
         let dir = tempfile::tempdir().unwrap();
@@ -301,7 +301,7 @@ mod tests {
         assert!(left("src/kept.rs") && !left("src/gone.rs") && !left("gone.md"));
     }
 
-    /// The chore takes minutes; that its patches still fit the code is known in every test run.
+    /// The chore takes minutes; every test run at least checks that its patches still fit the code.
     #[test]
     fn every_patch_applies() {
         let mutants = mutants().unwrap();

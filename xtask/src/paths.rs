@@ -1,9 +1,9 @@
-//! Where things lie: the workspace, its target folder, the Engines in it.
+//! The paths of the workspace, its target folder and the Engines in it.
 
 use std::path::PathBuf;
 
-/// The top of the repository that cargo was started in. What was compiled in counts only without cargo: clones that share
-/// a target folder share this program.
+/// The top of the repository that cargo was started in. The compiled-in path only counts without cargo: clones with a
+/// common target folder share this program.
 pub fn workspace() -> PathBuf {
     let package = set("CARGO_MANIFEST_DIR").unwrap_or_else(|| PathBuf::from(env!("CARGO_MANIFEST_DIR")));
     package.parent().expect("xtask lies in the workspace").to_path_buf()

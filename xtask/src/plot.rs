@@ -6,8 +6,8 @@
 //! growth.svg   what a line costs by the number of files
 //! memory.svg   resident memory by the number of files, and by the size of a log
 //! ```
-//! A file holds one JSON object a line, of as many runs of the bench as one likes; other lines are passed over. A plot of
-//! which nothing was measured is not written. Nothing is measured here, and no number is changed.
+//! A file has one JSON object a line, from any number of runs of the bench; other lines are skipped. A plot without
+//! measurements is not written. Nothing is measured here, and no number is changed.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -26,7 +26,7 @@ const WIDTH: u32 = 900;
 const BAR: i32 = 18;
 const LEFT: i32 = 250;
 const RIGHT: i32 = 190;
-/// Told apart by people who see few colours, too.
+/// Colours that people who see few colours can tell apart.
 const COLOURS: [RGBColor; 6] = [
     RGBColor(0, 114, 178),
     RGBColor(230, 159, 0),
@@ -69,7 +69,7 @@ pub fn plot(arguments: &PlotArgs) -> Result<()> {
 struct Outcome {
     /// The load.
     what: String,
-    /// What was measured, as it stands beside a bar.
+    /// What was measured, in the words next to its bar.
     row: String,
     program: String,
     unit: String,
@@ -126,11 +126,11 @@ fn outcome(value: &Value, by_name: bool) -> Option<Outcome> {
     })
 }
 
-/// Draws what there is something of; the names of the files.
+/// Draws each plot for which there are numbers; returns the names of the files.
 fn draw(results: &[Outcome], out: &Path) -> Result<Vec<&'static str>> {
     let mut drawn = Vec::new();
     let colours = colours(results);
-    // Of several sizes of a log the largest: of a small one the agent's start is nearly all.
+    // If a log has several sizes, the largest: in a small one nearly all is the agent's start.
     let largest = |what: &str| {
         let sizes = results.iter().filter(|outcome| outcome.what == what).filter_map(|outcome| outcome.mib);
         sizes.fold(0.0, f64::max)
@@ -171,7 +171,7 @@ fn draw(results: &[Outcome], out: &Path) -> Result<Vec<&'static str>> {
     let by = |x: fn(&Outcome) -> Option<f64>, y: fn(&Outcome) -> Option<f64>| {
         let mut lines = Lines::new();
         for outcome in results {
-            // A logarithm has no place for zero, which is what a program measures that stopped working.
+            // A logarithmic axis has no place for zero, which is what a program gets that stopped working.
             if let (Some(x), Some(y)) = (x(outcome), y(outcome))
                 && x > 0.0
                 && y > 0.0
@@ -238,7 +238,7 @@ fn style(size: i32) -> TextStyle<'static> {
     ("sans-serif", size).into_font().color(&BLACK)
 }
 
-/// Whether there was anything to draw. Bars lie, so that their names can be read.
+/// Returns whether there was anything to draw. Bars are horizontal, so that their names can be read.
 fn bars(file: &Path, panels: &[Panel], colours: &BTreeMap<String, RGBColor>) -> Result<bool> {
     if panels.is_empty() {
         return Ok(false);
@@ -273,7 +273,7 @@ fn bars(file: &Path, panels: &[Panel], colours: &BTreeMap<String, RGBColor>) -> 
     Ok(true)
 }
 
-/// Three digits say enough.
+/// Three digits are enough.
 fn shown(value: f64) -> String {
     match value {
         value if value >= 100.0 => format!("{value:.0}"),
@@ -293,9 +293,9 @@ struct Chart {
     lines: Lines,
 }
 
-/// Whether there was anything to draw. Both axes are logarithmic: what is measured goes over some powers of ten.
+/// Returns whether there was anything to draw. Both axes are logarithmic: the values span several powers of ten.
 fn charts(file: &Path, charts: &[Chart], colours: &BTreeMap<String, RGBColor>) -> Result<bool> {
-    // One point is no growth.
+    // One point shows no growth.
     let with_points = |chart: &&Chart| chart.lines.values().any(|line| line.len() > 1);
     let charts: Vec<&Chart> = charts.iter().filter(with_points).collect();
     if charts.is_empty() {
@@ -356,7 +356,7 @@ fn lines(area: &Area, chart: &Chart, colours: &BTreeMap<String, RGBColor>) -> Re
 mod tests {
     use super::*;
 
-    /// As the bench prints them, with what else stands in a terminal.
+    /// As the bench prints them, among other lines of a terminal.
     const RESULTS: &str = r#"
 rsyslogd: rsyslogd  8.2302.0
 {"what":"live","program":"target/release/capturer","peer":false,"unit":"% of a core","cpu":8.5,"rss_mib":15.0,"exact":true,"latency_ms":{"p50":8.0,"p99":26.0,"max":42.0},"rotations_per_s":12.5}
@@ -386,7 +386,7 @@ rsyslogd: rsyslogd  8.2302.0
         assert_eq!(read(&one)[0].program, "capturer", "the only agent");
     }
 
-    /// A plot that has no number of the results would show something else.
+    /// A plot that lacks the results' numbers would show something else.
     #[test]
     fn plots_are_drawn_of_what_there_is() {
         let home = tempfile::tempdir().unwrap();

@@ -1,8 +1,8 @@
-//! `cargo xtask sim`, `soak`, `docs` and `screens`: programs of package capturer-tests, taken from the one build of the tests and
-//! run with the chore's own arguments, which they explain themselves (`--help`).
+//! `cargo xtask sim`, `soak`, `docs` and `screens`: programs of package capturer-tests, taken from the one build of the
+//! tests and run with the chore's own arguments, which they explain themselves (`--help`).
 //!
-//! They are programs of that package, not chores, because they are made of the agent's parts: an xtask that depended on
-//! the agent would have to be built with it before the least chore.
+//! They are programs of that package, not chores, because they use parts of the agent: an xtask that depended on the
+//! agent would have to build it before the smallest chore.
 
 use std::ffi::OsString;
 use std::process::Command;
@@ -13,12 +13,12 @@ use crate::debian::run as output_of;
 use crate::test::stream::check;
 use crate::{ci_build, engines, paths, release, tools};
 
-/// Runs seeds of the simulation; whether all passed.
+/// Runs seeds of the simulation; returns whether all passed.
 pub fn sim(arguments: &[OsString]) -> Result<bool> {
     run(sim_program()?.args(arguments))
 }
 
-/// Runs so many seeds that no other commit has run, and every seed that ever failed. A failure is an error.
+/// Runs this many seeds that no other commit has run, and every seed that ever failed. A failure is an error.
 pub fn sim_of_this_tree(count: u64) -> Result<()> {
     let first = first_seed()?;
     println!("seeds {first} and on: from the hash of the tree, so that each commit tries others");
@@ -36,7 +36,7 @@ fn first_seed() -> Result<u64> {
     u64::from_str_radix(digits, 16).with_context(|| format!("{digits:?} is no part of a hash"))
 }
 
-/// Runs real containers for long; whether nothing grew and nothing was lost.
+/// Runs real containers for a long time; returns whether nothing grew and nothing was lost.
 pub fn soak(arguments: &[OsString]) -> Result<bool> {
     if !arguments.iter().any(|word| word == "--help") {
         engines::unpack_all()?;
@@ -45,13 +45,13 @@ pub fn soak(arguments: &[OsString]) -> Result<bool> {
     run(soak_program()?.arg("--reports").arg(paths::workspace().join("docs/soak")).args(arguments))
 }
 
-/// The same for so many minutes; what grew or was lost is an error. The report stays in the target folder.
+/// The same for this many minutes; growth or a loss is an error. The report stays in the target folder.
 pub fn soak_for(minutes: u32) -> Result<()> {
     let reports = paths::target().join("soak");
     check(soak_program()?.arg("--reports").arg(reports).args(["--minutes", &minutes.to_string()]))
 }
 
-/// Writes what is made from the catalog of metrics, or only compares; whether it is as it should be.
+/// Writes the files made from the catalog of metrics, or only compares them; returns whether they are right.
 pub fn reference(check: bool) -> Result<bool> {
     run(program("reference")?.args(check.then_some("--check")))
 }

@@ -1,11 +1,11 @@
 //! The release agent, built once: in a fresh clone, as a user of the README builds it. Tests against Engines run it, and
 //! tests/quickstart.rs finds it built.
 //!
-//! A clone holds what is committed. While the tree has changes that are not, the agent is built from the tree, and the
-//! clone stays for tests/quickstart.rs to build.
+//! A clone has the committed state. While the tree has uncommitted changes, the agent is built from the tree, and the
+//! clone is left for tests/quickstart.rs to build.
 //!
-//! What is built in the clone has a target folder of its own. In a shared one cargo takes the sources of the clone, which lie
-//! in that folder, for those of the package: a build in the tree then finds nothing to do and leaves the clone's program.
+//! The clone has a target folder of its own. In a shared one cargo takes the sources of the clone, which lie in that
+//! folder, for those of the package: a build in the tree then finds nothing to do and leaves the clone's program.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -28,7 +28,7 @@ fn target() -> PathBuf {
     if is_committed() { paths::target().join("of-clone") } else { paths::target() }
 }
 
-/// Whether the tree had no changes when this was asked first. Where git does not tell there is no clone either.
+/// Whether the tree had no changes when this was first asked. If git does not tell, there is no clone either.
 fn is_committed() -> bool {
     static IS_COMMITTED: OnceLock<bool> = OnceLock::new();
     *IS_COMMITTED.get_or_init(|| {
@@ -43,7 +43,7 @@ pub fn clone_dir() -> PathBuf {
     paths::target().join("fresh-clone")
 }
 
-/// Brings the clone to what is committed and builds the agent.
+/// Brings the clone to the committed state and builds the agent.
 pub fn build() -> Result<()> {
     update_clone()?;
     let from = if is_committed() {
@@ -61,7 +61,7 @@ pub fn build() -> Result<()> {
     )
 }
 
-/// An old clone is brought forward rather than made again: cargo then builds only what changed.
+/// An old clone is updated rather than made again: cargo then builds only what changed.
 fn update_clone() -> Result<()> {
     let (clone, workspace) = (clone_dir(), paths::workspace());
     if clone.join(".git").exists() {
@@ -82,8 +82,8 @@ fn update_clone() -> Result<()> {
     Ok(())
 }
 
-/// git that works on a tree of any user. It heeds `safe.directory` in a file, but hands no option on to the other end of
-/// a clone.
+/// A git command that works on a tree of any user. git obeys `safe.directory` in a file, but passes no option on to the
+/// other end of a clone.
 fn git() -> Result<Command> {
     let config = paths::target().join("gitconfig");
     fs::create_dir_all(paths::target()).context("making the target folder")?;

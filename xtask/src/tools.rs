@@ -1,7 +1,7 @@
-//! What building and testing need of the machine: looked at, and installed if it is missing.
+//! The programs that building and testing need: checked, and installed if missing.
 //!
 //! Little is needed: a linker for cargo, and a cgroup hierarchy for containers. Docker is not: tests bring their own
-//! Engines ([`crate::engines`]), and unpack them with what every Debian has.
+//! Engines ([`crate::engines`]), and unpack them with the tools of every Debian.
 
 use std::fs;
 use std::path::Path;
@@ -12,7 +12,7 @@ use anyhow::{Context as _, Result, bail};
 use crate::debian::run;
 use crate::paths;
 
-/// A Debian package, and how to tell that what it is for is here, however it came.
+/// A Debian package, and how to tell that its contents are installed, however they came.
 struct Needed {
     package: &'static str,
     what_for: &'static str,
@@ -119,7 +119,7 @@ const CPP: [Needed; 1] =
 /// What `tests/loki/decode.py` imports: Google's protobuf with its compiler, and a snappy of its own.
 const PYTHON_PACKAGES: [&str; 3] = ["protobuf==7.36.2", "grpcio-tools==1.85.1", "cramjam==2.14.0"];
 
-/// Installs what is missing. Asks no network when nothing is.
+/// Installs what is missing. Uses no network if nothing is.
 pub fn install() -> Result<()> {
     bring(&NEEDED)?;
     make_python()?;
@@ -163,7 +163,7 @@ pub fn install_cpp() -> Result<()> {
     bring(&CPP)
 }
 
-/// Why there is no emulator and none can be installed, if so.
+/// Why there is no emulator and none can be installed; `None` = there is one.
 pub fn no_emulator() -> Option<String> {
     let cant = !is_root() && !(EMULATOR[0].is_here)();
     cant.then(|| format!("no {0}: as root, run apt-get install {0}", EMULATOR[0].package))
@@ -178,7 +178,7 @@ fn bring(needed: &[Needed]) -> Result<()> {
     install_packages(&missing)
 }
 
-/// A virtual environment beneath target/, so that nothing of it is left on the machine.
+/// A virtual environment in target/, so that the machine keeps nothing of it.
 fn make_python() -> Result<()> {
     let python = paths::python();
     let works = Command::new(&python).args(["-c", "import google.protobuf, grpc_tools, cramjam"]).output();
@@ -192,15 +192,16 @@ fn make_python() -> Result<()> {
     Ok(())
 }
 
-/// Whether we may mount, and start dockerd.
+/// Whether this process may mount, and start dockerd.
 pub fn is_root() -> bool {
     rustix::process::geteuid().is_root()
 }
 
-/// The cargo that runs us, so that `cargo +toolchain xtask` stays with its toolchain; but without what it has set for us.
+/// The running cargo, so that `cargo +toolchain xtask` stays with its toolchain; but without the variables that it has
+/// set for us.
 ///
-/// Build scripts name some of those variables as what they depend on (ring's all of `CARGO_PKG_…`), so with them cargo built
-/// rustls and everything above it anew whenever a build from here followed one from a shell.
+/// Build scripts name some of those variables as dependencies (ring's all of `CARGO_PKG_…`), so with them cargo rebuilt
+/// rustls and everything above it whenever a build from here followed one from a shell.
 pub fn cargo() -> Command {
     let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     for (key, _) in std::env::vars_os().filter(|(key, _)| is_set_by_cargo(&key.to_string_lossy())) {
@@ -209,7 +210,7 @@ pub fn cargo() -> Command {
     command
 }
 
-/// What cargo sets for a program that it runs:
+/// The variables that cargo sets for a program that it runs:
 /// <https://doc.rust-lang.org/cargo/reference/environment-variables.html>.
 fn is_set_by_cargo(key: &str) -> bool {
     let of_package = ["CARGO_PKG_", "CARGO_MANIFEST_", "CARGO_BIN_", "CARGO_CRATE_"];
@@ -235,7 +236,8 @@ fn install_packages(missing: &[&Needed]) -> Result<()> {
         command.env("DEBIAN_FRONTEND", "noninteractive").env("LC_ALL", "C");
         command
     };
-    // Images of Debian come without lists; lists of last month name files that are gone. Either way the first try says so.
+    // Debian images have no package lists, and old lists name files that are gone. Either way the first attempt shows
+    // it.
     if run(apt().args(install).args(&packages)).is_err() {
         println!("reading the package lists");
         run(apt().args(["update", "--quiet"])).context("reading Debian's package lists")?;

@@ -5,10 +5,10 @@
 //! agent, tests of probe, ring and files, stripped ┐           ├▶ qemu, its serial line is our output
 //! busybox, init script ───────────────────────────┴▶ initramfs ─┘
 //! ```
-//! Emulated, not virtualized: that works on every machine, also on one that is virtual itself. The whole of it runs in
-//! memory and as root of its own; nothing of this machine is mounted into it.
+//! Emulated, not virtualized: that works on every machine, even a virtual one. All of it runs in memory and as its own
+//! root; nothing of this machine is mounted in it.
 //!
-//! Machines run side by side, one for each processor here. Everything downloaded or built stays in target/vm.
+//! Machines run side by side, one for each processor. Everything downloaded or built stays in target/vm.
 //!
 //! Not here: what is tested (tests/probe.rs, tests/capture_files.rs, capturer/src/shell/ring), and how its output is read
 //! (vm/transcript.rs).
@@ -29,7 +29,7 @@ use crate::debian::{Suite, run};
 use crate::{ci_build, paths, tools};
 use transcript::{Failure, PROGRAM, RESULT, Transcript};
 
-/// A kernel by the series tests ask for, and the suite of Debian that has it.
+/// A kernel by its series, and the suite of Debian that has it.
 struct Kernel {
     series: &'static str,
     suite: &'static str,
@@ -39,10 +39,10 @@ const KERNELS: [Kernel; 4] = [
     Kernel { series: "5.10", suite: "bullseye" },
     Kernel { series: "6.1", suite: "bookworm" },
     Kernel { series: "6.12", suite: "bookworm-backports" },
-    // The newest: not among those that must hold, as it changes every week.
+    // The newest: not among those that must pass, as it changes every week.
     Kernel { series: "7.2", suite: "sid" },
 ];
-/// What runs if none is named: the oldest that must hold and the newest. The others are for `cargo xtask test --long`.
+/// The default: the oldest kernel that must pass and the newest. The others are for `cargo xtask test --long`.
 const USUAL: [&str; 2] = ["5.10", "6.12"];
 
 /// The tests that run inside: folder of the package, target and its kind, name in the machine, arguments.
@@ -51,30 +51,30 @@ const TESTS: [(&str, &str, &str, &str, &str); 3] = [
     ("tests", "capture_files", "test", "capture_files", "--test-threads=1"),
     ("tests", "probe", "test", "probe", "--test-threads=1 --nocapture"),
 ];
-/// All must attach on each of the kernels above.
+/// Tiers that must attach on each of the kernels above.
 const TIERS: &str = "tracing,kprobe,tracepoint";
 
-/// A kernel that hangs ends here. Booting takes some 10 s and the tests some minutes; on a machine that is busy otherwise
-/// it was seen to take ten.
+/// A kernel that hangs is ended after this long. Booting takes some 10 s and the tests some minutes; on an otherwise
+/// busy machine they were seen to take ten.
 const DEADLINE: Duration = Duration::from_secs(20 * 60);
 
 /// Without cmpxchg16b: qemu 7.2 was seen to leave the low half of RAX in the flags after it, which ended Linux 6.12 in its
 /// allocator with a double fault, in three boots of four.
 ///
-/// Nor does it say that it moves bytes quickly: kernel and C library would copy and clear memory by `rep movsb` and
-/// `rep stosb`, of which an emulator does a byte at a time.
+/// It also hides that it moves bytes quickly: kernel and C library would otherwise copy and clear memory by `rep movsb`
+/// and `rep stosb`, which an emulator does byte by byte.
 const CPU: &str = "max,cx16=off,erms=off,fsrm=off";
 
-/// What became of the machines.
+/// The results of the machines.
 #[derive(Default)]
 pub struct Outcome {
     /// Kernels in which every test passed.
     pub passed: u64,
-    /// `Linux 6.1: NAME` of each test that failed, or why none is named.
+    /// `Linux 6.1: NAME` for each failed test, or why none is named.
     pub failed: Vec<String>,
 }
 
-/// Why no machine can be had here, if so.
+/// Why no machine can run here; `None` = one can.
 pub fn missing() -> Option<String> {
     if !cfg!(target_arch = "x86_64") {
         return Some("the machines are x86-64, and this is not".to_owned());
@@ -82,7 +82,7 @@ pub fn missing() -> Option<String> {
     tools::no_emulator()
 }
 
-/// Runs the tests in each kernel and tells of those that failed, once all machines have ended: their lines are mixed.
+/// Runs the tests in each kernel and reports the failed ones once all machines have ended: their output is mixed.
 pub fn run_in(kernels: &[String]) -> Result<Outcome> {
     ensure!(cfg!(target_arch = "x86_64"), "the machines are x86-64, and so must be the tests built here");
     let named: Vec<&str> =
@@ -156,7 +156,7 @@ impl Kernel {
         })?;
         let home = dir.join("kernels").join(&package);
         if !home.exists() {
-            // Under another name until it is whole.
+            // Under another name until it is complete.
             let draft = dir.join("kernels.draft");
             fs::create_dir_all(dir.join("kernels")).context("making a folder for kernels")?;
             if draft.exists() {
@@ -187,7 +187,7 @@ fn newest(names: &[String]) -> Option<String> {
     names.iter().filter(is_kernel).max_by_key(|name| (numbers(name), name.ends_with("-unsigned"))).cloned()
 }
 
-/// Everything the machine has, as one archive.
+/// All files of the machine, as one archive.
 fn pack(dir: &Path) -> Result<Vec<u8>> {
     let bookworm = Suite::open("bookworm", &dir.join("debian/bookworm"))?;
     let unpacked = dir.join("busybox");
@@ -228,14 +228,14 @@ export CAPTURER_BIN=/bin/capturer
 worst=0
 ";
 
-/// A program without its line tables, which would fill the machine's memory.
+/// Strips line tables from a program, which would fill the machine's memory.
 fn stripped(program: &Path, dir: &Path) -> Result<Vec<u8>> {
     let stripped = dir.join("stripped");
     run(Command::new("strip").arg("--strip-debug").arg("-o").arg(&stripped).arg(program))?;
     fs::read(&stripped).with_context(|| format!("reading {}", stripped.display()))
 }
 
-/// Boots the kernel and reads its serial line until it powers off. The failure, if there is one, is that of its tests.
+/// Boots the kernel and reads its serial line until it powers off. Returns the failure of its tests, if there is one.
 fn boot(series: &str, image: &Path, initramfs: &Path) -> Result<Option<Failure>> {
     let mut machine = Command::new("qemu-system-x86_64");
     machine

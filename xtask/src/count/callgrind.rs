@@ -1,4 +1,4 @@
-//! What callgrind writes, read: instructions of each of our functions, with those of the libraries that it calls.
+//! Parses callgrind's output: instructions of each of our functions, including the library functions that it calls.
 //!
 //! ```text
 //! fn=(7) capturer::decode::json_line::next_record     a function, by number once it was named
@@ -7,35 +7,35 @@
 //! calls=5 0
 //! 12 210                                              and that took so many in all
 //! ```
-//! A library function's instructions go to those who call it, in proportion to what their calls took, up to the first function of
-//! ours: nobody can mend memcpy, but who copies too much can be mended. Where library functions call each other in
-//! circles, that is done until nothing is left to hand on.
+//! A library function's instructions are charged to its callers, in proportion to what their calls took, up to the
+//! first function of ours: nobody can fix memcpy, but a function that copies too much can be fixed. If library
+//! functions call each other in circles, this is repeated until nothing is left to pass on.
 
 use std::collections::BTreeMap;
 
 use anyhow::{Context as _, Result, ensure};
 
-/// Rounds after which a circle has handed on all that matters.
+/// After this many rounds a circle has passed on all that matters.
 const ROUNDS_MAX: usize = 1_000;
 
 /// Instructions of each function.
 #[derive(Debug, Default, PartialEq)]
 struct Profile {
     own: BTreeMap<String, f64>,
-    /// Caller, callee, and what its calls took.
+    /// Caller, callee, and the instructions of its calls.
     calls: BTreeMap<(String, String), f64>,
 }
 
-/// Instructions of each function of ours, and of all together.
+/// Instructions of each of our functions, and of all together.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Counts {
-    /// All that were counted.
+    /// All counted instructions.
     pub total: u64,
     /// By function.
     pub functions: BTreeMap<String, u64>,
 }
 
-/// Reads a file of callgrind.
+/// Parses a file of callgrind.
 pub fn read(text: &str) -> Result<Counts> {
     let profile = parse(text)?;
     let counts = attribute(&profile);
@@ -53,7 +53,7 @@ fn summary(text: &str) -> Option<u64> {
 fn parse(text: &str) -> Result<Profile> {
     let mut profile = Profile::default();
     let mut names = BTreeMap::<&str, String>::new();
-    // `(7) name` names a number, `(7)` is one that was named.
+    // `(7) name` gives a name a number, `(7)` refers to it.
     let mut named = |value: &'_ str| -> Result<String> {
         let (number, name) = value.split_once(')').context("a function without a number")?;
         let start = text.as_ptr() as usize;
@@ -87,8 +87,8 @@ fn parse(text: &str) -> Result<Profile> {
     Ok(profile)
 }
 
-/// Without the hash that the compiler puts behind a name, which changes with every build, and without callgrind's mark of
-/// a call within itself.
+/// The name without the hash that the compiler adds, which changes with every build, and without callgrind's mark of
+/// recursion.
 fn plain(name: &str) -> String {
     let name = name.split('\'').next().unwrap_or(name);
     match name.rsplit_once("::h") {

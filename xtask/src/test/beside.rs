@@ -1,4 +1,4 @@
-//! A part that runs beside those that follow it.
+//! A part that runs while later parts run.
 
 use std::any::Any;
 use std::thread::JoinHandle;
@@ -8,7 +8,7 @@ use anyhow::anyhow;
 
 use super::{Part, Verdict, judge};
 
-/// A part under way on a thread of its own. What it prints stands among what the others print.
+/// A part running on a thread of its own. Its output is mixed with that of the others.
 pub struct Beside {
     part: &'static str,
     thread: JoinHandle<Verdict>,

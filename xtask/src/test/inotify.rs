@@ -1,7 +1,7 @@
-//! More inotify instances for root while Engines run: dockerd 20.10 takes one for each container, and root has 128, which two
-//! programs that follow many containers at once use up.
+//! More inotify instances for root while Engines run: dockerd 20.10 takes one for each container, and root has 128,
+//! which two programs that follow many containers at once use up.
 //!
-//! The limit as it was stands in a file meanwhile. If the run is killed, the next one still sets it again.
+//! The original limit is kept in a file meanwhile. If the run is killed, the next one restores it.
 
 use std::fs;
 use std::path::PathBuf;
@@ -12,14 +12,14 @@ const SETTING: &str = "/proc/sys/fs/inotify/max_user_instances";
 /// Enough for as many programs as may run at a time.
 const ENOUGH: u64 = 2_048;
 
-/// The limit is raised, until this is dropped.
+/// The limit is raised until this is dropped.
 pub struct Raised;
 
 impl Raised {
-    /// Raises it, where it is too low.
+    /// Raises the limit if it is too low.
     pub fn new() -> Raised {
         let Some(now) = read(SETTING.into()).filter(|&now| now < ENOUGH) else { return Raised };
-        // Where it can't be set again it is left alone.
+        // A limit that could not be restored is left alone.
         if fs::write(before(), now.to_string()).is_ok() && fs::write(SETTING, ENOUGH.to_string()).is_ok() {
             println!("fs.inotify.max_user_instances is {ENOUGH} meanwhile, {now} again afterwards");
         }
@@ -42,7 +42,7 @@ impl Drop for Raised {
     }
 }
 
-/// Has the limit as it was.
+/// Whether the limit is as it was.
 fn before() -> PathBuf {
     paths::target().join("max_user_instances.before")
 }

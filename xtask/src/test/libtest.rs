@@ -1,4 +1,4 @@
-//! Runs one test program and reads what libtest prints of it: which tests there were, how each ended, how long it took.
+//! Runs one test program and parses libtest's output: its tests, how each ended, and how long it took.
 //!
 //! ```text
 //! program --report-time ─▶ a log file ─▶ Ran: tests, skips, whether it ended well
@@ -16,10 +16,10 @@ use crate::ci_build::Program;
 use crate::test::processors;
 use crate::test::stream::end_with_descendants;
 
-/// No program needs so long, even beside others on a busy machine.
+/// No program needs this long, even beside others on a busy machine.
 const DEADLINE: Duration = Duration::from_secs(20 * 60);
 
-/// A test program under way.
+/// A running test program.
 pub struct Running {
     name: String,
     child: Child,
@@ -36,28 +36,28 @@ pub struct Ran {
     pub name: String,
     /// Every test of it.
     pub tests: Vec<Test>,
-    /// Tests that found that they can't run here: name and reason.
+    /// Tests that could not run here: name and reason.
     pub skips: Vec<(String, String)>,
-    /// Why it counts as failed although no test is named: it crashed, or took too long.
+    /// Why it counts as failed although it names no failed test: it crashed, or took too long.
     pub broke: Option<String>,
     /// Everything it printed.
     pub output: String,
-    /// Where that was written.
+    /// The file with that output.
     pub log: PathBuf,
     /// From start to end.
     pub took: Duration,
-    /// What it and those it started and waited for had of the processors.
+    /// Processor time of the program and of the children that it waited for.
     pub processors: Duration,
 }
 
-/// A test, as libtest's line tells.
+/// A test, from libtest's line about it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Test {
     /// Its path within the program.
     pub name: String,
     /// How it ended.
     pub end: End,
-    /// How long it ran, where that was told.
+    /// How long it ran, if libtest said so.
     pub seconds: Option<f64>,
 }
 
@@ -88,7 +88,7 @@ impl Running {
         let mut command = Command::new(&program.path);
         command.current_dir(&program.package).env("CARGO_MANIFEST_DIR", &program.package);
         command.args(arguments).args(["--report-time", "-Zunstable-options"]);
-        // How long each test took is told by an option that libtest has, but not for a stable compiler's word.
+        // libtest has an option that prints how long each test took, but not officially on a stable compiler.
         command.env("RUSTC_BOOTSTRAP", "1").env("RUST_LIB_BACKTRACE", "0").env("CAPTURER_SKIP_LOG", &skips);
         command.envs(environment.iter().map(|(key, value)| (key, value)));
         command.stdin(Stdio::null()).stdout(file.try_clone().context("a second handle")?).stderr(file);
@@ -113,10 +113,10 @@ impl Running {
         format!("{} ({} s)", self.name, self.started.elapsed().as_secs())
     }
 
-    /// What became of it, once it ended. One that takes too long is ended.
+    /// Its result, once it has ended. A program that takes too long is killed.
     pub fn poll(&mut self) -> Result<Option<Ran>> {
         let took = self.started.elapsed();
-        // It can be asked for only as long as nobody waited for it.
+        // This is only available until somebody has waited for the program.
         self.processors = processors::of(self.child.id()).unwrap_or(self.processors);
         let ended = self.child.try_wait().with_context(|| format!("waiting for {}", self.name))?;
         let broke = match ended {
@@ -138,7 +138,7 @@ impl Running {
 
 impl Drop for Running {
     fn drop(&mut self) {
-        // cargo xtask itself gave up: what it started must not go on.
+        // cargo xtask itself gave up: what it started must not continue.
         if matches!(self.child.try_wait(), Ok(None)) {
             let _ = end_with_descendants(&mut self.child);
         }
@@ -162,7 +162,7 @@ pub fn run(
 }
 
 impl Ran {
-    /// Names of tests that failed; the program itself if it failed without naming one.
+    /// Names of failed tests; the program itself if it failed without naming one.
     pub fn failures(&self) -> Vec<String> {
         let failed = self.tests.iter().filter(|test| test.end == End::Failed);
         let mut names: Vec<String> = failed.map(|test| format!("{}: {}", self.name, test.name)).collect();
@@ -172,7 +172,7 @@ impl Ran {
         names
     }
 
-    /// How many tests ended so.
+    /// How many tests ended this way.
     pub fn count(&self, end: End) -> u64 {
         self.tests.iter().filter(|test| test.end == end).count() as u64
     }
@@ -180,7 +180,7 @@ impl Ran {
 
 fn read(name: &str, output: &str, skips: &str, broke: Option<String>, took: Duration) -> Ran {
     let mut tests: Vec<Test> = output.lines().filter_map(test).collect();
-    // What a test printed may stand in the middle of its line; the list at the end names those that failed all the same.
+    // A test's output may split its line; the list at the end names the failed ones anyway.
     for listed in listed_failures(output) {
         if !tests.iter().any(|test| test.name == listed) {
             tests.push(Test { name: listed.to_owned(), end: End::Failed, seconds: None });
@@ -195,7 +195,7 @@ fn read(name: &str, output: &str, skips: &str, broke: Option<String>, took: Dura
 }
 
 impl Ran {
-    /// libtest's own count is the judge of ours: a test that was not read must not pass unseen.
+    /// libtest's own count checks ours: a test that was not parsed must not count as passed.
     fn check_sum(&mut self) {
         let Some(said) = self.output.lines().rev().find_map(|line| line.strip_prefix("test result: ")) else {
             self.broke.get_or_insert_with(|| "it told no result".to_owned());
@@ -268,7 +268,7 @@ test result: FAILED. 2 passed; 2 failed; 1 ignored; 0 measured; 0 filtered out; 
         assert_eq!(ran.skips, [("p: a::b".to_owned(), "no Engine".to_owned())]);
     }
 
-    /// A program that crashes, or prints nothing, would otherwise be 0 failed.
+    /// Otherwise a program that crashes, or prints nothing, would have 0 failures.
     #[test]
     fn a_program_that_names_no_test_is_a_failure() {
         for (output, broke) in [("running 1 test\n", Some("it ended with signal: 6".to_owned())), ("", None)]

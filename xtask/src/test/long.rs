@@ -1,4 +1,4 @@
-//! The parts of `cargo xtask test --long`: what takes hours, and is run by night or before a release. docs/testing.md has
+//! The parts of `cargo xtask test --long`, which take hours and run at night or before a release. docs/testing.md has
 //! their figures.
 
 use super::parts::{large_tests, long_tests, vm_tests};
@@ -8,10 +8,10 @@ use crate::{build_ebpf, fuzz, mutants, programs, tools};
 
 /// How long libFuzzer runs each target.
 const FUZZ_SECONDS: u32 = 300;
-/// Of all places that cargo-mutants changes, one in so many is tried; which ones differs by commit.
+/// cargo-mutants tries one place in this many; which ones depends on the commit.
 const MUTANTS_SHARDS: u32 = 20;
 
-/// All of them.
+/// All parts that take hours.
 pub const PARTS: &[Part] = &[
     Part {
         name: "ebpf-build",

@@ -4,7 +4,7 @@
 //! PARTS (a table) ──▶ the ones asked for and what they need ──▶ run in order ──▶ summary, last line, exit code
 //!                                                                └─ some beside those that follow
 //! ```
-//! A part that fails stops only the parts that need it. The same command is all of CI. `--long` adds what takes hours.
+//! A failed part stops only the parts that need it. The same command is all of CI. `--long` adds parts that take hours.
 
 mod beside;
 mod inotify;
@@ -44,59 +44,60 @@ pub struct TestArgs {
     /// Also the parts that take hours. Their figures stand in docs/testing.md.
     #[arg(long)]
     long: bool,
-    /// How many test programs against Engines run at a time while the emulated machines do; one more when those have ended.
+    /// How many test programs against Engines run at a time while the emulated machines do; one more once those have
+    /// ended.
     #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u8).range(1..=16))]
     side_by_side: u8,
 }
 
-/// Set once: parts are functions of a table and take no arguments.
+/// Set once: parts are functions in a table and take no arguments.
 static SIDE_BY_SIDE: OnceLock<usize> = OnceLock::new();
 
 /// One thing to check.
 pub struct Part {
     name: &'static str,
-    /// For the header and `--list`: what is run.
+    /// For the header and `--list`: what the part runs.
     what: &'static str,
-    /// Parts that must have passed; each stands before this one in the table.
+    /// Parts that must have passed; each is before this one in the table.
     needs: &'static [&'static str],
     pace: Pace,
     run: fn() -> Result<Outcome>,
 }
 
-/// What may run at the same time as a part.
+/// Which parts may run at the same time as this one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Pace {
-    /// Those before it that are `Beside`.
+    /// Earlier parts that are `Beside`.
     InTurn,
-    /// Those that follow, up to one that needs it or is `Alone`.
+    /// Later parts, up to one that needs it or is `Alone`.
     Beside,
     /// Nothing.
     Alone,
 }
 
-/// How a part ended, when it was not an error that stopped it.
+/// How a part ended without an error that stopped it.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Outcome {
-    /// It holds.
+    /// The part passed.
     Passed,
-    /// It is made of tests, which were counted; one that failed is a failure of the part.
+    /// The part consists of tests, which were counted; a failed one is a failure of the part.
     Tests(Tally),
-    /// It was not run, and why.
+    /// The part was not run, for this reason.
     Skipped(String),
 }
 
-/// Tests counted; a part without tests counts as one.
+/// Counts of tests; a part without tests counts as one.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Tally {
-    /// How many passed; a flaky one is among them.
+    /// How many passed, including flaky ones.
     pub passed: u64,
     /// How many failed.
     pub failed: u64,
     /// How many did not run.
     pub skipped: u64,
-    /// The names of those that failed.
+    /// The names of the failed ones.
     pub failures: Vec<String>,
-    /// Those that failed among others and passed alone, with where both outputs are.
+    /// Those that failed among others and passed alone, with the places of both outputs.
     pub flaky: Vec<String>,
     /// Those that did not run, with the reason.
     pub skips: Vec<String>,
@@ -105,11 +106,11 @@ pub struct Tally {
 }
 
 impl Tally {
-    /// Adds a program. Its failures count as such until [`Tally::judge_again`] knows better.
+    /// Adds a program. Its failures count until [`Tally::judge_again`] corrects them.
     fn add(&mut self, ran: &Ran) {
         let skips = ran.skips.len() as u64;
         let failures = ran.failures();
-        // One that says that it could not run has returned, which libtest takes for passing.
+        // A test that says it could not run has returned, which libtest counts as passed.
         self.passed += ran.count(End::Passed).saturating_sub(skips);
         self.failed += failures.len() as u64;
         self.skipped += ran.count(End::Ignored) + skips;
@@ -123,7 +124,7 @@ impl Tally {
         self.times.extend(ran.tests.iter().filter_map(timed));
     }
 
-    /// A failed test was run again, alone.
+    /// A failed test was run again, alone: if it passed, it counts as flaky.
     fn judge_again(&mut self, name: String, failed_again: bool, outputs: &[&Path]) {
         if failed_again {
             return;
@@ -151,13 +152,13 @@ struct Verdict {
     part: &'static str,
     took: Duration,
     tally: Tally,
-    /// Whether other parts may build on it.
+    /// Whether parts that need it may run.
     holds: bool,
-    /// In words, for the summary.
+    /// The words of the summary.
     text: String,
 }
 
-/// Runs the named parts and what they need, or all; prints a summary; answers whether nothing failed.
+/// Runs the named parts and those they need, or all; prints a summary; returns whether nothing failed.
 pub fn run(arguments: &TestArgs) -> Result<bool> {
     if arguments.list {
         list();
@@ -194,7 +195,7 @@ pub fn run(arguments: &TestArgs) -> Result<bool> {
 }
 
 impl Part {
-    /// Runs it, and says how it ended and how busy the processors were.
+    /// Runs it, and prints how it ended and how busy the processors were.
     fn run(&self) -> Verdict {
         let (started, busy) = (Instant::now(), Busy::now());
         let outcome = (self.run)();
@@ -218,7 +219,7 @@ fn list() {
     long::PARTS.iter().for_each(row);
 }
 
-/// The named parts with all that they need, in the table's order.
+/// The named parts and all that they need, in the table's order.
 fn choose(named: &[String], long: bool) -> Result<Vec<&'static Part>> {
     let all = || PARTS.iter().chain(long::PARTS);
     for name in named {
@@ -228,13 +229,13 @@ fn choose(named: &[String], long: bool) -> Result<Vec<&'static Part>> {
         }
     }
     if named.is_empty() {
-        // What looks for leftovers comes last.
+        // The search for leftovers comes last.
         let (last, rest) = PARTS.split_last().expect("the table is not empty");
         let long: &[Part] = if long { long::PARTS } else { &[] };
         return Ok(rest.iter().chain(long).chain([last]).collect());
     }
     let mut wanted: Vec<&str> = named.iter().map(String::as_str).collect();
-    // Needs stand before their users, so one pass backwards finds those of those too.
+    // Needs come before their users, so one pass backwards finds indirect ones too.
     for part in all().collect::<Vec<_>>().into_iter().rev() {
         if wanted.contains(&part.name) {
             wanted.extend(part.needs);
@@ -280,7 +281,8 @@ fn judge(part: &'static str, took: Duration, outcome: Result<Outcome>) -> Verdic
     Verdict { part, took, tally, holds, text }
 }
 
-/// A line for each part; what was slow, skipped, flaky or failed by name; and last, alone, the sum of all tests.
+/// A line for each part; then the slow, skipped, flaky and failed tests by name; last, on its own line, the sum of all
+/// tests.
 fn summary(verdicts: &[Verdict], took: Duration) -> String {
     let mut text = String::from("\n== summary\n");
     let mut sum = Tally::default();
@@ -324,7 +326,7 @@ mod tests {
         choose(&names, false).unwrap().iter().map(|part| part.name).collect()
     }
 
-    /// A part that stood before what it needs would always be skipped.
+    /// A part that came before one it needs would always be skipped.
     #[test]
     fn needs_stand_before_their_users() {
         let all: Vec<&Part> = PARTS.iter().chain(long::PARTS).collect();
@@ -391,7 +393,7 @@ mod tests {
         );
     }
 
-    /// libtest takes a test that returned early for one that passed.
+    /// libtest counts a test that returned early as passed.
     #[test]
     fn a_test_that_said_it_was_skipped_is_not_counted_as_passed() {
         let test = |name: &str| libtest::Test { name: name.to_owned(), end: End::Passed, seconds: Some(0.5) };

@@ -1,4 +1,4 @@
-//! The parts of `cargo xtask test`, in the order they run: what tells most for the least time comes first.
+//! The parts of `cargo xtask test`, in the order in which they run: those that tell most in the least time come first.
 
 use std::path::PathBuf;
 use std::process::Command;
@@ -17,7 +17,7 @@ use crate::count::{self, Verdict};
 use crate::debian::run;
 use crate::{build_ebpf, clean, engines, paths, programs, release, tidy, tools, vm};
 
-/// All of them but those that take hours.
+/// All parts except those that take hours.
 pub const PARTS: &[Part] = &[
     Part {
         name: "tools",
@@ -63,7 +63,7 @@ pub const PARTS: &[Part] = &[
         needs: &["tools"],
         pace: Pace::InTurn,
         run: || {
-            // Nearly everything is private, and what is not may point to what is.
+            // Nearly everything is private, and public items may link to private ones.
             let flags = "-D warnings -A rustdoc::private_intra_doc_links";
             let mut doc = ci_build::cargo("doc");
             check(doc.args(["--no-deps", "--document-private-items"]).env("RUSTDOCFLAGS", flags))
@@ -151,11 +151,11 @@ pub const PARTS: &[Part] = &[
     },
 ];
 
-/// The emulated machines are under way.
+/// The emulated machines are running.
 static MACHINES_RUN: AtomicBool = AtomicBool::new(false);
 /// The test target of the part with the same name.
 const QUICKSTART: &str = "quickstart";
-/// The feature without which the tests against Engines do not exist, and the folder of their package.
+/// The feature without which the tests against Engines are not compiled, and the folder of their package.
 const FEATURE: &str = "engines";
 const PACKAGE: &str = "tests";
 
@@ -170,8 +170,8 @@ fn logs() -> PathBuf {
     paths::target().join("test-logs")
 }
 
-/// One program after the other: each uses all processors by itself. None is run again: without an Engine there is no
-/// chance in them that is not drawn from a printed seed.
+/// One program after the other: each uses all processors by itself. None is run again: without an Engine their only
+/// randomness comes from a printed seed.
 fn unit() -> Result<Outcome> {
     let engine_tests = EngineTests::read()?;
     let of_unit =
@@ -189,7 +189,7 @@ fn unit() -> Result<Outcome> {
     Ok(Outcome::Tests(tally))
 }
 
-/// Counted with another compiler or on another processor the committed counts say nothing.
+/// With another compiler or processor the committed counts mean nothing.
 fn count_instructions() -> Result<Outcome> {
     tools::install_callgrind()?;
     let program = &ci_build::program(PACKAGE, "count", "bin", false)?.path;
@@ -199,7 +199,7 @@ fn count_instructions() -> Result<Outcome> {
     })
 }
 
-/// The emulated machines with these kernels; none named = the usual ones.
+/// The emulated machines with these kernels; if none is named, the usual ones.
 pub fn vm_tests(kernels: &[&str]) -> Result<Outcome> {
     if let Some(reason) = vm::missing() {
         return Ok(Outcome::Skipped(reason));
@@ -218,23 +218,23 @@ pub fn long_tests() -> Result<Outcome> {
     engine_tests(usual_width, &[], |tests, target| tests.long.iter().any(|long| long == target))
 }
 
-/// Tests that do more on request than they do every day: how much, and the programs that ask for it.
+/// Tests that do more on request than every day: how much, and the programs.
 const AMOUNTS: [(&str, &str); 3] =
     [("CAPTURER_LINES", "20000"), ("CAPTURER_SHORT_LIVES", "300"), ("CAPTURER_REMOVALS", "200")];
 const AMOUNTS_OF: [&str; 3] = ["capture_many", "capture_life", "capture_removal"];
 
-/// These, with as much as they can do.
+/// These programs, with as much as they can do.
 pub fn large_tests() -> Result<Outcome> {
     engine_tests(usual_width, &AMOUNTS, |_, target| AMOUNTS_OF.contains(&target))
 }
 
-/// How many programs against Engines run at a time. The emulated machines take all of a processor each, so there is room for
-/// one more when they have ended.
+/// How many programs against Engines run at a time. Each emulated machine takes a whole processor, so there is room for
+/// one more once they have ended.
 fn usual_width() -> usize {
     SIDE_BY_SIDE.get().copied().unwrap_or(1) + usize::from(!MACHINES_RUN.load(Ordering::Relaxed))
 }
 
-/// The tests of capturer-tests that need Engines and are `wanted`, so many programs at a time. What is tested is the release
+/// The tests of capturer-tests that need Engines and are `wanted`, this many programs at a time. They test the release
 /// agent, a process of its own.
 fn engine_tests(
     width: fn() -> usize,
@@ -268,15 +268,15 @@ fn engine_tests(
     Ok(Outcome::Tests(tally))
 }
 
-/// What tests/Cargo.toml says of its test targets.
+/// What tests/Cargo.toml says about its test targets.
 struct EngineTests {
     /// Those with `required-features = ["engines"]`; the others are unit tests.
     names: Vec<String>,
-    /// `exclusive` in `[package.metadata.capturer]`: those that judge times.
+    /// `exclusive` in `[package.metadata.capturer]`: those that measure times.
     alone: Vec<String>,
     /// `patient` there: those of them that mostly wait.
     patient: Vec<String>,
-    /// `apart` there: those of which two at a time are too many, where inotify's limit can't be raised.
+    /// `apart` there: those of which only one may run at a time if inotify's limit can't be raised.
     apart: Vec<String>,
     /// `long` there: those that run with `--long`.
     long: Vec<String>,
@@ -332,17 +332,17 @@ impl EngineTests {
         name != QUICKSTART && !self.long.iter().any(|long| long == name)
     }
 
-    /// It judges times.
+    /// It measures times.
     fn is_timed(&self, name: &str) -> bool {
         self.alone.iter().any(|alone| alone == name)
     }
 
-    /// It judges times, and another that does must not run beside it.
+    /// It measures times, and no other such program may run beside it.
     fn is_disturbed(&self, name: &str) -> bool {
         self.is_timed(name) && !self.patient.iter().any(|patient| patient == name)
     }
 
-    /// Where a program stands in the order in which they start.
+    /// Its place in the order in which programs start.
     fn rank(&self, name: &str) -> usize {
         self.heavy.iter().position(|other| other == name).unwrap_or(self.heavy.len())
     }
@@ -356,7 +356,7 @@ fn name(value: &Value) -> Option<String> {
 mod tests {
     use super::*;
 
-    /// A program that moved would be run beside others from then on, and fail by chance.
+    /// A renamed program would run beside others from then on, and fail at random.
     #[test]
     fn lists_of_programs_name_what_is_there() {
         let package = |exclusive: &str| {

@@ -1,4 +1,4 @@
-//! How busy the machine's processors were, and with whom: a part that leaves them idle has room for others beside it.
+//! How busy the processors were, and with which processes: a part that leaves them idle has room for others beside it.
 
 use std::fs;
 use std::time::Duration;
@@ -6,8 +6,8 @@ use std::time::Duration;
 /// Linux counts a process's time in hundredths of a second, whatever its own clock is (USER_HZ, time(7)).
 const TICK: Duration = Duration::from_millis(10);
 
-/// The processor time of a process and of those that it, or one that it waited for, waited for (proc_pid_stat(5)). A
-/// process that ended has it until its parent waits for it.
+/// The processor time of a process and of all descendants that were waited for (proc_pid_stat(5)). A process that has
+/// ended keeps it until its parent waits for it.
 pub fn of(process: u32) -> Option<Duration> {
     ticks(&fs::read_to_string(format!("/proc/{process}/stat")).ok()?).map(|ticks| TICK * ticks)
 }
@@ -20,7 +20,7 @@ fn ticks(stat: &str) -> Option<u32> {
     (fields.len() == 4).then(|| fields.iter().sum())
 }
 
-/// What /proc/stat says at one moment, in ticks of all processors.
+/// The numbers of /proc/stat at one moment, in ticks of all processors.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Busy {
     busy: u64,
@@ -28,13 +28,13 @@ pub struct Busy {
 }
 
 impl Busy {
-    /// Now; nothing where /proc can't be read.
+    /// The numbers now; zeros if /proc can't be read.
     pub fn now() -> Busy {
         let text = fs::read_to_string("/proc/stat").unwrap_or_default();
         Busy::read(&text).unwrap_or(Busy { busy: 0, all: 0 })
     }
 
-    /// The share of the time since then in which they were not idle, in percent.
+    /// The percentage of time since then in which the processors were not idle.
     pub fn since(&self) -> Option<f64> {
         let now = Busy::now();
         let all = now.all.checked_sub(self.all).filter(|&all| all > 0)?;

@@ -3,8 +3,8 @@
 //! ```text
 //! longest first ─▶ N side by side ─▶ what failed, once more, one at a time ─▶ verdicts
 //! ```
-//! They mostly wait, each for an Engine, an agent and folders of its own. A test that fails among others and passes alone is
-//! FLAKY: told with both outputs and counted, and no failure of the run.
+//! They mostly wait, each for an Engine, an agent and folders of its own. A test that fails among others and passes
+//! alone is FLAKY: reported with both outputs and counted, but no failure of the run.
 
 use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
@@ -16,20 +16,20 @@ use super::Tally;
 use super::libtest::{self, End, Ran, Running};
 use crate::ci_build::Program;
 
-/// How often it is said what runs.
+/// How often the running programs are printed.
 const PROGRESS: Duration = Duration::from_secs(20);
 
 /// What to run, and how.
 pub struct Schedule<'a> {
     /// In the order in which they start.
     pub programs: Vec<&'a Program>,
-    /// Of these one at a time.
+    /// Of these only one runs at a time.
     pub apart: Vec<&'a Program>,
     /// How many at a time; asked before each start.
     pub width: fn() -> usize,
-    /// What every program finds in its environment.
+    /// Environment variables of every program.
     pub environment: Vec<(&'static str, PathBuf)>,
-    /// Where their outputs go.
+    /// The folder of their outputs.
     pub logs: PathBuf,
 }
 
@@ -81,7 +81,7 @@ fn side_by_side(schedule: &Schedule<'_>) -> Result<Vec<Ran>> {
     }
 }
 
-/// The first that may start beside those that run.
+/// The first program that may start beside the running ones.
 fn next<'a>(
     schedule: &Schedule<'_>,
     waiting: &mut VecDeque<&'a Program>,
@@ -93,7 +93,7 @@ fn next<'a>(
     waiting.remove(at)
 }
 
-/// The failed tests once more, with nothing beside them.
+/// Runs the failed tests once more, with nothing beside them.
 fn again(
     schedule: &Schedule<'_>,
     program: &Program,
@@ -111,7 +111,7 @@ fn again(
     let second = libtest::run(program, &arguments, &schedule.environment, &log)?;
     show(&second);
     let still = second.failures();
-    // What the second run did not name passed in it.
+    // Tests that the second run did not name as failed have passed in it.
     for name in failures {
         let failed_again =
             still.contains(&name) || still.iter().any(|still| still.contains("no test is named"));
@@ -120,7 +120,7 @@ fn again(
     Ok(())
 }
 
-/// One line for a program that passed; everything that one which failed has said.
+/// One line for a program that passed; all output of one that failed.
 pub fn show(ran: &Ran) {
     let failures = ran.failures();
     if failures.is_empty() {
@@ -172,7 +172,7 @@ mod tests {
     const OK: &str = "echo 'test a ... ok <0.1s>'\necho 'test result: ok. 1 passed; 0 failed; 0 ignored'\n";
     const BAD: &str = "echo 'test a ... FAILED <0.1s>'\necho 'test result: FAILED. 0 passed; 1 failed; 0 ignored'\nexit 101\n";
 
-    /// The difference between a fault and chance, and that neither is hidden.
+    /// A fault and chance are told apart, and neither is hidden.
     #[test]
     fn what_passes_alone_is_flaky_and_what_fails_twice_has_failed() {
         let dir = tempfile::tempdir().unwrap();

@@ -1,4 +1,4 @@
-//! Runs a command of a part that must end with 0. Its output goes to the terminal as it comes.
+//! Runs a command of a part, which must exit with 0. Its output goes to the terminal as it comes.
 
 use std::io::{BufRead as _, BufReader, Read, Write as _};
 use std::process::{Child, Command, Stdio};
@@ -12,7 +12,7 @@ use crate::sweep::{all_processes, stat_fields};
 
 /// No command of a part needs this long; all together must end within the hour that CI has.
 const COMMAND_DEADLINE: Duration = Duration::from_secs(40 * 60);
-/// After so long without output it is looked at whether the command still runs.
+/// After this long without output it is checked whether the command still runs.
 const QUIET: Duration = Duration::from_millis(500);
 
 /// Runs a command that must end with 0.
@@ -66,7 +66,7 @@ fn read_lines(output: impl Read, lines: &mpsc::Sender<String>) {
     }
 }
 
-/// cargo ended alone would leave the test process running, and that its Engines.
+/// If cargo alone were ended, the test process would keep running, and so would its Engines.
 pub fn end_with_descendants(child: &mut Child) -> Result<()> {
     let parent_of = |pid: i32| stat_fields(pid).and_then(|fields| fields.get(1)?.parse::<i32>().ok());
     let mut doomed = vec![i32::try_from(child.id()).context("a process id over 31 bits")?];

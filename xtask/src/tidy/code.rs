@@ -21,7 +21,7 @@ pub fn code_only(text: &str) -> String {
     out
 }
 
-/// Where the comment or literal that begins at `at` ends; `at` itself if none begins there.
+/// The end of the comment or literal that begins at `at`; `at` itself if there is none.
 fn skip_end(chars: &[char], at: usize) -> usize {
     let rest = &chars[at..];
     let inside_word = at > 0 && (chars[at - 1].is_alphanumeric() || chars[at - 1] == '_');
@@ -80,7 +80,7 @@ fn quoted(rest: &[char], quote: char) -> usize {
     rest.len()
 }
 
-/// Whether `word` stands in `line` with no letter, digit or underscore at either side.
+/// Whether `line` contains `word` with no letter, digit or underscore on either side.
 pub fn has_word(line: &str, word: &str) -> bool {
     let part_of_word = |c: char| c.is_alphanumeric() || c == '_';
     line.match_indices(word).any(|(at, _)| {

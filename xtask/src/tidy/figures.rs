@@ -1,7 +1,8 @@
-//! Figures of the agent's code that no single file shows: how many rooms there are, whether imports go in circles, what
-//! is long or short. They are printed and fail nothing; who changes the layout compares them with the commit before.
+//! Figures about the agent's code that no single file shows: how many rooms there are, whether imports form circles,
+//! how many files and comments are too long or short. They are printed and fail nothing; whoever changes the layout
+//! compares them with those of the commit before.
 //!
-//! They hold for any layout of `capturer/src`, so that old commits can be looked at too.
+//! They work for any layout of `capturer/src`, so that old commits can be measured too.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -10,7 +11,7 @@ use super::Source;
 use super::layers::{imports, is_test_file};
 
 const AGENT: &str = "capturer/src/";
-/// Its children are rooms as well, for they know each other.
+/// Its children count as rooms, as they import each other.
 const NESTED: &str = "capture";
 const LONG_LINES: usize = 500;
 
@@ -91,7 +92,7 @@ pub fn figures(sources: &[Source]) -> Figures {
 
 type Graph = BTreeMap<String, BTreeSet<String>>;
 
-/// The groups in which each reaches each.
+/// The groups in which each room imports each other, directly or indirectly.
 fn circles(knows: &Graph) -> Vec<Vec<String>> {
     let reached: BTreeMap<&String, BTreeSet<&String>> =
         knows.keys().map(|room| (room, reach(knows, room))).collect();
@@ -106,7 +107,7 @@ fn circles(knows: &Graph) -> Vec<Vec<String>> {
     groups.into_iter().collect()
 }
 
-/// All that `room` imports, directly or by way of others; itself only if there is a way back.
+/// All rooms that `room` imports, directly or indirectly; itself only if there is a way back.
 fn reach<'a>(knows: &'a Graph, room: &String) -> BTreeSet<&'a String> {
     let mut seen = BTreeSet::new();
     let mut next: Vec<&String> = knows.get(room).into_iter().flatten().collect();

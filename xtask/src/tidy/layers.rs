@@ -1,17 +1,17 @@
-//! Who may know whom in the agent: the module map's promise, as tables of its folders.
+//! Which rooms of the agent may import which, as tables of its folders.
 //!
-//! What decides is pure, so that the same code runs on the real ring and in a simulation; and imports lead one way, so that
-//! each folder can be read with those below it alone. Both are lost one harmless import at a time.
+//! Code that decides is pure, so that the same code runs on the real ring and in a simulation; and imports go one way,
+//! so that each folder can be read with only those below it. Both are lost one harmless import at a time.
 
 use super::code::{has_word, used_paths};
 use super::{Finding, Source};
 
 const AGENT: &str = "capturer/src/";
 
-/// What decides: folders of the agent that take events and the time, and return actions.
+/// Code that decides: folders of the agent that take events and the time, and return actions.
 const PURE: [&str; 6] = ["text/", "model/", "decode/", "pipeline/", "ledger/", "capture/"];
 
-/// What pure code may not mention, with what it does instead.
+/// What pure code may not mention, with what to do instead.
 const IMPURE: [(&str, &str); 9] = [
     ("tokio", "return an action; the shell waits"),
     ("tokio_uring", "return an action; the shell talks to the ring"),
@@ -25,17 +25,17 @@ const IMPURE: [(&str, &str); 9] = [
 ];
 
 /// The rooms of the agent from the bottom up, each with the rooms below that it may import. The longest path counts, so
-/// `capture/io` is a room and the rest of `capture` another. Since each names only rooms above it in this list, there is no
-/// circle.
+/// `capture/io` is a room and the rest of `capture` another. Each room only names earlier ones in this list, so there
+/// is no circle.
 const ROOMS: [(&str, &[&str]); 24] = [
     ("limits", &[]),
-    // Faults that tests turn on: called from everywhere, in a test's build only.
+    // Faults that tests turn on: called from everywhere, but only in a build for tests.
     ("faults", &[]),
     ("text", &[]),
     ("settings", &["text"]),
     ("model", &["settings", "text"]),
     ("ledger", &["model", "text"]),
-    // Everybody may tell it something; it knows nobody who captures or delivers.
+    // Everybody may report to it; it imports nobody who captures or delivers.
     ("telemetry", &["ledger", "model", "settings", "text"]),
     ("decode", &["model", "settings", "text"]),
     // A line is looked at as it was before the decoder kept Docker's escapes; times are decoded there too.
@@ -123,17 +123,17 @@ const ROOMS: [(&str, &[&str]); 24] = [
     ),
 ];
 
-/// Modules that touch the outside, each with the folders that may know it.
+/// Modules that touch the outside world, each with the folders that may import it.
 const OUTSIDE: [(&str, &[&str]); 5] = [
     ("shell/ring", &["agent/", "shell/", "commands/doctor/"]),
     ("shell/http", &["agent/", "shell/"]),
     ("witness/probe", &["agent/", "witness/", "commands/doctor/"]),
     ("witness", &["agent/", "witness/", "commands/doctor/"]),
-    // `check` reads the certificate that the server would; clients know what it answers to who does not speak TLS.
+    // `check` reads the certificate as the server would; clients know its answer to requests without TLS.
     ("telemetry/admin", &["agent/", "telemetry/admin/", "commands/online.rs", "commands/agent_client.rs"]),
 ];
 
-/// Pure code mentions nothing that waits, does or is different in each run.
+/// Pure code mentions nothing that waits, acts or differs between runs.
 pub fn pure_code_stays_pure(source: &Source) -> Vec<Finding> {
     let Some(path) = source.path.strip_prefix(AGENT) else { return Vec::new() };
     if is_test_file(path) || !PURE.iter().any(|start| path.starts_with(start)) {
@@ -153,7 +153,7 @@ pub fn pure_code_stays_pure(source: &Source) -> Vec<Finding> {
     findings
 }
 
-/// Each room imports rooms below it only, and the doors to the outside are known to few.
+/// Each room imports only rooms below it, and few rooms import what touches the outside world.
 pub fn imports_lead_down(source: &Source) -> Vec<Finding> {
     let Some(path) = source.path.strip_prefix(AGENT) else { return Vec::new() };
     if is_test_file(path)
@@ -207,7 +207,8 @@ fn room_of(module: &str) -> Option<(&'static str, &'static [&'static str])> {
     ROOMS.into_iter().filter(|(room, _)| inside(room)).max_by_key(|(room, _)| room.len())
 }
 
-/// The modules of the agent that a file mentions, as paths (`capture/io/Event`), each with its line. Tests are left out.
+/// The modules of the agent that a file mentions, as paths (`capture/io/Event`), each with its line. Tests are left
+/// out.
 pub fn imports(source: &Source) -> Vec<(usize, String)> {
     let code = without_tests(&source.code);
     let mut found: Vec<(usize, String)> = used_paths(code)
@@ -239,13 +240,13 @@ fn mentions(code: &str, path: &str) -> Vec<usize> {
     lines
 }
 
-/// Tests stand at a file's end, and may read files and count with what they like.
+/// Tests are at a file's end, and may read files and use any clock.
 fn without_tests(code: &str) -> &str {
     let begins = ["#[cfg(test)]\nmod tests {", "#[cfg(test)]\npub(crate) mod tests {"];
     begins.iter().filter_map(|begin| code.find(begin)).min().map_or(code, |at| &code[..at])
 }
 
-/// Tests, benches and fuzz entries may know whom they like.
+/// Tests, benches and fuzz entries may import any room.
 pub fn is_test_file(path: &str) -> bool {
     let name = path.rsplit('/').next().unwrap_or(path);
     name.ends_with("tests.rs")
@@ -279,7 +280,7 @@ mod tests {
         assert_eq!(count(pure_code_stays_pure, "capturer/src/decode/line.rs", good), 0);
     }
 
-    /// A room may only name rooms that stand before it, so the table itself has no circle.
+    /// A room may only name earlier rooms, so the table itself has no circle.
     #[test]
     fn the_rooms_are_in_order() {
         for (index, (room, below)) in ROOMS.iter().enumerate() {

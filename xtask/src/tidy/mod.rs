@@ -3,8 +3,8 @@
 //! ```text
 //! files of the tree ──▶ Source (path, text, code without comments and strings) ──▶ each rule ──▶ findings
 //! ```
-//! A rule is a function from one file to what is wrong in it; it says where, and how to mend it. Rules know paths, not
-//! what exists: a folder that is not there yet breaks none.
+//! A rule is a function from one file to a list of what is wrong in it; each finding says where, and how to mend it.
+//! Rules know paths, not which files exist: a missing folder breaks none.
 
 mod code;
 mod figures;
@@ -21,16 +21,16 @@ use crate::paths;
 
 /// One file of the repository.
 pub struct Source {
-    /// Its path from the top, with `/`.
+    /// Its path from the top of the repository, with `/`.
     pub path: String,
     /// What is in it.
     pub text: String,
-    /// For Rust, the text with comments and strings blanked out, line for line; else empty.
+    /// For Rust, the text with comments and strings blanked out, line for line; otherwise empty.
     pub code: String,
 }
 
 impl Source {
-    /// A file as it would be read from the tree.
+    /// Makes a file as if it had been read from the tree.
     pub fn new(path: &str, text: &str) -> Self {
         let code = if path.ends_with(".rs") { code::code_only(text) } else { String::new() };
         Self { path: path.to_owned(), text: text.to_owned(), code }
@@ -42,14 +42,14 @@ impl Source {
     }
 }
 
-/// Something that breaks a rule, or soon will.
+/// A broken rule, or one that soon will be.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Finding {
     /// Counted from 1.
     pub line: usize,
     /// What is wrong and how to mend it.
     pub message: String,
-    /// Printed, but no failure.
+    /// Printed, but not a failure.
     pub warning: bool,
 }
 
@@ -97,7 +97,7 @@ pub fn check_tree() -> Result<()> {
 fn read_tree(top: &Path) -> Result<Vec<Source>> {
     let mut sources = Vec::new();
     for path in list_files(top)? {
-        // Deleted but not committed, or not text: no rule is about those.
+        // Deleted but not committed, or not text: no rule concerns those.
         let Ok(bytes) = fs::read(top.join(&path)) else { continue };
         if let Ok(text) = String::from_utf8(bytes) {
             sources.push(Source::new(&path, &text));
@@ -109,7 +109,7 @@ fn read_tree(top: &Path) -> Result<Vec<Source>> {
     Ok(sources)
 }
 
-/// git knows what belongs to the repository; without it (an unpacked archive), everything but build output does.
+/// Asks git which files belong to the repository; without git (an unpacked archive), takes all but build output.
 pub fn list_files(top: &Path) -> Result<Vec<String>> {
     let asked =
         Command::new("git").arg("-C").arg(top).args(["ls-files", "-z", "-co", "--exclude-standard"]).output();
@@ -150,7 +150,7 @@ mod tests {
         rule(&Source::new(path, text)).iter().filter(|finding| !finding.warning).count()
     }
 
-    /// Without git the same files must be looked at, or an archive would be checked less.
+    /// Without git the same files must be checked, or an archive would be checked less.
     #[test]
     fn the_tree_is_found_without_git() {
         let dir = tempfile::tempdir().unwrap();

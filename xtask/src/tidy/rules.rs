@@ -1,28 +1,28 @@
-//! Rules about single files: their headers, length, lines, and the places of some words.
+//! Rules about single files: their headers, length and lines, and where some words may be used.
 
 use super::code::has_word;
 use super::{Finding, Source};
 
-/// A file longer than this is two files.
+/// A longer file should be two files.
 const LINES_MAX: usize = 800;
-/// From here on it is time to think of where to cut.
+/// From this length on it is time to think about where to split.
 const LINES_WARNED: usize = 600;
 
-/// Where unsafe code may stand: behind one door each, and in the kernel's own programs.
+/// Where unsafe code may be: behind one door each, and in the kernel's own programs.
 const UNSAFE_PLACES: [&str; 3] =
     ["capturer/src/shell/ring/", "capturer/src/witness/probe/", "capturer-ebpf/"];
 
-/// The file that waits for all tests.
+/// The file in which all tests wait.
 const WAITING: &str = "tests/src/wait.rs";
 
-/// Words that put off what should be done, in halves: this file is checked as well.
+/// Words for postponed work, split in half because this file is checked as well.
 const PUT_OFF: [&str; 3] = [concat!("TO", "DO"), concat!("FIX", "ME"), concat!("XX", "X")];
 const PUT_OFF_MACROS: [&str; 2] = [concat!("to", "do!"), concat!("unimple", "mented!")];
 
 /// Folders that only one machine has.
 const PRIVATE_FOLDERS: [&str; 3] = [concat!("/ro", "ot/"), concat!("/wo", "rk/"), concat!("/ho", "me/")];
 
-/// A stranger opens a file and is told what it is.
+/// Every file says at its beginning what it is.
 pub fn rust_files_say_what_they_are(source: &Source) -> Vec<Finding> {
     if !source.is_rust() || source.text.starts_with("//! ") {
         return Vec::new();
@@ -30,7 +30,7 @@ pub fn rust_files_say_what_they_are(source: &Source) -> Vec<Finding> {
     vec![Finding::error(1, "open the file with `//! …`: what it is, what it deliberately is not, its steps")]
 }
 
-/// Long files are read by nobody.
+/// Nobody reads long files.
 pub fn files_are_not_too_long(source: &Source) -> Vec<Finding> {
     let lines = source.text.lines().count();
     if !source.is_rust() || lines < LINES_WARNED {
@@ -40,7 +40,7 @@ pub fn files_are_not_too_long(source: &Source) -> Vec<Finding> {
     vec![Finding { line: lines, message, warning: lines <= LINES_MAX }]
 }
 
-/// No blanks at a line's end, no tabs, a newline at the file's end: they show as noise in every diff.
+/// No blanks at the end of a line, no tabs, and a newline at the file's end: otherwise every diff has noise.
 pub fn lines_are_clean(source: &Source) -> Vec<Finding> {
     if !is_ours_to_format(&source.path) {
         return Vec::new();
@@ -60,7 +60,7 @@ pub fn lines_are_clean(source: &Source) -> Vec<Finding> {
     findings
 }
 
-/// What is not done is not in the tree; what is left out is said in words.
+/// Unfinished work is not in the tree; what is left out is said in words.
 pub fn nothing_is_left_to_do(source: &Source) -> Vec<Finding> {
     if !is_ours_to_format(&source.path) {
         return Vec::new();
@@ -79,7 +79,7 @@ pub fn nothing_is_left_to_do(source: &Source) -> Vec<Finding> {
     findings
 }
 
-/// Code the compiler can't vouch for stands where it is looked for.
+/// Code that the compiler can't check is only in the expected places.
 pub fn unsafe_code_has_its_places(source: &Source) -> Vec<Finding> {
     if UNSAFE_PLACES.iter().any(|place| source.path.starts_with(place)) {
         return Vec::new();
@@ -111,7 +111,7 @@ pub fn no_paths_of_one_machine(source: &Source) -> Vec<Finding> {
     let mut findings = Vec::new();
     for (index, line) in source.text.lines().enumerate() {
         for folder in PRIVATE_FOLDERS {
-            // In the middle of a path it is just a folder's name.
+            // In the middle of a path it is an ordinary folder name.
             let in_path = |c: char| c.is_alphanumeric() || "_.-)}*>/~".contains(c);
             if line.match_indices(folder).any(|(at, _)| !line[..at].ends_with(in_path)) {
                 findings.push(Finding::error(
@@ -124,7 +124,7 @@ pub fn no_paths_of_one_machine(source: &Source) -> Vec<Finding> {
     findings
 }
 
-/// Files whose every line is written here; a lock file or a recorded log is not.
+/// Files written by hand; a lock file or a recorded log is not.
 fn is_ours_to_format(path: &str) -> bool {
     let endings = [".rs", ".toml", ".md", ".yaml", ".yml", ".sh", ".service"];
     endings.iter().any(|ending| path.ends_with(ending)) || path == ".ci/run"

@@ -1,27 +1,27 @@
-//! What a machine said on its serial line, for those who see no more than the end of a long output: how its tests ended,
-//! which of them failed, and with what words.
+//! A machine's serial output, summarized for readers who only see the end of a long output: how its tests ended, which
+//! failed, and with what message.
 //!
-//! Not here: libtest's other lines. They were printed as they came.
+//! Not here: libtest's other lines, which were printed as they came.
 
 use std::collections::VecDeque;
 
-/// How the init script says its result on the serial line.
+/// How the init script reports its result on the serial line.
 pub const RESULT: &str = "tests ended with ";
-/// How it says that a test program did not end well: `program NAME ended with 101`.
+/// How it reports that a test program failed: `program NAME ended with 101`.
 pub const PROGRAM: &str = "program ";
-/// Longest panic message that is told again.
+/// Longest panic message that is repeated.
 const PANIC_LINES_MAX: usize = 12;
-/// Of a machine that ended early this much is told: a kernel's own panic fits.
+/// How many lines of a machine that ended early are repeated: enough for a kernel panic.
 const LAST_LINES: usize = 40;
 
-/// Read line by line.
+/// The transcript, parsed line by line.
 #[derive(Default)]
 pub struct Transcript {
     result: Option<String>,
     failed: Vec<String>,
-    /// How many of them are of programs that have ended.
+    /// How many of them belong to programs that have ended.
     told: usize,
-    /// Names of a list that may not be at its end.
+    /// Names of a list that may not be complete yet.
     listed: Vec<String>,
     panics: Vec<Vec<String>>,
     in_panic: bool,
@@ -31,9 +31,9 @@ pub struct Transcript {
 /// How a machine failed.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Failure {
-    /// The tests that failed, or in a sentence why none is named.
+    /// The failed tests, or a sentence that says why none is named.
     pub tests: Vec<String>,
-    /// What there is to read about it, line by line.
+    /// Details, line by line.
     pub said: Vec<String>,
 }
 
@@ -48,7 +48,7 @@ impl Transcript {
             self.result = Some(code.to_owned());
         }
         if line.starts_with(PROGRAM) && line.contains(" ended with ") {
-            // One that crashes, or is none, names no test.
+            // A program that crashes, or can't start, names no test.
             if self.failed.len() == self.told {
                 self.failed.push(line.to_owned());
             }
@@ -58,8 +58,8 @@ impl Transcript {
         self.read_panic(line);
     }
 
-    /// The names of failed tests stand in a list at the end, indented by four. (`test NAME ... FAILED` may be torn by what
-    /// the test printed in between.) Before that list comes another `failures:` with what each one said.
+    /// The names of failed tests are in a list at the end, indented by four. (`test NAME ... FAILED` may be split by
+    /// the test's own output.) Before that list comes another `failures:` with the output of each.
     fn read_names(&mut self, line: &str) {
         if line == "failures:" {
             self.listed.clear();
@@ -70,7 +70,8 @@ impl Transcript {
         }
     }
 
-    /// `thread 'NAME' (17) panicked at FILE:LINE:COLUMN:`, the message, and a note. Captured or not, it looks the same.
+    /// `thread 'NAME' (17) panicked at FILE:LINE:COLUMN:`, the message, and a note. It looks the same whether captured
+    /// or not.
     fn read_panic(&mut self, line: &str) {
         let begins = line.starts_with("thread '") && line.contains(" panicked at ");
         if begins {
@@ -85,7 +86,7 @@ impl Transcript {
         }
     }
 
-    /// How it failed if it did; `stopped` says why its end was not waited for.
+    /// How the machine failed, if it did; `stopped` says why its end was not waited for.
     pub fn failure(self, stopped: Option<String>) -> Option<Failure> {
         let nameless = match self.result.as_deref() {
             _ if stopped.is_some() => stopped,
@@ -111,7 +112,7 @@ mod tests {
         transcript.failure(None)
     }
 
-    /// As seen from a machine: one program captures what its tests print, the other does not.
+    /// As in a machine: one program captures the output of its tests, the other does not.
     const SAID: &str = "
 test ring::a ... FAILED
 
