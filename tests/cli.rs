@@ -288,7 +288,8 @@ fn lines_of(home: &Home) -> Result<Vec<String>> {
     Ok(lines)
 }
 
-/// What the README promises of a crash: output is cut back to the checkpoint, so nothing is missing and nothing twice.
+/// The README's promise about a crash: records after the last checkpoint stay in the output, and are skipped when they are
+/// read again, so nothing is missing and nothing is there twice.
 #[test]
 fn a_crash_repeats_nothing() -> Result<()> {
     let home = Home::new()?;
@@ -317,7 +318,6 @@ fn a_crash_repeats_nothing() -> Result<()> {
     agent.stop()
 }
 
-/// `capturer quickstart | head -1`: whoever stops reading must not tear down what captures.
 /// Without positions everything is read again: whoever lost data_dir must learn why lines are there twice.
 #[test]
 fn a_lost_data_dir_is_told_where_outputs_have_lines() -> Result<()> {
@@ -343,6 +343,7 @@ fn a_lost_data_dir_is_told_where_outputs_have_lines() -> Result<()> {
     Ok(())
 }
 
+/// `capturer quickstart | head -1`: a reader that goes away must not end the capture.
 #[test]
 fn a_quickstart_whose_reader_went_away_ends_well() -> Result<()> {
     let home = Home::new()?;

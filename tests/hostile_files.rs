@@ -315,7 +315,7 @@ fn a_full_data_disk_is_said_and_repeats_nothing() -> Result<()> {
             fs::remove_file(&filler)?;
             wait_until("health to be well", PATIENCE, || agent.get("/health"))?;
         } else {
-            // Without a checkpoint of the last lines, they are cut off and read again.
+            // The checkpoint lacks the last lines: they are read again, and skipped as the output has them.
             agent.kill()?;
             fs::remove_file(&filler)?;
             agent = home.start(&config)?;

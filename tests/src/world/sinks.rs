@@ -67,7 +67,8 @@ impl SinkModel {
         self.queue.iter().filter(|message| matches!(message, Message::Batch(_))).count()
     }
 
-    /// Cuts outputs to what the checkpoint says; returns the lines cut off.
+    /// Cuts outputs to what the checkpoint says; returns the lines cut off. (Simpler than the real sink, which keeps
+    /// them and skips their repetition.)
     pub(super) fn restore(&mut self, loaded: &mut Checkpoint) -> Vec<LineId> {
         let mut cut = Vec::new();
         for mark in loaded.outputs.get(&self.name).into_iter().flat_map(BTreeMap::values) {
