@@ -1,5 +1,5 @@
-//! A capture loop that hangs: the admin thread must answer and name it, for that is its job. Nothing in the agent helps
-//! with this: the loop's thread, and it alone, is stopped from outside as a debugger does.
+//! A capture loop that hangs: the admin thread must still answer and name it. Nothing in the agent helps with this
+//! test: only the loop's thread is stopped, from outside, as a debugger does.
 
 use std::fs;
 use std::io::Write as _;
@@ -14,12 +14,12 @@ use nix::sys::wait::{WaitPidFlag, waitpid};
 use nix::unistd::Pid;
 use serde_json::Value;
 
-/// Longer than the loop may be without a turn (3 s).
+/// Longer than the loop may take for a turn (3 s).
 const BLOCKED: Duration = Duration::from_secs(5);
-/// On an idle machine. An answer takes a millisecond, or 200 where a snapshot is waited for.
+/// On an idle machine. An answer takes a millisecond, or 200 if it waits for a snapshot.
 const ANSWER_MAX: Duration = Duration::from_secs(1);
 
-/// Stops the agent's first thread, which is the capture loop. Dropping it lets the thread go on.
+/// Stops the agent's first thread, which is the capture loop. Dropping this lets the thread continue.
 struct Blocked(Pid);
 
 impl Blocked {

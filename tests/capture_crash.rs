@@ -56,7 +56,7 @@ fn killed(version: EngineVersion, reading: Reading) -> Result<()> {
     let names = start_steady(&engine, 3)?;
     for _ in 0..20 {
         let agent = home.launch(&config)?;
-        // A random moment, counted in output, not in time: so that it means the same on a busy machine.
+        // A random moment, counted in output instead of time, so that it means the same on a busy machine.
         let goal = home.output_bytes() + rand.within(0..120_000);
         wait_until("some output", PATIENCE, || home.output_bytes() >= goal)?;
         agent.kill()?;
@@ -67,8 +67,8 @@ fn killed(version: EngineVersion, reading: Reading) -> Result<()> {
     agent.stop()
 }
 
-/// The old Engine's follow skips lines of a log that rotates, so the agent goes over to the files. What stands in an output
-/// behind the last checkpoint then came over the API, is read again from a file, and is escaped otherwise there.
+/// The old Engine's follow skips lines of a log that rotates, so the agent switches to the files. Output after the last
+/// checkpoint then came over the API, and is read again from a file, which escapes it differently.
 fn killed_while_a_log_rotates(version: EngineVersion) -> Result<()> {
     const ODD: &str = "n=0; while [ $n -lt 500 ]; do n=$((n+1)); printf \"$n <b> & \\001 \\033[1m \\377\\376\\n\"; \
         head -c 3000 /dev/zero | tr '\\0' '>'; echo \" $n\"; usleep 15000; done";
@@ -136,7 +136,7 @@ fn more_output(home: &Home) -> Result<()> {
     wait_until("more output", PATIENCE, || home.output_bytes() > before + 50_000)
 }
 
-/// With live-restore containers outlive their daemon; what they print meanwhile waits in their pipes.
+/// With live-restore containers outlive their daemon; their output waits in pipes meanwhile.
 fn dockerd_stopped(version: EngineVersion) -> Result<()> {
     for reading in [Reading::FILE, Reading::API] {
         let mut engine = Engine::start_with(version, &["--live-restore"])?;
@@ -160,7 +160,7 @@ fn dockerd_stopped(version: EngineVersion) -> Result<()> {
     Ok(())
 }
 
-/// Longer than any read may take: no read is left to hope, no stream is lost sight of, nobody has to wait.
+/// Longer than any read may take, so every read times out; yet no stream is forgotten, and nobody has to wait.
 fn dockerd_frozen(version: EngineVersion, reading: Reading) -> Result<()> {
     let engine = Engine::start(version)?;
     let home = Home::new()?;
@@ -194,7 +194,7 @@ fn dockerd_frozen(version: EngineVersion, reading: Reading) -> Result<()> {
     agent.stop()
 }
 
-/// Each stream's read or opening has ended by its timer, and the stream was shown as waiting, with that reason.
+/// Each stream's read or open has ended by its timer, and the stream was shown as waiting, with that reason.
 fn every_stream_waits(agent: &Agent, count: usize, admin: &mut Latencies) -> Result<()> {
     let mut waited = BTreeMap::new();
     wait_until("every stream to be shown as waiting, with the reason", PATIENCE, || {
@@ -216,7 +216,7 @@ fn every_stream_waits(agent: &Agent, count: usize, admin: &mut Latencies) -> Res
     Ok(())
 }
 
-/// How long the admin server took for its answers.
+/// How long the admin server took to answer.
 #[derive(Default)]
 struct Latencies(Vec<Duration>);
 
@@ -228,7 +228,7 @@ impl Latencies {
         answer
     }
 
-    /// Nineteen of twenty under 100 ms and each under 2 s, as far as the machine lets anybody be so quick.
+    /// Nineteen of twenty answers under 100 ms and each under 2 s, if the machine allows it.
     fn assert_quick(mut self, lateness: &Lateness) {
         self.0.sort_unstable();
         let (count, last) = (self.0.len(), self.0[self.0.len() - 1]);

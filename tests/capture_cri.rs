@@ -1,5 +1,6 @@
-//! Logs as container runtimes write them for Kubernetes, rotated as kubelet does it: parts of long lines, on both channels
-//! and across rotations, an agent that is killed meanwhile, and a container that exits within a line.
+//! Logs as container runtimes write them for Kubernetes, rotated like kubelet does: parts of long lines, on both
+//! channels and across rotations, an agent that is killed meanwhile, and a container that exits in the middle of a
+//! line.
 
 use std::fs::{self, File};
 use std::io::Write as _;
@@ -12,7 +13,7 @@ use capturer_tests::wait::{PATIENCE, wait_until};
 
 const CHANNELS: [&str; 2] = ["stdout", "stderr"];
 
-/// `/var/log/pods/<pod>/<container>/0.log`, and what it holds.
+/// `/var/log/pods/<pod>/<container>/0.log`, and its content.
 struct PodLog {
     path: PathBuf,
     live: File,
@@ -32,7 +33,7 @@ impl PodLog {
         Ok(PodLog { path, live, rotations: 0, printed: Default::default(), lines: 0, records: 0, chance })
     }
 
-    /// So many records, whole lines and parts, each channel for itself; a part may be the last.
+    /// Writes this many records, whole lines and parts, independently for each channel; the last may be a part.
     fn print(&mut self, records: u64) -> Result<()> {
         for _ in 0..records {
             let channel = self.chance.index(0..2);
@@ -59,7 +60,7 @@ impl PodLog {
         (0..2).try_for_each(|channel| self.record(channel, "its end", false))
     }
 
-    /// The file before is packed, as kubelet does it: the newest of the older ones may still be written.
+    /// The previous file is compressed, as kubelet does it: the newest of the older ones may still be written to.
     fn rotate(&mut self) -> Result<()> {
         let name = |rotation: u32| {
             PathBuf::from(format!("{}.20261125-{:06}", self.path.display(), 100_000 + rotation))
@@ -92,7 +93,7 @@ fn written(home: &Home, channel: usize) -> Result<String> {
 
 fn assert_all_written(home: &Home, log: &PodLog) -> Result<()> {
     for (channel, name) in CHANNELS.into_iter().enumerate() {
-        // Not a failure yet if it never comes: the comparison says what is missing.
+        // A time-out is not a failure yet: the comparison says what is missing.
         let _ = wait_until("every line", PATIENCE, || {
             let (got, expected) = (written(home, channel)?.len(), log.printed[channel].len());
             ensure!(got >= expected, "{got} of {expected} bytes");
@@ -110,7 +111,7 @@ fn parts_rotations_and_kills_lose_nothing_and_repeat_nothing() -> Result<()> {
     let mut chance = Rand::from_env_or(4);
     let dir = home.path().join("pods/shop_web_1/web");
     let mut log = PodLog::create(&dir, chance.fork())?;
-    // Nothing else tells what the file is: its first line does.
+    // Nothing but the file's first line tells its format.
     let config = home.config(&format!(
         "container_monitor: {{enabled: false}}\nfile_monitor: {{files: [{{paths: [\"{}/pods/*/*/*.log\"]}}]}}\n",
         home.path().display()
@@ -126,13 +127,13 @@ fn parts_rotations_and_kills_lose_nothing_and_repeat_nothing() -> Result<()> {
             ensure!(home.output_bytes() > before + 20_000, "{} bytes", home.output_bytes());
             anyhow::Ok(())
         })?;
-        // Before its first position is saved, a new path is known by its live file alone.
+        // Before its first position is saved, a new path is only known by its live file.
         wait_until("a saved position", PATIENCE, || {
             fs::read_to_string(home.path().join("data/checkpoint.json"))
                 .is_ok_and(|text| text.contains("\"kind\":\"file\""))
         })?;
         agent.kill()?;
-        // Nobody looks.
+        // The agent does not run meanwhile.
         log.print(chance.within(1..400))?;
         log.rotate()?;
         log.print(chance.within(1..100))?;

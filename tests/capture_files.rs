@@ -1,6 +1,6 @@
-//! Capturing where no Engine is: json-file logs as dockerd writes and rotates them, an agent that is killed meanwhile,
-//! and a daemon that accepts and never answers. Needs the agent and a kernel, so `cargo xtask vm` runs it inside others:
-//! "Linux 5.10 or newer" is true because of it.
+//! Capturing without an Engine: json-file logs as dockerd writes and rotates them, an agent that is killed meanwhile,
+//! and a daemon that accepts connections and never answers. It needs only the agent and a kernel, so `cargo xtask vm`
+//! runs it in other kernels: this is the proof of "Linux 5.10 or newer".
 
 use std::fs::{self, File};
 use std::io::Write as _;
@@ -44,7 +44,7 @@ impl DockerLog {
         Ok(())
     }
 
-    /// From the oldest, so that none is overwritten; between the last renaming and the new file there is no live log.
+    /// From the oldest on, so that none is overwritten; between the last rename and the new file there is no live log.
     fn rotate(&mut self) -> Result<()> {
         let name = |number: usize| PathBuf::from(format!("{}.{number}", self.path.display()));
         for number in (1..=self.siblings).rev() {
@@ -65,7 +65,7 @@ fn text(number: u64) -> String {
     format!("line {number:07} \\u003cof a container\\u003e")
 }
 
-/// What was written out, in its order. Docker's escapes are those of JSON, so a reader sees what the container printed.
+/// The output, in its order. Docker's escapes are those of JSON, so a reader sees what the container printed.
 fn written(home: &Home) -> Result<Vec<u8>> {
     let mut all = Vec::new();
     for record in home.records()?.into_values().flatten() {
@@ -75,8 +75,7 @@ fn written(home: &Home) -> Result<Vec<u8>> {
     Ok(all)
 }
 
-/// The heart of what is promised of files: a rotation at any moment and a kill at any moment, and each line is there
-/// once, in its order.
+/// The main promise about files: whenever a rotation or a kill happens, each line is there once, in order.
 #[test]
 fn rotations_and_kills_lose_nothing_and_repeat_nothing() -> Result<()> {
     let home = Home::new()?;
@@ -98,20 +97,20 @@ fn rotations_and_kills_lose_nothing_and_repeat_nothing() -> Result<()> {
             ensure!(home.output_bytes() > before + 20_000, "{} bytes", home.output_bytes());
             anyhow::Ok(())
         })?;
-        // Before its first position is saved, a new path is known by its live file alone.
+        // Before its first position is saved, a new path is only known by its live file.
         wait_until("a saved position", PATIENCE, || {
             fs::read_to_string(home.path().join("data/checkpoint.json"))
                 .is_ok_and(|text| text.contains("\"kind\":\"file\""))
         })?;
         agent.kill()?;
-        // Nobody looks.
+        // The agent does not run meanwhile.
         log.print(chance.within(1..400))?;
         log.rotate()?;
         log.print(chance.within(0..100))?;
     }
     let agent = home.start(&config)?;
     let expected = String::from_utf8(log.printed())?.replace("\\u003c", "<").replace("\\u003e", ">");
-    // Not a failure yet if it never comes: the comparison says what is missing.
+    // A time-out is not a failure yet: the comparison says what is missing.
     let _ = wait_until("every line", PATIENCE, || {
         let got = written(&home)?;
         ensure!(got.len() >= expected.len(), "{} of {} bytes", got.len(), expected.len());
@@ -122,8 +121,8 @@ fn rotations_and_kills_lose_nothing_and_repeat_nothing() -> Result<()> {
     agent.stop()
 }
 
-/// Reads that wait are ended by their timers, and by shutting their socket down when the agent is told to stop: on every
-/// kernel, with nothing left in flight.
+/// Reads that wait are ended by their timers, and by shutting down their socket when the agent stops: on every kernel,
+/// with no operation left.
 #[test]
 fn a_daemon_that_never_answers_is_waited_for_and_left() -> Result<()> {
     let home = Home::new()?;
@@ -140,7 +139,7 @@ fn a_daemon_that_never_answers_is_waited_for_and_left() -> Result<()> {
     ));
     let agent = home.launch(&config)?;
     let first = connections.recv_timeout(PATIENCE).context("the agent asked for events")?;
-    // It gives up by itself, and asks anew.
+    // It gives up by itself, and asks again.
     let second = connections.recv_timeout(PATIENCE).context("the agent asked again")?;
     agent.stop()?;
     drop((first, second));

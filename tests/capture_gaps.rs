@@ -1,6 +1,6 @@
-//! What dockerd's follow skips when a log is rotated: read over the API it is mended from the files; where they can't be
-//! read it is declared. A follower that is too slow for its files, whose loss is known to the byte. And a container that
-//! is read now from its files, now over the API.
+//! Lines that dockerd's follow skips when a log is rotated: with the API, they are read from the files instead; if
+//! those can't be read, a loss is declared. A follower too slow for its files, whose loss is known to the byte. And a
+//! container that is read sometimes from its files, sometimes over the API.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
@@ -34,7 +34,7 @@ fn spec(name: &str, options: &[(&str, &str)], script: &str) -> RunSpec {
     options.iter().fold(RunSpec::sh(script).name(name), |spec, (key, value)| spec.log_opt(key, value))
 }
 
-/// The number at the end of each line delivered, in order of delivery. Each once and rising, or the test fails.
+/// The numbers at the ends of the delivered lines, in order. Each once and rising, or the test fails.
 fn numbers(home: &Home, name: &str) -> Result<Vec<u64>> {
     let last_word = |message: &str| message.rsplit(' ').next().unwrap_or_default().parse::<u64>();
     let records = home.records_of(name)?;
@@ -71,7 +71,7 @@ fn mode(agent: &Agent, name: &str) -> Result<String> {
     Ok(row["mode"].as_str().unwrap_or_default().to_owned())
 }
 
-/// The Engine's own follow loses a quarter to a half of this behind a clean end.
+/// The Engine's own follow loses a quarter to a half of these lines, without an error.
 fn burst(version: EngineVersion) -> Result<()> {
     let engine = Engine::start(version)?;
     let home = Home::new()?;
@@ -87,7 +87,8 @@ fn burst(version: EngineVersion) -> Result<()> {
     let got = numbers(&home, "burst")?.len();
     let declared = losses(&agent)?;
     println!("burst: {got} of 300000 lines; {declared}");
-    // Files that dockerd removed before the agent came to them are gone; that must have been said, and only then.
+    // Files that dockerd removed before the agent could open them are lost, which must have been reported, and nothing
+    // else.
     ensure!((got == 300_000) == declared.is_empty(), "{got} of 300000 lines; {declared}");
     agent.stop()
 }
@@ -123,7 +124,7 @@ fn rotation_under_load(version: EngineVersion) -> Result<()> {
         if got < 30_000 {
             ensure!(!losses(&agent)?.is_empty(), "{name}: {got} lines, and nothing was said");
         }
-        // With a single file the rest of it goes with each rotation, before anybody can open it by its name.
+        // With a single file its rest is deleted at each rotation, before anybody can open it by name.
         ensure!(got == 30_000 || name == "unlinked", "{name}: {got} of 30000 lines; {}", losses(&agent)?);
     }
     agent.stop()
@@ -140,8 +141,8 @@ fn three_missed_rotations(version: EngineVersion) -> Result<()> {
     engine.run(&spec("slow", &[("max-size", "128k"), ("max-file", "8")], script))?;
     wait_until("the first lines", PATIENCE, || home.count_of("slow") == 100)?;
     ensure!(mode(&agent, "slow")? == "api", "it is read over the API until its log is rotated");
-    // The lines may have come by a read without follow, made before the container was known to run: to open the next one
-    // behind the rotations would not be to miss them. Only the read of a follow waits until it times out.
+    // The lines may have come by a read without follow, made before the container was known to run: opening the next
+    // one after the rotations would then miss nothing. Only the read of a follow waits until it times out.
     wait_until("the stream to wait for more", PATIENCE, || {
         let rows = agent.streams()?;
         ensure!(rows.first().and_then(|row| row["read_timeouts"].as_u64()) >= Some(1), "{rows:?}");
@@ -195,8 +196,8 @@ fn without_files(version: EngineVersion) -> Result<()> {
     agent.stop()
 }
 
-/// An operator empties the log of a running container, twice. It was not rotated, so nothing was skipped: no loss is declared
-/// as known, and lines that the agent had received by then are delivered.
+/// An operator empties the log of a running container, twice. It was not rotated, so nothing was skipped: no loss is
+/// declared as certain, and lines that the agent had received by then are delivered.
 fn emptied(version: EngineVersion) -> Result<()> {
     let engine = Engine::start(version)?;
     let home = Home::new()?;
@@ -218,8 +219,8 @@ fn emptied(version: EngineVersion) -> Result<()> {
 /// Bytes that a slow follower may hold open in deleted files.
 const HELD_OPEN_BYTES_MAX: f64 = 65_536.0;
 
-/// A follower at half the speed of its container, whose files are removed behind it and may be held open only so far: what
-/// it has to let go is counted, and that is to the byte what its missing lines were long in the log.
+/// A follower at half the speed of its container, whose files are removed and may be held open only up to a bound: what
+/// it has to give up is counted, and equals to the byte the length of its missing lines in the log.
 fn slow_follower(version: EngineVersion) -> Result<()> {
     let engine = Engine::start(version)?;
     let home = Home::new()?;
@@ -251,7 +252,7 @@ fn slow_follower(version: EngineVersion) -> Result<()> {
     println!(
         "{lines} lines of {missing_bytes} bytes are missing, {declared} declared; {largest} held open at most"
     );
-    // How many files the follower misses depends on the machine; a sum of two shows that they are added up.
+    // How many files the follower misses depends on the machine; the sum over two shows that they are added up.
     ensure!(missing_bytes > 64 * 1024, "no two files were lost: the test is of no use");
     ensure!(declared == missing_bytes as f64, "{missing_bytes} bytes are missing; {}", losses(&agent)?);
     let others = losses(&agent)?.lines().filter(|line| !line.contains("deleted_open_limit")).count();
@@ -269,7 +270,7 @@ fn follow_slowly(engine: &Engine, home: &Home, agent: &Agent) -> Result<f64> {
         ensure!(last == Some(12_000), "the last is {last:?}");
         Ok(())
     })?;
-    // Looked at from outside, between two of its steps: a file that was just removed may be in it for a moment.
+    // Seen from outside, between two of its steps: a file that was just removed may be counted for a moment.
     ensure!(largest <= 2.0 * HELD_OPEN_BYTES_MAX, "{largest} bytes in deleted files were held open");
     Ok(largest)
 }
@@ -278,7 +279,7 @@ fn follow_slowly(engine: &Engine, home: &Home, agent: &Agent) -> Result<f64> {
 fn keep_files(directory: &Path, over: &AtomicBool) -> Result<BTreeMap<u64, u64>> {
     let mut files: BTreeMap<u64, File> = BTreeMap::new();
     wait_until("the follower's end", PATIENCE, || {
-        // Asked first, so that the last look is made after the end.
+        // Read first, so that the last check is made after the end.
         let is_last = over.load(Ordering::Relaxed);
         for entry in fs::read_dir(directory)? {
             let path = entry?.path();
@@ -329,13 +330,13 @@ fn read_from_changes(version: EngineVersion) -> Result<()> {
     Ok(())
 }
 
-/// Lets a container go on. It may end before the command that told it so, which then fails: what counts is what is
+/// Lets a container continue. It may end before the command that told it so, which then fails: what counts is what is
 /// waited for next.
 fn go_on(engine: &Engine, name: &str, file: &str) {
     let _ = engine.docker(&["exec", name, "touch", file]);
 }
 
-/// What may be lost is a state too: who looks at health or `top` sees it with source, reason and cure, and nobody is woken.
+/// A possible loss is a state too: health and `top` show it with source, reason and cure, but it raises no alarm.
 #[test]
 fn what_may_be_lost_is_a_note() -> Result<()> {
     let home = Home::new()?;
@@ -385,7 +386,7 @@ fn what_may_be_lost_is_a_note() -> Result<()> {
     agent.stop()
 }
 
-/// Packed by what the agent can't read, the lines are still there: whoever is told of a loss must learn where.
+/// Compressed so that the agent can't read them, the lines are still there: the report of the loss must say where.
 #[test]
 fn a_loss_names_the_archive_that_may_hold_it() -> Result<()> {
     let home = Home::new()?;

@@ -50,7 +50,7 @@ fn a_life(version: EngineVersion, reading: Reading) -> Result<()> {
     count(&home, "life", 3)?;
     engine.docker(&["restart", "life"])?;
     count(&home, "life", 5)?;
-    // Silence that is not an end.
+    // Silence that is not the end.
     engine.pause("life")?;
     engine.docker(&["unpause", "life"])?;
     // Renamed: new lines go under the new name.
@@ -81,8 +81,8 @@ fn a_life(version: EngineVersion, reading: Reading) -> Result<()> {
     agent.stop()
 }
 
-/// Removed the moment they have printed: their logs then exist for some milliseconds, as files that nothing but the agent
-/// holds. They print once the agent has their file open; on a busy machine it might else be removed before.
+/// Removed as soon as they have printed: their logs then exist for some milliseconds, as files that only the agent has
+/// open. They print once the agent has their file open; on a busy machine it might otherwise be removed before.
 /// `CAPTURER_SHORT_LIVES=300` is for a long run.
 fn short_lives(version: EngineVersion) -> Result<()> {
     let batches = number("CAPTURER_SHORT_LIVES", 120)? as usize / BATCH;
@@ -121,7 +121,8 @@ fn short_lives(version: EngineVersion) -> Result<()> {
     agent.stop()
 }
 
-/// `start_at: end` begins with what comes now; what starts later is new, and after a restart positions win.
+/// `start_at: end` begins with lines printed from now on; containers started later are read whole, and after a restart
+/// positions take precedence.
 fn begun_at_the_end(version: EngineVersion, reading: Reading) -> Result<()> {
     let engine = Engine::start(version)?;
     let home = Home::new()?;

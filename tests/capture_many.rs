@@ -24,7 +24,7 @@ one_engine! { V28_5:
     fifty_containers_by_file => |version| fifty_containers(version, Reading::FILE);
 }
 
-/// 50 containers, so many lines on each channel. `CAPTURER_LINES=20000` is for a long run.
+/// 50 containers, this many lines on each channel. `CAPTURER_LINES=20000` is for a long run.
 fn fifty_containers(version: EngineVersion, reading: Reading) -> Result<()> {
     let engine = Engine::start(version)?;
     let home = Home::new()?;
@@ -67,7 +67,7 @@ fn resume_on_a_large_log(version: EngineVersion) -> Result<()> {
     let mut engine = Engine::start(version)?;
     let home = Home::new()?;
     let id = engine.run(&RunSpec::sh("echo first; read never").name("large").argument("--interactive"))?;
-    // Written while dockerd does not run: it would take it minutes.
+    // Written while dockerd is stopped: it would take minutes for it.
     let log = engine.log_path(&id);
     engine.stop()?;
     let mut file = fs::OpenOptions::new().append(true).open(&log)?;

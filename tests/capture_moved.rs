@@ -1,5 +1,5 @@
-//! A container's log that is somewhere else from its next start on: the Engine's data was copied and the old data kept. The
-//! old log never grows again, so an agent that only follows it says that all is well.
+//! A container's log that is in another place from its next start on: the Engine's data was copied and the old data
+//! kept. The old log never grows again, so an agent that only follows it believes that all is well.
 
 use std::path::Path;
 
@@ -78,7 +78,7 @@ fn into_a_copy(version: EngineVersion, reading: Reading, at_that_time: While) ->
     says_so(&agent, &old, &engine.log_path(&id))?;
     assert_nothing_lost(&agent)?;
     agent.stop()?;
-    // The position is in the copy: nothing comes again, and what comes next is found.
+    // The position is in the copy: nothing is repeated, and later lines are found.
     let agent = home.start(&config)?;
     engine.docker(&["start", "moved"])?;
     engine.wait("moved")?;
@@ -87,7 +87,7 @@ fn into_a_copy(version: EngineVersion, reading: Reading, at_that_time: While) ->
     agent.stop()
 }
 
-/// Nobody sees the start: the Engine makes it before it answers.
+/// The agent does not see the start: the Engine makes it before it answers.
 fn runs_again(version: EngineVersion) -> Result<()> {
     let mut engine = Engine::start(version)?;
     let home = Home::new()?;

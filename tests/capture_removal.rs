@@ -1,8 +1,9 @@
-//! Containers that are removed while they print, whose logs somebody empties, and that go while the agent does not run:
-//! nothing twice, nothing lost that was on disk when they went, and no loss declared that was none.
+//! Containers that are removed while they print, whose logs somebody empties, or that are removed while the agent does
+//! not run: nothing is repeated, nothing lost that was on disk when they were removed, and no loss declared that did
+//! not happen.
 //!
-//! Each line is a number, so what came shows by itself whether something is missing or there twice. `CAPTURER_REMOVALS=200` is
-//! for a long run.
+//! Each line is a number, so the output itself shows whether something is missing or repeated. `CAPTURER_REMOVALS=200`
+//! is for a long run.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
@@ -50,14 +51,14 @@ fn start(engine: &Engine, name: &str, max_size: &str) -> Result<String> {
     engine.run(&spec)
 }
 
-/// The files of a container's log, open: they can be read when their names are gone.
+/// The files of a container's log, open: they can be read after their names are gone.
 fn hold(engine: &Engine, id: &str) -> Result<Vec<File>> {
     let log = engine.log_path(id);
     let mut files = Vec::new();
     for entry in fs::read_dir(log.parent().context("a log in a directory")?)? {
         let entry = entry?;
         let name = entry.file_name().to_string_lossy().into_owned();
-        // What was renamed since it was listed stands in another that was.
+        // Lines of a file that was renamed since the listing are in another one.
         if let (true, Ok(file)) = (name.contains("-json.log"), File::open(entry.path())) {
             files.push(file);
         }
@@ -65,7 +66,7 @@ fn hold(engine: &Engine, id: &str) -> Result<Vec<File>> {
     Ok(files)
 }
 
-/// The numbers of the lines in these files. An archive that was just being written counts as far as it goes.
+/// The numbers of the lines in these files. An archive that is just being written counts as far as it is readable.
 fn numbers_in(files: Vec<File>) -> Result<BTreeSet<u64>> {
     let mut numbers = BTreeSet::new();
     for mut file in files {
@@ -91,7 +92,7 @@ fn number_of(line: &str) -> Result<u64> {
     Ok(word.parse()?)
 }
 
-/// What came of a container: numbers that rise, or the test fails. Returns them.
+/// The lines delivered of a container: numbers that rise, or the test fails. Returns them.
 fn came(home: &Home, name: &str) -> Result<Vec<u64>> {
     let records = home.records_of(name)?;
     let numbers: Vec<u64> = records.iter().map(|record| number_of(&record.message)).collect::<Result<_>>()?;
@@ -110,7 +111,7 @@ fn has_stream(agent: &Agent, name: &str) -> Result<bool> {
     Ok(agent.streams()?.iter().any(|row| row["name"] == name))
 }
 
-/// Removed at moments drawn by lot: while it prints, while its log is rotated, while a rotated file is compressed.
+/// Removed at random moments: while it prints, while its log is rotated, while a rotated file is compressed.
 fn removed_while_written(version: EngineVersion) -> Result<()> {
     let mut rand = Rand::from_env_or(60);
     let engine = Engine::start(version)?;
@@ -132,7 +133,7 @@ fn removed_while_written(version: EngineVersion) -> Result<()> {
             Ok(())
         })?;
         rand.shuffle(&mut alive);
-        // A restart between: what is known of their files comes from the checkpoint then.
+        // A restart in between: what is known of their files then comes from the checkpoint.
         let restart_at = rand.index(0..alive.len());
         let mut on_disk = BTreeMap::new();
         for (at, (id, name)) in alive.iter().enumerate() {
@@ -181,8 +182,8 @@ fn removed_while_written(version: EngineVersion) -> Result<()> {
     agent.stop()
 }
 
-/// The agent is killed around removals: what stood in an output before the crash stays and does not come again, nor is there
-/// a gap. What it had not read of the one removed is gone with it.
+/// The agent is killed around removals: what was in an output before the crash stays and is not repeated, and there is
+/// no gap. Unread lines of the removed container are lost with it.
 fn removed_and_killed(version: EngineVersion) -> Result<()> {
     let mut rand = Rand::from_env_or(61);
     let engine = Engine::start(version)?;
@@ -206,7 +207,7 @@ fn removed_and_killed(version: EngineVersion) -> Result<()> {
             engine.rm(id)?;
         } else {
             engine.rm(id)?;
-            // From at once to when all is read.
+            // From the start until everything is read.
             let goal = home.output_bytes() + rand.within(0..4_000);
             let others = at + 1 < alive.len();
             wait_until("some output", PATIENCE, || !others || home.output_bytes() >= goal)?;
@@ -234,7 +235,7 @@ fn removed_and_killed(version: EngineVersion) -> Result<()> {
     agent.stop()
 }
 
-/// Each output begins with what stood there.
+/// Each output begins with its earlier content.
 fn assert_kept(before: &BTreeMap<String, Vec<Record>>, home: &Home) -> Result<()> {
     let now = home.whole_records()?;
     for (name, before) in before {
@@ -244,7 +245,8 @@ fn assert_kept(before: &BTreeMap<String, Vec<Record>>, home: &Home) -> Result<()
     Ok(())
 }
 
-/// `truncate -s 0` of a log. dockerd goes on at its old place if the log was rotated before, which leaves a hole of NULs.
+/// `truncate -s 0` of a log. dockerd continues at its old place if the log was rotated before, which leaves a hole of
+/// NULs.
 fn emptied(version: EngineVersion) -> Result<()> {
     let engine = Engine::start(version)?;
     let home = Home::new()?;
@@ -268,7 +270,7 @@ fn emptied(version: EngineVersion) -> Result<()> {
         let numbers = came(&home, name)?;
         ensure!(numbers.len() == 1_001, "{name}: {} lines", numbers.len());
     }
-    // Nothing was lost. That something may have been is said: nobody can see what stood there for a moment.
+    // Nothing was lost. A possible loss is declared: nobody can see what was there for a moment.
     let possible = "possible_losses_total{reason=\"file_truncated\"}";
     let no_loss = || -> Result<()> {
         let text = agent.get("/metrics")?;
@@ -278,7 +280,7 @@ fn emptied(version: EngineVersion) -> Result<()> {
         Ok(())
     };
     no_loss()?;
-    // While it prints, lines that nobody had read may go: never twice, and the possibility is declared.
+    // While it prints, unread lines may be lost: they are never repeated, and the possibility is declared.
     for (name, spec) in [("busy-whole", RunSpec::sh(STEADY)), ("busy-rotated", small(RunSpec::sh(STEADY)))] {
         let (id, mut times) = (engine.run(&spec.name(name))?, 0);
         let declared = agent.metric(possible)?;
@@ -299,7 +301,7 @@ fn emptied(version: EngineVersion) -> Result<()> {
     agent.stop()
 }
 
-/// Nobody can tell what a container printed that went while the agent did not run. One that stayed lost nothing.
+/// Nobody can tell what a container printed that was removed while the agent did not run. One that stayed lost nothing.
 fn removed_while_down(version: EngineVersion) -> Result<()> {
     let engine = Engine::start(version)?;
     let home = Home::new()?;
@@ -327,7 +329,7 @@ fn removed_while_down(version: EngineVersion) -> Result<()> {
     ensure!(agent.log_text()?.contains("was removed while the agent did not run"), "not in its log");
     wait_until("what came meanwhile", PATIENCE, || home.count_of("stays") == 2)?;
     agent.stop()?;
-    // It is said once.
+    // It is reported once.
     let agent = home.start(&config)?;
     wait_until("it to be followed", PATIENCE, || {
         let rows = agent.streams()?;

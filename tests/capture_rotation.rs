@@ -1,5 +1,5 @@
-//! Rotation by dockerd, under load and while the agent is stopped: what the host still had is delivered, once and in
-//! order; what it had not is declared.
+//! Rotation by dockerd, under load and while the agent is stopped: lines that the host still had are delivered, once
+//! and in order; the others are declared lost.
 
 use std::collections::BTreeSet;
 
@@ -30,7 +30,7 @@ fn spec(name: &str, options: &[(&str, &str)], script: &str) -> RunSpec {
     options.iter().fold(RunSpec::sh(script).name(name), |spec, (key, value)| spec.log_opt(key, value))
 }
 
-/// The numbers printed, in the order they stand in the output. Each at most once and rising, or the test fails.
+/// The printed numbers, in the order of the output. Each at most once and rising, or the test fails.
 fn numbers(home: &Home, name: &str) -> Result<Vec<u64>> {
     let records: Vec<Record> = home.records_of(name)?;
     let numbers: Vec<u64> = records
@@ -47,7 +47,7 @@ fn losses(agent: &Agent) -> Result<String> {
     let text = agent.get("/metrics")?;
     Ok(text
         .lines()
-        // What came and went while nobody looked may be lost: nobody knows how much there was.
+        // Files that came and went meanwhile may be lost: nobody knows how much was in them.
         .filter(|line| {
             ["los", "possible_losses"].iter().any(|name| line.starts_with(&format!("log_capturer_{name}")))
         })
@@ -82,8 +82,8 @@ fn rotation_under_load(version: EngineVersion) -> Result<()> {
     agent.stop()
 }
 
-/// Lines that are longer than a file: dockerd gives all pieces of one the same time, so that files of its middle are the same
-/// to the byte. Other lines stand between them.
+/// Lines that are longer than a file: dockerd gives all pieces of one the same time, so that files from its middle are
+/// equal to the byte. Other lines are between them.
 fn long_lines(version: EngineVersion) -> Result<()> {
     let engine = Engine::start(version)?;
     let home = Home::new()?;
@@ -103,8 +103,8 @@ fn long_lines(version: EngineVersion) -> Result<()> {
     agent.stop()
 }
 
-/// The agent is stopped while the log rotates: a few times, so that its file is still there, and many times, so that it
-/// is not. What `docker logs` still knows must be delivered; if something is missing, that must have been said.
+/// The agent is stopped while the log rotates: a few times, so that its file still exists, and many times, so that it
+/// does not. What `docker logs` still has must be delivered; a loss must have been declared.
 fn rotation_while_stopped(version: EngineVersion) -> Result<()> {
     let engine = Engine::start(version)?;
     for (name, options) in WAYS {
@@ -155,13 +155,13 @@ fn rotation_while_stopped(version: EngineVersion) -> Result<()> {
     Ok(())
 }
 
-/// Lets a container go on. It may end before the command that told it so, which then fails: what counts is what is
+/// Lets a container continue. It may end before the command that told it so, which then fails: what counts is what is
 /// waited for next.
 fn go_on(engine: &Engine, name: &str, step: u32) {
     let _ = engine.docker(&["exec", name, "touch", &format!("/go{step}")]);
 }
 
-/// The Engine's own follow loses a quarter to a half of this.
+/// The Engine's own follow loses a quarter to a half of these lines.
 fn burst(version: EngineVersion) -> Result<()> {
     let engine = Engine::start(version)?;
     let home = Home::new()?;

@@ -1,5 +1,5 @@
-//! Dashboard, alert rules, runbooks and reference page say what the agent's catalog of metrics says: nobody else would notice a
-//! name that no agent has. Prometheus itself judges the expressions and each alert's cases.
+//! Dashboard, alert rules, runbooks and reference page agree with the agent's catalog of metrics: otherwise nobody
+//! would notice a name that no agent has. Prometheus itself checks the expressions and each alert's cases.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -43,7 +43,7 @@ fn every_name_in_documents_exists() {
     assert_eq!(unknown, Vec::<String>::new());
 }
 
-/// Who is led to a page by an alert with a reason finds that reason there.
+/// An alert with a reason leads to a page which explains that reason.
 #[test]
 fn runbooks_know_every_reason() {
     let pages = [

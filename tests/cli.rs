@@ -1,7 +1,6 @@
-//! What a user gets told: exit codes and messages of the program itself, run as a user runs it.
+//! What a user is told: exit codes and messages of the program itself, run as a user runs it.
 //!
-//! Without these a service manager would restart for ever what only a person can mend, and the person would be told
-//! nothing to mend it by.
+//! Otherwise a service manager might restart for ever what only a person can mend, without telling how.
 
 use std::fs::{self, File};
 use std::io::{Read as _, Write as _};
@@ -41,7 +40,7 @@ impl Ended {
     }
 }
 
-/// Runs it to its end; one that does not end is killed and fails the test.
+/// Runs it to its end; a command that does not end is killed and fails the test.
 fn finish(command: &mut Command) -> Result<Ended> {
     let home = tempfile::tempdir()?;
     let (out, err) = (home.path().join("out"), home.path().join("err"));
@@ -189,7 +188,7 @@ fn the_completion_is_a_script() -> Result<()> {
     Ok(())
 }
 
-/// To look must not make: as root it would leave directories behind that the agent's user can't use.
+/// Checking must not create anything: as root it would leave directories that the agent's user can't use.
 #[test]
 fn commands_that_look_change_nothing() -> Result<()> {
     let home = Home::new()?;
@@ -205,7 +204,8 @@ fn commands_that_look_change_nothing() -> Result<()> {
     Ok(())
 }
 
-/// The rights are there and no file can be made: what checks the config says so before a start does, and each names the cure.
+/// The permissions are fine and still no file can be made: `check` reports it before a start does, and each names the
+/// cure.
 #[test]
 fn a_directory_that_takes_no_file_is_named() -> Result<()> {
     let home = Home::new()?;
@@ -231,7 +231,7 @@ fn a_directory_that_takes_no_file_is_named() -> Result<()> {
     Ok(())
 }
 
-/// What only a start would stumble over, `check` says too; and none of it opens what a secret protects.
+/// Problems that only a start would meet are reported by `check` too, which opens nothing that a secret protects.
 #[test]
 fn keys_and_tokens_are_read_by_check() -> Result<()> {
     let home = Home::new()?;
@@ -288,8 +288,8 @@ fn lines_of(home: &Home) -> Result<Vec<String>> {
     Ok(lines)
 }
 
-/// The README's promise about a crash: records after the last checkpoint stay in the output, and are skipped when they are
-/// read again, so nothing is missing and nothing is there twice.
+/// The README's promise about a crash: records after the last checkpoint stay in the output, and are skipped when they
+/// are read again, so nothing is missing and nothing is there twice.
 #[test]
 fn a_crash_repeats_nothing() -> Result<()> {
     let home = Home::new()?;
@@ -387,7 +387,7 @@ fn the_reason_of_an_end_is_json_where_the_log_is() -> Result<()> {
     Ok(())
 }
 
-/// With a handful of descriptors it panicked somewhere in a library, at another place with each number.
+/// With a handful of descriptors it panicked somewhere in a library, in another place for each number.
 #[test]
 fn too_few_descriptors_are_69_and_name_the_limit() -> Result<()> {
     let home = Home::new()?;
@@ -425,7 +425,7 @@ fn a_missing_right_is_77() -> Result<()> {
     fs::create_dir(&closed)?;
     fs::set_permissions(&closed, fs::Permissions::from_mode(if is_root() { 0o700 } else { 0o500 }))?;
     fs::set_permissions(home.path(), fs::Permissions::from_mode(0o755))?;
-    // The build may lie where nobody may look.
+    // The build may be in a directory that nobody else may enter.
     let copy = home.path().join("capturer");
     fs::copy(program(), &copy)?;
     let as_nobody = |config: &str| -> Result<Ended> {
@@ -458,7 +458,8 @@ fn a_missing_right_is_77() -> Result<()> {
     Ok(())
 }
 
-/// A socket that may not be used is no reason to end, for rights are mended while the agent runs; but it is said.
+/// A socket without permission is no reason to end, for permissions may be mended while the agent runs; but it is
+/// reported.
 #[test]
 fn a_socket_without_a_right_is_named() -> Result<()> {
     if !is_root() {
@@ -497,7 +498,7 @@ fn crc32(bytes: &[u8]) -> u32 {
     })
 }
 
-/// To begin without it would deliver everything again, and to overwrite it would take the newer version's positions.
+/// Starting without it would deliver everything again, and overwriting it would lose the newer version's positions.
 #[test]
 fn a_checkpoint_of_a_newer_version_is_refused_and_kept() -> Result<()> {
     let home = Home::new()?;
@@ -512,7 +513,7 @@ fn a_checkpoint_of_a_newer_version_is_refused_and_kept() -> Result<()> {
     Ok(())
 }
 
-/// A sink that takes nothing keeps a stop waiting for `shutdown_timeout`; whoever says it twice means now.
+/// A blocked sink keeps a stop waiting for `shutdown_timeout`; a second signal ends it at once.
 #[test]
 fn a_second_signal_ends_it_at_once() -> Result<()> {
     let home = Home::new()?;
@@ -538,7 +539,7 @@ fn a_second_signal_ends_it_at_once() -> Result<()> {
     Ok(())
 }
 
-/// Whoever sees in the log that it listens may stop it at once: it ended by the signal then, not by itself.
+/// It may be stopped as soon as its log says that it listens: it used to be ended by the signal then, not by itself.
 #[test]
 fn a_signal_behind_its_first_lines_ends_it_well() -> Result<()> {
     let home = Home::new()?;
@@ -559,7 +560,7 @@ fn a_signal_behind_its_first_lines_ends_it_well() -> Result<()> {
     Ok(())
 }
 
-/// `systemctl reload` right behind a start: the agent ended by the signal, which systemd takes for a clean end.
+/// `systemctl reload` right after a start: the signal ended the agent, which systemd takes for a clean end.
 #[test]
 fn a_reload_during_the_start_does_not_end_it() -> Result<()> {
     let home = Home::new()?;
@@ -587,7 +588,7 @@ fn a_reload_during_the_start_does_not_end_it() -> Result<()> {
     Ok(())
 }
 
-/// Sinks go on together. Without the reader of standard output all of them stop, and a supervisor is to see that.
+/// Sinks advance together. Without a reader of standard output all of them stop, and a supervisor must notice that.
 #[test]
 fn a_reader_that_goes_away_is_no_clean_end_beside_other_sinks() -> Result<()> {
     for (others, code) in [(true, 69), (false, 0)] {
@@ -611,7 +612,7 @@ fn a_reader_that_goes_away_is_no_clean_end_beside_other_sinks() -> Result<()> {
         let status = child.ended()?;
         let text = fs::read_to_string(&log)?;
         assert_eq!(status.code(), Some(code), "{text}");
-        // It waits for nothing that nobody will take.
+        // It does not wait for lines that nobody will take.
         assert!(!text.contains("did not wait for file"), "{text}");
         assert_eq!(text.contains("stdout, which nobody reads any more"), others, "{text}");
     }
@@ -750,7 +751,7 @@ fn doctor_without_io_uring_is_69() -> Result<()> {
     Ok(())
 }
 
-/// Beside a running agent its port and its data_dir are in use, and that is as it should be.
+/// Beside a running agent its port and its data_dir are in use, which is right.
 #[test]
 fn doctor_knows_a_running_agent() -> Result<()> {
     let home = Home::new()?;

@@ -1,5 +1,5 @@
-//! The same cases on the real ring and on the simulated one: what the simulation proves of the core holds only if the
-//! real shell keeps the promises that the simulated one makes. Connections are here, files in conformance_files.rs.
+//! The same cases on the real ring and on the simulated one: what the simulation proves about the core holds only if
+//! the real shell keeps the promises of the simulated one. Connections are tested here, files in conformance_files.rs.
 
 mod conformance_files;
 
@@ -42,7 +42,7 @@ macro_rules! on_both {
 }
 
 const QUICK: Duration = Duration::from_millis(20);
-/// Longer than what it is for takes on a busy machine.
+/// Longer than a step takes on a busy machine.
 const LONG: Duration = PATIENCE;
 
 on_both! {
@@ -94,7 +94,7 @@ async fn closed(bench: &mut impl Bench) {
     assert!(more.is_none(), "after its end the connection brought {more:?}");
 }
 
-/// No byte is lost or altered between data and timer, and a read that timed out brought none.
+/// No byte is lost or altered when data and timer race, and a read that timed out returned none.
 async fn numbered_bytes_under_tiny_timers(bench: &mut impl Bench) {
     let mut rand = Rand::new(7);
     // An opening has the same tiny timer: it may have to be tried again.
@@ -107,7 +107,7 @@ async fn numbered_bytes_under_tiny_timers(bench: &mut impl Bench) {
     let mut rest = &sent[..];
     let (mut got, mut timeouts) = (Vec::new(), 0);
     loop {
-        // Some parts at a time, so that there are reads that find nothing, something and much.
+        // Some parts at a time, so that reads find nothing, something and much.
         for _ in 0..rand.within(0..3) {
             let (part, left) = rest.split_at(rest.len().min(rand.index(1..40)));
             rest = left;
@@ -140,7 +140,7 @@ async fn a_silent_peer_ends_each_read_by_its_timer(bench: &mut impl Bench) {
     for _ in 0..10 {
         assert_eq!(read(bench, Vec::new()).await, (BodyOutcome::TimedOut, Vec::new()));
     }
-    // And the connection stands.
+    // And the connection is still open.
     bench.peer(Deed::Send(b"after all".to_vec()));
     let mut got = Vec::new();
     while got.len() < 9 {
@@ -159,7 +159,7 @@ async fn what_is_read_stands_behind_what_was_held(bench: &mut impl Bench) {
     close(bench).await;
 }
 
-/// One means that the container's log is at its end, the other that the daemon died.
+/// The one means that the container's log is at its end, the other that the daemon died.
 async fn a_clean_end_and_a_broken_one_are_told_apart(bench: &mut impl Bench) {
     for deed in [Deed::End, Deed::Break] {
         let clean = matches!(deed, Deed::End);
@@ -183,7 +183,7 @@ async fn a_clean_end_and_a_broken_one_are_told_apart(bench: &mut impl Bench) {
     }
 }
 
-/// The read does not come back, however long its timer: who closes has no use for it.
+/// The read does not return, however long its timer: whoever closes has no use for it.
 async fn closing_under_a_read_brings_the_close_alone(bench: &mut impl Bench) {
     open(bench).await;
     bench.order(Action::ReadConn { conn: CONN, buffer: Vec::new() });
@@ -195,7 +195,7 @@ async fn closing_while_opening_brings_the_close_alone(bench: &mut impl Bench) {
     close(bench).await;
 }
 
-/// Not an error, and nothing that would have to be closed.
+/// Not an error, and nothing needs closing.
 async fn a_refusal_is_an_answer(bench: &mut impl Bench) {
     let result = opened(bench, UNKNOWN_PATH).await;
     assert_eq!(result.expect("an answer"), (404, REFUSAL.to_vec()));

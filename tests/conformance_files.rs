@@ -1,5 +1,5 @@
-//! The cases of files, on the real disk with the real threads, ring and inotify, and on the simulated ones: listing a chain,
-//! opening, reading to the end and beyond, rotations between one and the other, and what inotify tells in which order.
+//! The cases of files, on the real disk with the real threads, ring and inotify, and on the simulated ones: listing a
+//! chain, opening, reading to the end and beyond, rotations in between, and the order of inotify's events.
 
 use capturer::testing::limits::HEAD_BYTES;
 use capturer::testing::{
@@ -65,7 +65,7 @@ fn is_of_inotify(event: &Event) -> bool {
     matches!(event, FileGrew { .. } | RotatedGrew { .. } | ChainChanged { .. } | LiveMade { .. })
 }
 
-/// The next event that answers an order; what inotify tells meanwhile has its own cases.
+/// The next event that answers an order; inotify's events meanwhile have cases of their own.
 async fn answer(bench: &mut impl Bench) -> Event {
     loop {
         let event = bench.event().await.expect("an answer");
@@ -130,7 +130,7 @@ async fn open(bench: &mut impl Bench, found: &FoundFile) -> Result<OpenedFile, F
     }
 }
 
-/// One read: what came, and the length of the file if it was asked for.
+/// One read: the bytes, and the length of the file if it was asked for.
 async fn read(bench: &mut impl Bench, offset: u64, room: usize) -> (Vec<u8>, Option<u64>) {
     let buffer = Vec::with_capacity(room);
     // The allocator may give more.
@@ -148,7 +148,7 @@ async fn read(bench: &mut impl Bench, offset: u64, room: usize) -> (Vec<u8>, Opt
     }
 }
 
-/// Everything from an offset on, in reads of several sizes. A read that brings little is no end; one that brings nothing is.
+/// Everything from an offset on, in reads of several sizes. A short read is not the end; an empty one is.
 async fn read_all(bench: &mut impl Bench, mut offset: u64) -> Vec<u8> {
     let (mut rand, mut all) = (Rand::new(11), Vec::new());
     loop {
@@ -167,7 +167,7 @@ async fn read_all(bench: &mut impl Bench, mut offset: u64) -> Vec<u8> {
 
 async fn close(bench: &mut impl Bench) {
     bench.order(Action::CloseFile { file: FILE });
-    // inotify may have something left. Only a lane answers a close, and that tells the core nothing.
+    // inotify may have events left. Only a lane answers a close, which tells the core nothing.
     while let Some(event) = bench.event().await {
         assert!(is_of_inotify(&event) || matches!(event, Event::Tick), "closing brought {event:?}");
     }
@@ -358,20 +358,20 @@ async fn growth_is_told_of_the_older_file_first(bench: &mut impl Bench) {
     assert!(more.is_none(), "growth was told twice: {more:?}");
 }
 
-/// The other way round, the core would read the file it has for what stands in the next one.
+/// Otherwise the core would take content of the next file for that of its own.
 async fn growth_behind_a_rotation_is_told_behind_it(bench: &mut impl Bench) {
     furnish(bench);
     scan(bench).await;
     bench.disk(DiskDeed::Rotate);
     bench.disk(DiskDeed::Append(0, text(0..1)));
     assert!(changed(bench).await, "growth was told first");
-    // The rotation may be told in parts.
+    // The rotation may be reported in parts.
     while changed(bench).await {}
     let more = bench.event().await;
     assert!(more.is_none(), "behind the growth came {more:?}");
 }
 
-/// Between a listing and its watch nothing may go unseen.
+/// Between a listing and its watch no change may go unseen.
 async fn what_is_written_while_it_is_listed_is_listed_or_told(bench: &mut impl Bench) {
     bench.disk(DiskDeed::Append(0, text(0..10)));
     let mut len = text(0..10).len() as u64;
@@ -388,7 +388,7 @@ async fn what_is_written_while_it_is_listed_is_listed_or_told(bench: &mut impl B
                 other => panic!("{other:?}"),
             }
         }
-        // What is told late is not the next round's.
+        // Late events do not belong to the next round.
         while bench.event().await.is_some() {}
     }
 }

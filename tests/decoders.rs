@@ -1,7 +1,7 @@
 //! Every decoder under the corpus of its fuzz target, and under mutations of it. No Engine is needed.
 //!
-//! What is checked stands beside the decoders (`capturer::fuzz` says what); here are only the inputs. `cargo xtask fuzz`
-//! looks for new ones. A failure of chance is drawn again with `CAPTURER_SEED`, as it prints.
+//! The checks are next to the decoders (`capturer::fuzz` describes them); here are only the inputs. `cargo xtask fuzz`
+//! looks for new ones. `CAPTURER_SEED`, which a failure prints, repeats the random choices.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -15,9 +15,9 @@ use capturer::testing::limits::RECORD_BYTES_MAX;
 use capturer::testing::work;
 use capturer_tests::rand::Rand;
 
-/// Mutations of each corpus; some seconds for all, in the dev profile.
+/// Mutations of each corpus; they take some seconds altogether, in the dev profile.
 const MUTATIONS: usize = 500;
-/// Corpus files are read by everybody who clones the repository.
+/// Everybody who clones the repository gets the corpus files.
 const CORPUS_BYTES_MAX: u64 = 300 * 1024;
 
 fn fuzz_dir() -> PathBuf {
@@ -42,7 +42,7 @@ fn corpus(target: &str) -> Result<Vec<(PathBuf, Vec<u8>)>> {
     paths.into_iter().map(|path| Ok((path.clone(), fs::read(path)?))).collect()
 }
 
-/// Without this a decoder could be fuzzed from nothing, or a corpus be read by nobody.
+/// Otherwise a decoder could be fuzzed without a corpus, or a corpus be unused.
 #[test]
 fn every_target_has_a_corpus_and_every_corpus_a_target() -> Result<()> {
     let listed: BTreeSet<String> = TARGETS.iter().map(|(name, _)| (*name).to_owned()).collect();
@@ -94,7 +94,7 @@ fn mutations_of_the_corpus_hold() -> Result<()> {
     Ok(())
 }
 
-/// Parts of lines that make a decoder look far, look back, or begin again.
+/// Parts of lines that make a decoder look far ahead, look back, or begin again.
 const PARTS: [&[u8]; 34] = [
     b"\0",
     b"x",
@@ -132,7 +132,7 @@ const PARTS: [&[u8]; 34] = [
     &[0; 64],
 ];
 
-/// One of these repeated is a line that once stopped the agent for minutes, or nearly did.
+/// One of these, repeated, is a line that once stopped the agent for minutes, or nearly did.
 const UNITS: [&[&[u8]]; 16] = [
     &[b"x", b"\0"],
     &[b"x", &[0; 64]],
@@ -166,13 +166,13 @@ fn cpu_time(work: impl FnOnce()) -> Duration {
     now() - before
 }
 
-/// What a line costs is a small multiple of its length, whatever is in it: a process that prints one must not stop the
-/// agent. Counted in bytes looked at, as far as decoders count them, and in processor time, which sees all.
+/// The cost of a line is a small multiple of its length, whatever it contains: a process that prints one must not stop
+/// the agent. Counted in bytes looked at, if the decoder counts them, and in processor time, which includes everything.
 #[test]
 fn the_work_for_a_line_grows_with_its_length_alone() -> Result<()> {
     const LEN: usize = 1024 * 1024;
-    /// A quarter of the length may take so much of the time for all: a fourth, if the work grows with the length alone, and
-    /// a sixteenth if it grows with its square.
+    /// A quarter of the length may take this share of the time for all: a fourth if the work grows linearly, and a
+    /// sixteenth if it grows with the square.
     const GROWTH: u32 = 8;
     const NOISE: Duration = Duration::from_millis(400);
     let mut rand = Rand::from_env_or(27);
@@ -198,7 +198,7 @@ fn the_work_for_a_line_grows_with_its_length_alone() -> Result<()> {
     Ok(())
 }
 
-/// The same for a line as long as may be, for what reads whole files.
+/// The same for a line of the greatest length, for decoders that read whole files.
 #[test]
 fn the_longest_line_costs_as_little_for_each_byte() -> Result<()> {
     for (name, read) in WORK.iter().filter(|(name, _)| name.starts_with("assemble")) {
@@ -211,7 +211,7 @@ fn the_longest_line_costs_as_little_for_each_byte() -> Result<()> {
     Ok(())
 }
 
-/// One of the corpus, with up to four changes: what torn writes, flipped bits and glued records do.
+/// An entry of the corpus with up to four changes, as torn writes, flipped bits and glued records cause them.
 fn mutated(corpus: &[Vec<u8>], rand: &mut Rand) -> Vec<u8> {
     let mut bytes = rand.pick(corpus).clone();
     for _ in 0..rand.index(1..5) {

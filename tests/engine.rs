@@ -1,4 +1,4 @@
-//! The agent against real Docker Engines, both versions: what containers print is what stands in the output.
+//! The agent against real Docker Engines, both versions: the output has what containers print.
 
 use std::fs;
 
@@ -35,7 +35,7 @@ fn captures_everything(version: EngineVersion, reading: Reading) -> Result<()> {
         engine.run(&RunSpec::sh(&script).name(name).argument(&mount))?;
     }
     if reading.from == "api" {
-        // Without rotations the test would show nothing about them.
+        // Without rotations the test would prove nothing about them.
         rotated(&agent, 10, 2)?;
     }
     fs::write(shared.join("end"), "")?;
@@ -48,8 +48,8 @@ fn captures_everything(version: EngineVersion, reading: Reading) -> Result<()> {
     agent.stop()
 }
 
-/// SIGTERM in mid-stream and a new start, several times: a position that moved too early loses, one that moved too
-/// late repeats.
+/// SIGTERM in mid-stream and a new start, several times: a position saved too early loses lines, one saved too late
+/// repeats them.
 fn stops_and_starts(version: EngineVersion, reading: Reading) -> Result<()> {
     let engine = Engine::start(version)?;
     let home = Home::new()?;
@@ -75,7 +75,7 @@ fn timeouts(agent: &Agent) -> Result<u64> {
     Ok(agent.streams()?.iter().filter_map(|row| row["read_timeouts"].as_u64()).min().unwrap_or(0))
 }
 
-/// The predecessor's fault: an idle container's read blocked for ever, and each rotation left one behind.
+/// The predecessor's bug: an idle container's read blocked for ever, and each rotation left one behind.
 fn idle_reads(version: EngineVersion) -> Result<()> {
     let engine = Engine::start(version)?;
     let home = Home::new()?;
@@ -96,7 +96,7 @@ fn idle_reads(version: EngineVersion) -> Result<()> {
         ensure!(now >= seen + 10, "{now} since the start, {seen} before");
         Ok(())
     })?;
-    // A leak would not go again; a list of the containers that is just under way does.
+    // A leak would not disappear; a list of the containers that is just being made does.
     wait_until("what is held to be what was held", PATIENCE, || {
         let now = held_by_resting(&agent, 5)?;
         ensure!(now == held, "{now:?}, and {held:?} before; {}", agent.fds()?["owners"]);

@@ -1,7 +1,7 @@
-//! The harness itself: private Engines of every version start, work, restart, and leave nothing behind.
+//! Tests of the harness: private Engines of every version start, work, restart, and leave nothing behind.
 //!
-//! Without these, a test against a real Engine could pass on an Engine that is not the one it asked for, or fill the
-//! machine with daemons, mounts and folders, which then fail other tests in ways that point elsewhere.
+//! Otherwise a test could pass on an Engine other than the one it asked for, or fill the machine with daemons, mounts
+//! and folders, which then fail other tests in misleading ways.
 
 use std::fs;
 use std::io::{self, Read as _};
@@ -57,7 +57,7 @@ fn whole_life(version: EngineVersion) -> Result<()> {
     engine.rm(&id)?;
     assert!(engine.inspect(&id).is_err(), "it was removed");
 
-    // What is hardest to take away: a shell as process 1 that ignores SIGTERM, and a paused container.
+    // The hardest things to remove: a shell as process 1 that ignores SIGTERM, and a paused container.
     engine.run(&RunSpec::command(&["sleep", "1000"]))?;
     let paused = engine.run(&RunSpec::sh("while :; do sleep 1; done").log_driver("local").tty().rm())?;
     engine.pause(&paused)?;
@@ -82,7 +82,7 @@ fn engine_28_5_lives_and_leaves_nothing() -> Result<()> {
     whole_life(EngineVersion::V28_5)
 }
 
-/// Without it, tests that run at the same time could see each other's containers, or end each other's daemons.
+/// Otherwise tests that run at the same time could see each other's containers, or end each other's daemons.
 #[test]
 fn engines_of_one_and_of_several_versions_run_side_by_side() -> Result<()> {
     let [old, new] = EngineVersion::ALL;
@@ -149,10 +149,10 @@ fn a_panicking_test_leaves_nothing() {
     assert_gone(&traces.into_inner().unwrap().unwrap());
 }
 
-/// Set for the second process of a test that is its own victim.
+/// Set for the second process of a test, which is to be killed.
 const VICTIM: &str = "CAPTURER_TEST_VICTIM";
 
-/// A second process of a test, with a place for temporary files that nobody else looks at.
+/// A second process of a test, with a private place for temporary files.
 fn victim(test: &str, temp: &Path) -> Result<Command> {
     let mut command = Command::new(std::env::current_exe()?);
     command.args(["--exact", test]).envs([(VICTIM, "1".as_ref()), ("TMPDIR", temp.as_os_str())]);
@@ -170,7 +170,7 @@ fn kill_when_ready(test: &str, temp: &Path) -> Result<()> {
 const FILES: &str =
     "container_monitor: {enabled: false}\nfile_monitor: {files: [{paths: [\"/nonexistent/*.log\"]}]}\n";
 
-/// And so is the folder that it worked in, and the agent that it had started from there.
+/// The same holds for its folder, and for the agent that it had started from there.
 #[test]
 fn a_killed_tests_folder_is_swept_with_its_agent() -> Result<()> {
     if std::env::var_os(VICTIM).is_some() {
@@ -187,14 +187,14 @@ fn a_killed_tests_folder_is_swept_with_its_agent() -> Result<()> {
     ensure!(start_ticks(pid).is_some(), "the agent outlives its test, or there is nothing to see here");
     let swept = sweep_dead(temp.path());
     ensure!(swept.removed.len() == 1 && swept.failed.is_empty(), "{swept:?}");
-    // It has let go of its program, and is buried in a moment.
+    // It has closed its program, and will be reaped in a moment.
     wait_until("the agent to go", PATIENCE, || start_ticks(pid).is_none())?;
     let left: Vec<_> = fs::read_dir(temp.path())?.filter_map(|entry| Some(entry.ok()?.file_name())).collect();
     ensure!(left == ["ready"], "{left:?}");
     Ok(())
 }
 
-/// What the agent said is the first thing to look at, whichever way a test fails.
+/// The agent's log is the first thing to look at, whichever way a test fails.
 #[test]
 fn a_test_that_gives_an_error_shows_the_agents_log() -> Result<()> {
     if std::env::var_os(VICTIM).is_some() {
@@ -210,9 +210,9 @@ fn a_test_that_gives_an_error_shows_the_agents_log() -> Result<()> {
     Ok(())
 }
 
-/// What a killed test left was found by nobody if the tree it was run from had gone, and was in the way of later ones. This
-/// test is its own victim: a second process of it, with a place for temporary files that nobody else looks at, is killed
-/// while all that an Engine makes is there, and a mount on top of it.
+/// Leftovers of a killed test were found by nobody if its tree had been removed, and disturbed later tests. So this
+/// test kills a second process of itself, which has a private place for temporary files, while everything that an
+/// Engine makes exists, with a mount on top.
 #[test]
 fn a_killed_test_is_swept_by_the_next() -> Result<()> {
     if std::env::var_os(VICTIM).is_some() {

@@ -1,6 +1,6 @@
-//! The first day on a host: fifty sources with two weeks of logs, and one fault of each kind among them. What can be
-//! delivered is delivered, live lines within a minute; each fault costs itself alone, and is named by its own cause in
-//! `/health` and in `capturer top`. The agent runs as nobody, so it follows containers over the API.
+//! The first day on a host: fifty sources with two weeks of logs, and one fault of each kind among them. All
+//! deliverable lines are delivered, live ones within a minute; each fault affects only itself, and `/health` and
+//! `capturer top` name its own cause. The agent runs as nobody, so it follows containers over the API.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
@@ -40,7 +40,7 @@ enum Form {
     Plain,
 }
 
-/// A file that is followed, and what was written to it.
+/// A followed file, and the lines written to it.
 struct Source {
     path: PathBuf,
     form: Form,
@@ -91,7 +91,7 @@ impl Source {
     }
 }
 
-/// All that arrived, by source.
+/// All delivered lines, by source.
 #[derive(Debug, Default)]
 struct Arrived(BTreeMap<String, Vec<String>>);
 
@@ -117,7 +117,7 @@ impl Arrived {
             let path = entry?.path();
             // One of them is a directory on purpose.
             let text = if path.is_file() { fs::read_to_string(&path)? } else { String::new() };
-            // The last may be half written.
+            // The last may be incomplete.
             for line in text.split_inclusive('\n').filter(|line| line.ends_with('\n')) {
                 let record: Value = serde_json::from_str(line).with_context(|| line.to_owned())?;
                 let text = |key: &str| record[key].as_str();
@@ -137,7 +137,7 @@ impl Arrived {
     }
 }
 
-/// Exactly these lines came from a source, each once, in this order.
+/// These lines were delivered from a source, each once, in this order, and no others.
 fn same(place: &str, arrived: &Arrived, source: &str, expected: &[String]) -> Result<()> {
     let got = arrived.of(source);
     let at = got.iter().zip(expected).take_while(|(got, expected)| got == expected).count();
@@ -152,7 +152,7 @@ fn same(place: &str, arrived: &Arrived, source: &str, expected: &[String]) -> Re
     Ok(())
 }
 
-/// What is wrong by `/health`, by component.
+/// The unhealthy components of `/health`.
 fn problems(agent: &Agent) -> Result<BTreeMap<String, String>> {
     let health: Value = serde_json::from_str(&agent.ask("/health")?.1)?;
     let components = health["components"].as_object().context("no components")?;
@@ -177,7 +177,7 @@ fn docker_kill(engine: &Engine, names: &[String]) -> Result<()> {
 /// Prints a numbered line for each SIGUSR1.
 const PRINTER: &str = "n=0; trap 'echo live $n; n=$((n+1))' USR1; echo ready; while :; do sleep 0.05; done";
 
-/// Lines that no runtime writes, and how many of them are lines all the same.
+/// Lines in a format that no runtime writes, and how many of them are still lines.
 fn hostile() -> Vec<u8> {
     let now = "2026-11-25T10:00:00.000000000Z";
     let mut bytes = Vec::new();
@@ -268,7 +268,7 @@ impl Host {
         ))
     }
 
-    /// An agent that follows this file alone, and knows nothing of the others, tells what its output is called.
+    /// An agent that follows only this file, and knows nothing of the others, tells the name of its output.
     fn block_output(&self) -> Result<PathBuf> {
         let config = self.home.config(&format!(
             "container_monitor: {{enabled: false}}\nfile_monitor: {{files: [{{paths: [\"{}\"], format: raw}}]}}\n",
@@ -287,7 +287,7 @@ impl Host {
         Ok(output)
     }
 
-    /// Every source that is well has this line, and how late the last was.
+    /// Every healthy source has this line, and how late the last one was.
     fn await_live(&self, text: &str, began: Instant) -> Result<Duration> {
         let names: Vec<String> =
             self.good.iter().map(Source::name).chain(self.containers.iter().cloned()).collect();
@@ -295,7 +295,7 @@ impl Host {
             let missing: Vec<&String> = names.iter().filter(|name| !arrived.has(name, text)).collect();
             (!missing.is_empty()).then(|| format!("{place} lacks {text:?} of {missing:?}"))
         };
-        // The deadline is of the lines, whenever the machine lets this look.
+        // The deadline is for the lines, however late the machine lets this check them.
         wait_until("a live line of each source", LATE_MAX.saturating_sub(began.elapsed()), || {
             let places =
                 [("Loki", Arrived::in_loki(&self.loki)?), ("the files", Arrived::in_files(&self.home)?)];
@@ -366,7 +366,7 @@ fn each_fault_costs_itself_and_is_named() -> Result<()> {
     }
     let shown = top(&agent, &[])?;
     println!("{shown}");
-    // A sentence goes on below.
+    // A sentence continues on the next line.
     let shown = shown.split_whitespace().collect::<Vec<_>>().join(" ").to_lowercase();
     for (component, words) in named {
         ensure!(shown.contains(component), "top does not show {component}: {shown}");
@@ -374,7 +374,7 @@ fn each_fault_costs_itself_and_is_named() -> Result<()> {
     }
     ensure!(agent.ask("/readyz")?.0 == 200, "nothing of this keeps the agent from being ready");
 
-    // Everything that can be delivered was.
+    // All deliverable lines were delivered.
     let now_old = |age: i64| age > 7 * DAY_SECS;
     wait_until("the lines of all sources that are well", PATIENCE, || {
         let (loki, files) = (Arrived::in_loki(&host.loki)?, Arrived::in_files(&host.home)?);
@@ -394,7 +394,7 @@ fn each_fault_costs_itself_and_is_named() -> Result<()> {
             same("files", &files, name, &printed)?;
             same("Loki", &loki, name, &printed)?;
         }
-        // A fault of one output is none of the others.
+        // A fault of one output does not affect the others.
         let texts = |source: &Source| source.lines.iter().map(|(_, text)| text.clone()).collect::<Vec<_>>();
         for source in [&host.noisy, &host.untenanted] {
             same("files", &files, &source.name(), &texts(source))?;
@@ -405,7 +405,7 @@ fn each_fault_costs_itself_and_is_named() -> Result<()> {
         Ok(())
     })?;
 
-    // Once the causes are mended, what waited comes.
+    // Once the causes are mended, waiting lines are delivered.
     fs::remove_dir(&blocked_output)?;
     host.loki.limit(Limits { wants_tenant: true, ..Limits::default() });
     fs::set_permissions(&host.secret.path, fs::Permissions::from_mode(0o644))?;
@@ -418,7 +418,7 @@ fn each_fault_costs_itself_and_is_named() -> Result<()> {
         same("Loki", &loki, &host.secret.name(), &["nobody reads this".to_owned()])?;
         same("files", &files, &host.secret.name(), &["nobody reads this".to_owned()])
     })?;
-    // The log says of each that it is over, in the one form there is.
+    // The log reports the end of each, in the usual form.
     for what in ["secret.log", "An output cannot be written"] {
         wait_until(&format!("the end of {what} in the log"), PATIENCE, || {
             let log = agent.log_text()?;

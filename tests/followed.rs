@@ -1,5 +1,5 @@
-//! Which files are found: links that are changed, directories that come later, names that are no text, and what is said of
-//! that which is not found. The whole agent on a real file system.
+//! Which files are found: links that are changed, directories that appear later, names that are no text, and reports
+//! about files that are not found. The whole agent on a real file system.
 
 use std::ffi::OsStr;
 use std::fs::{self, OpenOptions};
@@ -16,7 +16,7 @@ use capturer_tests::skipped;
 use capturer_tests::wait::wait_until;
 
 const DEADLINE: Duration = Duration::from_secs(120);
-/// The sweep of these agents: what is seen sooner, inotify told of.
+/// The interval of these agents' sweep: what is seen earlier was reported by inotify.
 const SWEEP: Duration = Duration::from_secs(600);
 
 struct Host {
@@ -38,7 +38,7 @@ impl Host {
         self.home.path().join("logs").join(name)
     }
 
-    /// Appends a line that nobody has seen before; makes directories as needed.
+    /// Appends a new line; makes directories as needed.
     fn write(&mut self, name: &str) -> Result<()> {
         let path = self.path(name);
         fs::create_dir_all(path.parent().context("a file in a directory")?)?;
@@ -58,7 +58,7 @@ impl Host {
         Ok(fs::rename(new, name)?)
     }
 
-    /// Everything that was written came, each line once.
+    /// Waits until every written line has been delivered, each once.
     fn all_came(&self) -> Result<()> {
         self.home.assert_all_came_once(&self.expected)
     }
@@ -83,7 +83,7 @@ fn await_health(agent: &Agent, ok: bool, words: &[&str]) -> Result<()> {
     })
 }
 
-/// As capistrano and many others deploy: a link to a directory is changed to the next release.
+/// Like capistrano and many others: a link to a directory is changed to the next release.
 #[test]
 fn a_link_that_is_changed_is_followed_and_the_file_before_is_read_to_its_end() -> Result<()> {
     for (pattern, name) in [("current/app.log", "app.log"), ("current/*.log", "app.log"), ("current", "")] {
@@ -99,16 +99,16 @@ fn a_link_that_is_changed_is_followed_and_the_file_before_is_read_to_its_end() -
             host.write(&file(old))?;
             host.link(new, "current")?;
             host.all_came()?;
-            // Who had it open goes on for a while.
+            // A program that has it open continues for a while.
             host.write(&file(old))?;
             host.write(&file(new))?;
             host.all_came()?;
         }
-        // The name is the one that the config has.
+        // The name is the one in the config.
         let paths: Vec<String> = agent.streams()?.iter().map(|row| row["name"].to_string()).collect();
         assert!(paths.len() == 1 && paths[0].contains("current"), "{paths:?}");
         agent.stop()?;
-        // Changed and changed back while nobody looks: what was read stays read, and nothing is passed over.
+        // Changed and changed back unobserved: nothing is repeated, and nothing is skipped.
         host.write(&file("r3"))?;
         host.write(&file("r4"))?;
         host.link("r4", "current")?;
@@ -130,7 +130,7 @@ fn a_link_that_is_changed_is_followed_and_the_file_before_is_read_to_its_end() -
     Ok(())
 }
 
-/// What a link leads to again is followed again, also while the agent still has it in hand as a file that was left.
+/// A file to which a link leads again is followed again, even if the agent still has it as a file that was left.
 #[test]
 fn a_link_that_is_changed_back_is_followed_back() -> Result<()> {
     for (pattern, name) in [("current/app.log", "/app.log"), ("current/*.log", "/app.log"), ("current", "")] {
@@ -168,7 +168,7 @@ fn a_link_may_dangle_become_a_file_and_a_link_again() -> Result<()> {
     agent.stop()
 }
 
-/// A directory for each pod, job or release; all ways in which one comes.
+/// A directory for each pod, job or release; all ways in which one can appear.
 #[test]
 fn directories_that_come_later_are_seen_at_once() -> Result<()> {
     let mut host = Host::new(&["*/app.log", "deep/**/x.log", "later/on/*.log"], "")?;
@@ -261,7 +261,7 @@ fn names_that_are_no_text_are_followed() -> Result<()> {
     agent.stop()
 }
 
-/// What is passed over is in the metrics at once, and a pattern that matches nothing in health and log after a minute.
+/// Skipped files are in the metrics at once, and a pattern that matches nothing is in health and log after a minute.
 #[test]
 fn what_is_not_found_is_said() -> Result<()> {
     let mut host = Host::new(&["*.log", "mistyped/*.log"], "")?;
@@ -291,7 +291,7 @@ fn what_is_not_found_is_said() -> Result<()> {
         anyhow::Ok(())
     })?;
     agent.stop()?;
-    // Where that may be so, nobody is told.
+    // Where that may be intended, nobody is told.
     let home = Home::new()?;
     let config = config(&home, &["*.log"], ", may_be_empty: true", SWEEP);
     let agent = home.start(&config)?;
@@ -305,7 +305,7 @@ fn what_is_not_found_is_said() -> Result<()> {
     agent.stop()
 }
 
-/// Each line of them would make another.
+/// Otherwise each of its lines would produce another one.
 #[test]
 fn what_the_agent_writes_is_never_followed() -> Result<()> {
     let mut host =
@@ -347,7 +347,7 @@ fn start_within(home: &Home, config: &str, options: &str, before: &str) -> Resul
     Ok(Some(agent))
 }
 
-/// inotify has a limit for each user: what it does not tell is looked at, and that is said.
+/// inotify has a limit per user: directories without a watch are swept, and that is reported.
 #[test]
 fn without_watches_the_sweep_takes_over() -> Result<()> {
     for (limit, words) in
@@ -416,8 +416,9 @@ fn set_age(path: &Path, days: u64) -> Result<()> {
     Ok(OpenOptions::new().append(true).open(path)?.set_modified(at)?)
 }
 
-/// What old files hold is passed over and said to be; what is added to them comes, whether the agent looks, is down or is
-/// killed, and whether the file is rotated meanwhile. What was read before is gone on with at any age.
+/// Lines of old files are skipped, and reported as skipped; lines added to them are delivered, whether the agent runs,
+/// is down or is killed, and whether the file is rotated meanwhile. A file that was read before is continued at any
+/// age.
 #[test]
 fn old_files_are_passed_over_and_read_on_when_they_grow() -> Result<()> {
     let mut host = Host::new(&["*"], ", ignore_older: 2d")?;
@@ -455,7 +456,7 @@ fn old_files_are_passed_over_and_read_on_when_they_grow() -> Result<()> {
         assert!(check.contains(words), "{words} is missing in {check}");
     }
 
-    // It grows while the agent looks, and while it is rotated.
+    // It grows while the agent runs, and while it is rotated.
     host.write("quiet.log")?;
     host.all_came()?;
     host.write("turned.log")?;
@@ -468,7 +469,7 @@ fn old_files_are_passed_over_and_read_on_when_they_grow() -> Result<()> {
         anyhow::Ok(())
     })?;
     agent.stop()?;
-    // It grows while the agent is down; and one that was read grows old.
+    // It grows while the agent is down; and one that was read gets old.
     host.write("down.log")?;
     set_age(&host.path("live.log"), 9)?;
     set_age(&host.path("other.log"), 9)?;

@@ -1,8 +1,9 @@
-//! The data path over a small input that is always the same, for `cargo xtask count` to count its instructions: three logs
-//! are decoded, two of them pass a pipeline, and all are encoded for files and for Loki, spool blocks included.
+//! The data path over a small input that is always the same, so that `cargo xtask count` can count its instructions:
+//! three logs are decoded, two of them pass a pipeline, and all are encoded for files and for Loki, including spool
+//! blocks.
 //!
-//! It is not the agent: no ring, no thread, no file. Those can't run under callgrind, which knows no io_uring, and what they
-//! cost is mostly the kernel's work. Only what happens beneath [`measured`] is counted.
+//! It is not the agent: no ring, no thread, no file. Those can't run under callgrind, which does not know io_uring, and
+//! their cost is mostly the kernel's work. Only instructions below [`measured`] are counted.
 
 use std::collections::BTreeMap;
 use std::hint::black_box;
@@ -21,7 +22,7 @@ use capturer_tests::rand::Rand;
 
 /// Lines of each log.
 const LINES: usize = 3_000;
-/// Lines of a batch are not more than these bytes hold: one read of the agent.
+/// The lines of a batch have at most this many bytes: one read of the agent.
 const BATCH_BYTES: usize = 256 * 1024;
 /// 2026-11-22T00:52:48Z, the time of the first line.
 const FIRST_NS: i64 = 1_795_308_768_000_000_000;
@@ -43,7 +44,7 @@ enum Format {
     Plain,
 }
 
-/// What came of all logs.
+/// Counts over the results of all logs.
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Sum {
     records: u64,
@@ -60,13 +61,13 @@ fn main() -> Result<()> {
         measured(format, &log, &source, &mut sum);
     }
     println!("{sum:?}");
-    // A change that makes it cheap by delivering nothing is none.
+    // A change that makes it cheap by delivering nothing must fail.
     ensure!(sum.records == 3 * LINES as u64, "{sum:?}");
     ensure!(sum.ndjson_bytes > 0 && sum.spool_bytes > 0, "{sum:?}");
     Ok(())
 }
 
-/// What callgrind counts.
+/// The function whose instructions callgrind counts.
 #[inline(never)]
 fn measured(format: Format, log: &[u8], source: &Arc<Source>, sum: &mut Sum) {
     let mut pipelines = Pipelines::default();
@@ -92,7 +93,7 @@ fn measured(format: Format, log: &[u8], source: &Arc<Source>, sum: &mut Sum) {
     sum.spool_bytes += black_box(&spool).len();
 }
 
-/// Whole lines, as many as one read brings.
+/// Whole lines, as many as one read returns.
 fn parts(log: &[u8]) -> Vec<&[u8]> {
     let mut parts = Vec::new();
     let mut rest = log;
@@ -150,7 +151,7 @@ fn pipeline() -> Result<Arc<Pipeline>> {
     settings.pipelines.first().cloned().context("a config with a pipeline")
 }
 
-/// The CRI log has no pipeline, so what a line costs that nothing changes is counted, too.
+/// The CRI log has no pipeline, so that the cost of unchanged lines is counted, too.
 fn source(format: Format, pipeline: &Arc<Pipeline>) -> Arc<Source> {
     let number = format as u32 + 1;
     let container = (format == Format::Docker).then(|| ContainerMeta {

@@ -1,5 +1,5 @@
-//! Behind `cargo xtask docs` and `cargo xtask dashboards`: writes what is made from the catalog of metrics, or says what is
-//! not as it should be.
+//! Behind `cargo xtask docs` and `cargo xtask dashboards`: writes the files made from the catalog of metrics, or says
+//! which of them differ.
 
 use std::process::ExitCode;
 

@@ -5,7 +5,7 @@
 //! a scene: Host (sources, lines) ─▶ an agent ─▶ its health says what the scene is about ─┬▶ Chromium ─▶ NAME-light.png …
 //!                                                                                      └▶ top in tmux ─▶ top-NAME.txt
 //! ```
-//! Nothing is compared: a person looks at them.
+//! Nothing is compared: a person looks at the pictures.
 
 use std::fs;
 use std::io::Write as _;
@@ -21,11 +21,11 @@ use capturer_tests::screens::terminal::Terminal;
 use capturer_tests::wait::{PATIENCE, wait_until};
 use clap::Parser;
 
-/// The agent's usual address; on a host of our own nobody else has it.
+/// The agent's usual address; nobody else has it, as the host is our own.
 const ADDRESS: &str = "127.0.0.1:8001";
-/// So often the page has asked before it is taken: its lines have a shape by then.
+/// How often the page has asked before the picture is taken: by then its curves have a shape.
 const POINTS: u64 = 8;
-/// What is kept is looked at in a repository, by all who clone it.
+/// The pictures are kept in a repository, so everybody who clones it pays for their size.
 const PICTURE_BYTES_MAX: usize = 150 * 1024;
 
 const DESK: Screen = Screen { width: 1280, height: 900, is_phone: false, is_dark: false };
@@ -46,20 +46,20 @@ struct Arguments {
     inside: bool,
 }
 
-/// What went wrong.
+/// A failure, as text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Trouble {
     Nothing,
-    /// Nobody listens any more where Loki was.
+    /// Loki's port is closed.
     LokiAway,
     /// The agent forgets to close a descriptor.
     Leak,
-    /// dockerd stands still, as on a machine that swaps.
+    /// dockerd is stopped, as on a machine that swaps.
     DockerFrozen,
 }
 
 impl Trouble {
-    /// The component of /health that tells of it.
+    /// The component of /health that reports it.
     fn component(self) -> Option<&'static str> {
         match self {
             Trouble::Nothing => None,
@@ -128,7 +128,7 @@ fn take(scene: &Scene, browser: &mut Browser, to: &Path) -> Result<()> {
     match scene.trouble {
         Trouble::Nothing => {}
         Trouble::LokiAway => {
-            // Connections that are there would be served on.
+            // Open connections would still be served.
             if let Some(loki) = loki.take() {
                 loki.set(Mood::Away);
             }
@@ -142,7 +142,7 @@ fn take(scene: &Scene, browser: &mut Browser, to: &Path) -> Result<()> {
     browser.open(&format!("http://{ADDRESS}/"))?;
     for (kind, screen) in scene.screens {
         browser.show_on(*screen)?;
-        // The page lays itself out when it asks: it has asked since the screen changed.
+        // The page lays itself out when it asks: wait until it has asked since the screen changed.
         let asked = browser.value_of(ASKED)?.as_u64().unwrap_or(0);
         browser.wait_for(&format!("{ASKED} >= {}", POINTS.max(asked + 2)))?;
         let picture = reduced(&browser.picture()?)?;
@@ -203,7 +203,7 @@ fn tells_of(agent: &Agent, trouble: Trouble) -> Result<()> {
     Ok(())
 }
 
-/// With a palette: a page has few colours.
+/// With a palette, as a page has few colours.
 fn reduced(png: &[u8]) -> Result<Vec<u8>> {
     let mut child = Command::new("pngquant")
         .args(["--speed", "1", "--strip", "-"])
@@ -211,7 +211,7 @@ fn reduced(png: &[u8]) -> Result<Vec<u8>> {
         .stdout(Stdio::piped())
         .spawn()
         .context("starting pngquant")?;
-    // It reads all before it writes.
+    // It reads all its input before it writes.
     child.stdin.take().context("no pipe to pngquant")?.write_all(png)?;
     let output = child.wait_with_output()?;
     ensure!(output.status.success(), "pngquant ended with {}", output.status);
