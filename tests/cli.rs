@@ -231,7 +231,7 @@ fn a_directory_that_takes_no_file_is_named() -> Result<()> {
     Ok(())
 }
 
-/// Problems that only a start would meet are reported by `check` too, which opens nothing that a secret protects.
+/// Problems that only a start would meet are reported by `check` too; and an empty secret must not open what it protects.
 #[test]
 fn keys_and_tokens_are_read_by_check() -> Result<()> {
     let home = Home::new()?;

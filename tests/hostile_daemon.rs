@@ -1,5 +1,5 @@
-//! A daemon that lies, babbles, stalls or breaks off (`fake_docker`): what it does to one container or one question
-//! costs only that, is said in a sentence, and never writes outside the output directory.
+//! A daemon that lies, babbles, stalls or breaks off (`fake_docker`): a fault in one container or one answer affects
+//! only that, is reported in a sentence, and never writes outside the output directory.
 //!
 //! Beside every fault runs a healthy neighbour, whose lines must arrive exactly.
 
@@ -20,8 +20,8 @@ use no_answers::{Fault, Followed, endless_chunk, no_answers};
 use serde_json::json;
 
 const NEIGHBOUR: &str = "neighbour";
-/// What the agent may hold at most with every hostile body there is. Idle it holds some 20 MiB, and what it buffers
-/// for streams is bounded by 64 MiB in the config.
+/// The most memory that the agent may use with every hostile body there is. Idle it uses some 20 MiB, and the config
+/// bounds its buffers for streams at 64 MiB.
 const RSS_MAX: f64 = 200.0 * 1024.0 * 1024.0;
 
 /// An agent on a fake Engine, with a neighbour that must not suffer.
@@ -43,7 +43,7 @@ impl Scene {
         Ok(scene)
     }
 
-    /// The neighbour prints, and all it ever printed is there once and in order.
+    /// The neighbour prints, and every line that it ever printed is there once and in order.
     fn neighbour_goes_on(&mut self) -> Result<()> {
         for number in self.printed..self.printed + 20 {
             self.fake.print(&self.neighbour, format!("line {number}").as_bytes());
@@ -105,7 +105,7 @@ impl Scene {
         self.agent.metric(&format!("skipped_records_total{{reason=\"{reason}\"}}"))
     }
 
-    /// It ends well, having held little and panicked never.
+    /// It exits with success, has used little memory and never panicked.
     fn end(self) -> Result<()> {
         let status = fs::read_to_string(format!("/proc/{}/status", self.agent.pid()))?;
         let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
@@ -119,7 +119,7 @@ impl Scene {
     }
 }
 
-/// Does this to a daemon and its agent; then the neighbour still goes on and the agent ends well.
+/// Does this to a daemon and its agent; then the neighbour still continues and the agent exits with success.
 fn beside_a_neighbour(more: &str, test: impl FnOnce(&mut Scene) -> Result<()>) -> Result<()> {
     let mut scene = Scene::start(more)?;
     test(&mut scene)?;
@@ -218,7 +218,7 @@ fn no_answer_to_logs() -> Result<()> {
     })
 }
 
-/// As many hostile bodies at once as may be asked for: what each may grow to must not add up.
+/// As many hostile bodies at once as may be requested: their bounds must not add up.
 #[test]
 fn endless_answers_everywhere_stay_small() -> Result<()> {
     beside_a_neighbour("list_interval: 1s", |scene| {
@@ -237,7 +237,7 @@ fn endless_answers_everywhere_stay_small() -> Result<()> {
 
 // ---- events
 
-/// The list comes once an hour here: only the event stream can bring what is new.
+/// The list is only requested once an hour here, so new containers are only found by the event stream.
 #[test]
 fn events_behind_garbage_are_understood() -> Result<()> {
     beside_a_neighbour("list_interval: 1h", |scene| {
@@ -266,7 +266,8 @@ fn events_behind_garbage_are_understood() -> Result<()> {
     })
 }
 
-/// Its log is made a moment before it runs; inspected then, it looks as if it never had. Nobody could open the log.
+/// Its log is made a moment before it runs; an inspection then shows a container that never ran. Nobody could open the
+/// log.
 #[test]
 fn one_that_was_seen_only_before_it_ran_is_declared() -> Result<()> {
     for read_from in ["file", "api"] {
@@ -335,7 +336,7 @@ fn an_event_stream_that_always_ends_is_no_storm() -> Result<()> {
     })
 }
 
-/// It accepts, reads, and says nothing any more, on old and on new connections.
+/// It accepts, reads, and no longer answers, on old and on new connections.
 #[test]
 fn a_silent_daemon_is_named_and_taken_up_again() -> Result<()> {
     beside_a_neighbour("list_interval: 1s", |scene| {
@@ -349,7 +350,7 @@ fn a_silent_daemon_is_named_and_taken_up_again() -> Result<()> {
     })
 }
 
-/// A connection that brings nothing any more looks like a quiet container: it is what rotation is for.
+/// A dead connection looks like a quiet container: that is what rotation is for.
 #[test]
 fn a_wedged_connection_lives_until_its_rotation() -> Result<()> {
     beside_a_neighbour("stream_rotation: {interval: 2s, idle_interval: 2s}", |scene| {
@@ -363,7 +364,7 @@ fn a_wedged_connection_lives_until_its_rotation() -> Result<()> {
     })
 }
 
-/// The log itself shows that such a connection is not a quiet container's, where its file can be read.
+/// The log itself shows that such a connection is not a quiet container's, if its file can be read.
 #[test]
 fn a_wedged_connection_whose_log_grows_is_left_for_the_files() -> Result<()> {
     beside_a_neighbour("read_from: api, list_interval: 1s", |scene| {
@@ -402,7 +403,7 @@ fn a_wedged_connection_whose_log_grows_is_left_for_the_files() -> Result<()> {
     })
 }
 
-/// A container whose log can't be had costs little and says so; nobody else waits for it.
+/// A container whose log can't be read costs little and is reported; nobody else waits for it.
 #[test]
 fn a_stream_that_always_fails_is_paused_until_it_brings_a_line() -> Result<()> {
     beside_a_neighbour("circuit_breaker: {failures: 3, pause: 3s}", |scene| {
@@ -415,7 +416,8 @@ fn a_stream_that_always_fails_is_paused_until_it_brings_a_line() -> Result<()> {
             let rows = scene.agent.streams()?;
             rows.into_iter().find(|row| row["container_id"] == id).context("no row")
         };
-        // In a pause: after how many failures. How often the Engine was asked by then is read first, so that it can't be more.
+        // It is in a pause: after how many failures? The number of requests by then is read first, so that it can't be
+        // higher.
         let paused = |scene: &Scene| -> Result<(usize, u64)> {
             let (asked, row) = (scene.fake.asked(&logs_path(&id)), row(scene)?);
             let cause = row["cause"].as_str().unwrap_or_default();
@@ -480,7 +482,7 @@ fn bad_frames_cost_only_what_is_behind_them() -> Result<()> {
             scene.await_error(&id, said).context(name)?;
             scene.await_messages(name, &["good"])?;
             scene.neighbour_goes_on().context(name)?;
-            // Once the Engine is well again: what was delivered is not repeated, what was missing comes.
+            // Once the Engine works again: delivered lines are not repeated, missing ones arrive.
             let whole = [&good[..], &frame(2, &timed(2, b"rest"))];
             scene.fake.script(&logs_path(&id), Reply::chunks(whole).then(Part::Hold));
             scene.fake.break_connections();
@@ -549,7 +551,7 @@ fn an_answer_cut_at_every_byte() -> Result<()> {
     })
 }
 
-/// A clean end in the middle of a frame: the part can't be used, and is counted.
+/// A clean end in the middle of a frame: the part is unusable, and is counted.
 #[test]
 fn a_clean_end_within_a_frame_is_counted() -> Result<()> {
     beside_a_neighbour("list_interval: 1s", |scene| {
@@ -587,7 +589,7 @@ fn a_tty_that_prints_frame_headers_is_taken_at_its_word() -> Result<()> {
     })
 }
 
-/// Without a time in front, a TTY's bytes are no lines: passed over and counted, in little memory.
+/// A TTY's bytes without a time in front are no lines: skipped and counted, using little memory.
 #[test]
 fn a_tty_without_times_is_passed_over() -> Result<()> {
     beside_a_neighbour("list_interval: 1s", |scene| {
@@ -608,8 +610,8 @@ fn a_tty_without_times_is_passed_over() -> Result<()> {
     })
 }
 
-/// An answer without containers, or a page that is not found, ends no stream: what stands before the Engine, or an Engine that
-/// is starting, answers so. Nothing comes again when it names them again.
+/// An answer without containers, or a page that is not found, ends no stream: a proxy in front of the Engine, or an
+/// Engine that is starting, answers this way. Nothing is repeated when the Engine names them again.
 #[test]
 fn an_empty_list_and_a_404_remove_nothing() -> Result<()> {
     beside_a_neighbour("list_interval: 1s", |scene| {
@@ -634,7 +636,7 @@ fn an_empty_list_and_a_404_remove_nothing() -> Result<()> {
     })
 }
 
-/// Renamed out of the include list and back, it goes on where it was.
+/// Renamed out of the include list and back, it continues where it was.
 #[test]
 fn a_container_that_leaves_the_include_list_keeps_its_position() -> Result<()> {
     beside_a_neighbour("list_interval: 1s, include_names: [neighbour, wanted]", |scene| {
@@ -660,7 +662,7 @@ fn a_container_that_leaves_the_include_list_keeps_its_position() -> Result<()> {
     })
 }
 
-/// A slip of the pen in the include list must not look like a host without containers.
+/// A typing error in the include list must not look like a host without containers.
 #[test]
 fn names_that_match_nothing_are_said() -> Result<()> {
     let (home, fake) = (Home::new()?, FakeDocker::start()?);

@@ -1,5 +1,5 @@
-//! Files that are damaged, endless or full of anything, disks that are full, and checkpoints that were tampered with:
-//! only what is hurt is lost, by a counted reason, and nothing is there twice.
+//! Files that are damaged, endless or full of anything, full disks, and checkpoints that were tampered with: only
+//! damaged lines are lost, counted by reason, and none is repeated.
 
 use std::fs::{self, File};
 use std::io::Write as _;
@@ -35,7 +35,7 @@ fn messages(home: &Home, name: &str) -> Result<Vec<String>> {
 }
 
 fn await_messages(home: &Home, name: &str, expected: &[String]) -> Result<()> {
-    // Not a failure yet if they never come: the comparison says what is missing.
+    // A time-out is not a failure yet: the comparison says what is missing.
     let _ = wait_until("the lines", PATIENCE, || {
         let got = messages(home, name)?.len();
         ensure!(got >= expected.len(), "{got} of {}", expected.len());
@@ -72,7 +72,7 @@ fn numbered(count: usize) -> (String, Vec<String>) {
 
 // ---- damage
 
-/// Damage between good records, and how many bytes of it there are. What stands behind it begins a record.
+/// Damage between good records, and its number of bytes. The bytes after it begin a record.
 fn damage(rand: &mut Rand, number: usize) -> Vec<u8> {
     let torn = |rand: &mut Rand| {
         let whole = record(&format!("torn {number} {{\\\"log\\\":\\\"no\\\"}} \u{1}é"));
@@ -101,11 +101,11 @@ fn damaged(rand: &mut Rand, records: usize) -> (Vec<u8>, Vec<String>, u64) {
     for number in 0..records {
         if rand.chance(1, 4) {
             let damage = damage(rand, number);
-            // Nothing ever stood in a hole. One behind a torn record counts as part of it.
+            // A hole never had content. One after a torn record counts as part of it.
             lost += if damage.iter().all(|byte| *byte == 0) { 0 } else { damage.len() as u64 };
             bytes.extend_from_slice(&damage);
         }
-        // A message may look like a record; that is no beginning of one.
+        // A message may look like a record, which is not the beginning of one.
         let message = format!("good {number} {{\"log\":\"x\\n\",\"stream\":\"stdout\"}} é\u{2028}");
         bytes.extend_from_slice(&record(&message));
         good.push(message);
@@ -167,7 +167,7 @@ fn random_bytes_harm_nobody() -> Result<()> {
     let agent = home.start(&config)?;
     await_messages(&home, "well.log", &lines)?;
     await_messages(&home, "as-docker.log", &["behind the noise".to_owned()])?;
-    // As plain lines they are all taken, with U+FFFD for what is no text.
+    // As plain lines they are all accepted, with U+FFFD for bytes that are no text.
     let newlines = noise.iter().filter(|byte| **byte == b'\n').count();
     for name in ["as-auto.log", "as-raw.log"] {
         wait_until("every line", PATIENCE, || {
@@ -176,7 +176,7 @@ fn random_bytes_harm_nobody() -> Result<()> {
             Ok(())
         })?;
     }
-    // No record, all of it; but for NULs that a line begins with, which are taken for a hole.
+    // None of it is a record, but NULs at the beginning of a line are taken for a hole.
     let lines = noise.split(|byte| *byte == b'\n');
     let holes: usize = lines.map(|line| line.iter().take_while(|byte| **byte == 0).count()).sum();
     let (declared, expected) = (lost(&agent, "record_damaged")?, noise.len() - holes);
@@ -184,7 +184,7 @@ fn random_bytes_harm_nobody() -> Result<()> {
     agent.stop()
 }
 
-/// Longer than any record may be (8 MiB), without an end for long: cut, marked, counted, and its tail is no line.
+/// Longer than a record may be (8 MiB), and for long without an end: cut, marked, counted, and its tail is no line.
 #[test]
 fn an_endless_line_is_cut_once() -> Result<()> {
     const LINE_BYTES_MAX: usize = 1024 * 1024;
@@ -261,8 +261,8 @@ fn a_full_output_disk_loses_repeats_and_tears_nothing() -> Result<()> {
     agent.stop()
 }
 
-/// An output keeps to its bounds only as long as no checkpoint needs what it would delete or compress. A log that is read at
-/// once fills the disk before that, and then nothing moves that would have another checkpoint saved.
+/// An output only keeps to its bounds once no checkpoint needs the files that it would delete or compress. A log that
+/// is read in one go fills the disk before that, and then no event would cause another checkpoint.
 #[test]
 fn what_may_be_deleted_or_compressed_makes_room_on_a_full_disk() -> Result<()> {
     for kept in ["max_files: 3, compress: none", "max_files: 0, compress: zstd"] {
@@ -304,7 +304,7 @@ fn a_full_data_disk_is_said_and_repeats_nothing() -> Result<()> {
     let mut agent = home.start(&config)?;
     await_messages(&home, "a.log", &lines)?;
     for round in 0..2 {
-        // Takes all that is left; the error at its end is what is wanted.
+        // Uses up the rest; the error at the end is expected.
         let _ = File::create(&filler)?.write_all(&vec![0; 1024 * 1024]);
         let more: Vec<String> = (0..1_000).map(|number| format!("more {round} {number}")).collect();
         log.write_all((more.join("\n") + "\n").as_bytes())?;
@@ -327,7 +327,7 @@ fn a_full_data_disk_is_said_and_repeats_nothing() -> Result<()> {
 
 // ---- checkpoints
 
-/// Two checkpoints, both intact: so that one can be damaged.
+/// Two checkpoints, both intact, so that one can be damaged.
 fn captured(home: &Home, config: &str) -> Result<Vec<String>> {
     let (text, lines) = numbered(1_000);
     fs::write(input(home, "a.log"), text)?;
@@ -388,7 +388,7 @@ fn a_damaged_checkpoint_is_set_aside_and_the_one_before_used() -> Result<()> {
     Ok(())
 }
 
-/// Nothing is left to go by: everything is delivered, and it is said that it may be for the second time.
+/// There is no usable checkpoint: everything is delivered, with a warning that it may be a repetition.
 #[test]
 fn without_any_intact_checkpoint_it_begins_anew_and_says_so() -> Result<()> {
     let home = Home::new()?;

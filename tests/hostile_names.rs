@@ -1,5 +1,5 @@
-//! Names and labels that a container's owner chose to do harm: no file outside the directory, no metric and no record
-//! that says what nobody said.
+//! Names and labels that a container's owner chose to do harm: no file outside the directory, and no forged metric or
+//! record.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -19,7 +19,7 @@ fn config(home: &Home, fake: &FakeDocker, more: &str, file: &str) -> String {
     home.config(&monitor).replace("{container_name}.ndjson", file)
 }
 
-/// The name is the one thing of a container that becomes a path.
+/// The name is the only property of a container that becomes a path.
 #[test]
 fn no_name_leads_outside_and_no_two_share_a_file() -> Result<()> {
     let long = "n".repeat(60_000);
@@ -66,7 +66,8 @@ fn no_name_leads_outside_and_no_two_share_a_file() -> Result<()> {
         })?;
         agent.get("/metrics")?;
         agent.get("/api/v1/streams")?;
-        // The log has no names, as far as is known; but it has what the Engine says, with the same characters in it.
+        // The agent's log has no names, as far as is known; but it has the Engine's error messages, with the same
+        // characters in them.
         let said = serde_json::json!({"message": "\u{1b}[31mred\0 \u{202e}evil"});
         fake.script("/containers/json", Reply::status(500, said.to_string()));
         let log = wait_until("the log to have it", PATIENCE, || {
@@ -180,7 +181,7 @@ fn files_beneath(directory: &Path) -> Result<Vec<PathBuf>> {
     Ok(files)
 }
 
-/// Only what the agent was told to make is in the test's folder.
+/// The test's folder contains only what the agent was told to make.
 fn nothing_beside(home: &Home) -> Result<()> {
     let beside: BTreeSet<_> =
         fs::read_dir(home.path())?.map(|entry| Ok(entry?.file_name())).collect::<Result<_>>()?;

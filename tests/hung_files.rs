@@ -1,5 +1,5 @@
-//! A container's json-file directory on a FUSE mount that hangs, beside 20 healthy containers: they go on as if nothing
-//! were, the hung one is named, and nothing of it is lost or repeated once the mount answers again.
+//! A container's json-file directory on a FUSE mount that hangs, beside 20 healthy containers: these continue
+//! unaffected, the hung one is named, and none of its lines is lost or repeated once the mount answers again.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -16,7 +16,7 @@ use capturer_tests::scene::{Reading, assert_equal_to_docker_logs, config};
 use capturer_tests::wait::{PATIENCE, wait_until};
 use rustix::process::Signal;
 
-// What hangs is a directory of json-files, whoever wrote them.
+// A directory of json-files hangs, whoever wrote them.
 one_engine! { V28_5:
     a_hung_mount_beside_twenty_healthy_containers => beside_twenty;
     a_stop_does_not_wait_for_a_hung_mount => stop_while_hung;
@@ -26,9 +26,9 @@ const HEALTHY: usize = 20;
 /// A line ten times a second, until it is told to rest.
 const TICKS: &str = "i=0; trap 'echo rest; while :; do sleep 1; done' TERM; \
     while :; do i=$((i+1)); echo tick $i; sleep 0.1; done";
-/// What the agent promises, measured from the first operation that hangs; on an idle machine.
+/// The promised time, measured from the first operation that hangs; on an idle machine.
 const NAMED_WITHIN: Duration = Duration::from_secs(5);
-/// What the median line of a healthy container may take longer beside a hung one, on an idle machine.
+/// How much later the median line of a healthy container may be beside a hung one, on an idle machine.
 const LAG_MORE: Duration = Duration::from_millis(50);
 
 fn healthy() -> Vec<String> {
@@ -48,7 +48,8 @@ fn furnish(version: EngineVersion) -> Result<(Engine, HungMount)> {
     Ok((engine, mount))
 }
 
-/// Waits until the agent has named the hung mount in all the places it should; answers how long somebody had waited by then.
+/// Waits until the agent has named the hung mount everywhere that it should; returns how long somebody had waited by
+/// then.
 fn named(agent: &Agent, mount: &HungMount) -> Result<Duration> {
     let age = wait_until("health to name the hung mount", PATIENCE, || {
         let (status, body) = agent.ask("/health")?;
@@ -175,13 +176,13 @@ fn everything_is_there(home: &Home, engine: &Engine) -> Result<()> {
     assert_equal_to_docker_logs(home, engine, &names)
 }
 
-/// A stop does not wait for what nobody can end; it says so, and the next start goes on from there. The kernel does not
-/// let a process end whose request a FUSE program has taken and not answered, not even by SIGKILL; but all that the agent
-/// does is over by then, and the next one can start beside it.
+/// A stop does not wait for operations that nobody can end; it says so, and the next start continues from there. The
+/// kernel does not let a process end while a FUSE program has taken one of its requests and not answered, not even by
+/// SIGKILL; but the agent has finished its own work by then, and the next one can start beside it.
 fn stop_while_hung(version: EngineVersion) -> Result<()> {
     let (engine, mount) = furnish(version)?;
     let home = Home::new()?;
-    // Whoever waited would wait for an hour, which is longer than the test does.
+    // Waiting for it would take an hour, which is longer than the test.
     let config = config(&home, &engine, Reading::FILE) + "shutdown_timeout: 1h\n";
     let mut agent = home.start(&config)?;
 
@@ -198,7 +199,7 @@ fn stop_while_hung(version: EngineVersion) -> Result<()> {
     begin_to_hang(&home, &mount, Hang::Reads)?;
     let from = terminate(&agent)?;
     wait_until("the agent to be done", PATIENCE, || says_what_is_left(&agent, from))?;
-    // The file system hangs for the next one from its first look on.
+    // For the next agent the file system hangs from the first access on.
     let next = home.start(&config)?;
     let lines = home.count_of("healthy-0");
     wait_until("a healthy container to go on", PATIENCE, || home.count_of("healthy-0") > lines)?;
@@ -217,7 +218,7 @@ fn begin_to_hang(home: &Home, mount: &HungMount, hang: Hang) -> Result<()> {
     wait_until("something to hang", PATIENCE, || mount.hangs_for().is_some())
 }
 
-/// Sends SIGTERM and answers where in the log it was.
+/// Sends SIGTERM and returns where in the log it was.
 fn terminate(agent: &Agent) -> Result<usize> {
     let from = agent.log_text()?.len();
     agent.signal(Signal::TERM);

@@ -1,5 +1,6 @@
-//! One of three outputs on a FUSE mount whose program does not answer: the others' lines go on arriving, the hung one is named
-//! with its cure, a stop does not wait for it, and whatever ended the agent each line is there once when it answers again.
+//! One of three outputs is on a FUSE mount whose program does not answer: the others' lines still arrive, the hung one
+//! is named with its cure, a stop does not wait for it, and however the agent ended, each line is there once when the
+//! mount answers again.
 
 use std::fs::{self, OpenOptions};
 use std::io::Write as _;
@@ -12,7 +13,7 @@ use capturer_tests::wait::{PATIENCE, wait_until};
 use rustix::process::Signal;
 
 const APPS: [&str; 3] = ["one", "hung", "two"];
-/// Lines that are written while the output hangs, by turns: more than a stream may have out.
+/// Lines written while the output hangs, in turn: more than a stream may have in flight.
 const LINES: usize = 300;
 
 struct Host {
@@ -36,7 +37,7 @@ impl Host {
         let entries = APPS
             .map(|app| format!("{{paths: ['{}'], labels: {{app: {app}}}}}", logs.join(app).display()))
             .join(", ");
-        // Whoever waited for the hung one would wait for an hour, which is longer than the test does.
+        // Waiting for the hung one would take an hour, which is longer than the test.
         let config = home.config(&format!(
             "container_monitor: {{enabled: false}}\nshutdown_timeout: 1h\nfile_monitor: {{files: [{entries}]}}\n"
         ));
@@ -56,7 +57,7 @@ impl Host {
         Ok(())
     }
 
-    /// Behind the mount, which may hang.
+    /// In the mount, which may hang.
     fn output(&self, app: &str) -> PathBuf {
         let directory =
             if app == "hung" { self.home.path().join("backing") } else { self.home.output_dir().join(app) };
@@ -76,7 +77,7 @@ impl Host {
             .try_for_each(|app| wait_until(&format!("all lines of {app}"), PATIENCE, || self.has_all(app)))
     }
 
-    /// The output hangs, and everybody who is to know knows.
+    /// The output hangs, which is shown everywhere that it should be.
     fn hang(&mut self, agent: &Agent, hang: Hang) -> Result<()> {
         self.mount.set(hang);
         for _ in 0..5 {
@@ -97,7 +98,7 @@ impl Host {
             ensure!(row.to_string().contains("does not answer"), "{row}");
             anyhow::Ok(())
         })?;
-        // The longer it hangs the less may the others notice it.
+        // However long it hangs, the others must not notice.
         self.write(LINES)?;
         self.wait_for(&["one", "two"])
     }
@@ -154,7 +155,7 @@ fn only_the_hung_output_waits_and_all_comes_once() -> Result<()> {
         }
         let status = agent.ended()?;
         ensure!(status.code() == Some(69), "{hang:?}: {status}");
-        // If it can, it still hangs when the next one starts.
+        // If it can, the mount still hangs when the next one starts.
         agent = host.home.start(&host.config)?;
         host.write(LINES)?;
         host.wait_for(&["one", "two"])?;

@@ -1,5 +1,5 @@
-//! A disk under the output that answers nothing: a file system of its own, frozen. Nothing can end the write that waits for
-//! it, but the agent must say which sink hangs, answer everybody meanwhile, and go on where it was.
+//! A disk under the output that does not answer: a file system of its own, frozen. Nothing can end the write that waits
+//! for it, but the agent must say which sink hangs, answer requests meanwhile, and then continue where it was.
 
 use std::fs;
 use std::io::Write as _;
@@ -13,7 +13,7 @@ use capturer_tests::lateness::Lateness;
 use capturer_tests::wait::{PATIENCE, wait_until};
 use serde_json::Value;
 
-/// On an idle machine. An answer takes a millisecond, or 200 where a snapshot is waited for.
+/// On an idle machine. An answer takes a millisecond, or 200 if it waits for a snapshot.
 const ANSWER_MAX: Duration = Duration::from_secs(1);
 
 /// An ext4 in a file. Dropping it unmounts it.
@@ -30,7 +30,8 @@ impl Disk {
         Ok(disk)
     }
 
-    /// From now on every write waits, until the guard is dropped: before the agent, which can't end meanwhile.
+    /// Makes every write wait until the guard is dropped, which must happen before the agent is dropped, as that can't
+    /// end meanwhile.
     fn freeze(&self) -> Result<Frozen> {
         run(Command::new("fsfreeze").arg("--freeze").arg(&self.0))?;
         Ok(Frozen(self.0.clone()))
@@ -99,7 +100,7 @@ fn a_hung_output_disk_is_named_while_everything_else_answers() -> Result<()> {
         metrics.contains("log_capturer_component_health{component=\"sink_local_file\"} 0\n"),
         "{metrics}"
     );
-    // It looks once a second.
+    // The agent checks once a second.
     wait_until("the log to name it", PATIENCE, || agent.log_text().is_ok_and(|log| log.contains("stuck: ")))?;
 
     drop(frozen);

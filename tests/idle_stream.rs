@@ -1,5 +1,5 @@
-//! The idle stream: a container that says nothing keeps rotating, its connection never grows old, and what it says after
-//! a long silence arrives at once. In the predecessor an idle container's read could not be ended, so it never rotated.
+//! The idle stream: a silent container keeps rotating, its connection never gets old, and its lines after a long
+//! silence arrive at once. In the predecessor an idle container's read could not be ended, so it never rotated.
 
 use std::fs;
 use std::time::{Duration, Instant};

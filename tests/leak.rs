@@ -35,7 +35,7 @@ fn leave_nothing(version: EngineVersion) -> Result<()> {
             wait_until(&format!("the lines of {name}"), PATIENCE, || home.count_of(name) == 2)?;
             engine.rm(name)?;
         }
-        // Those that stay have gone through some more rotations; those that passed have left.
+        // Those that stay have rotated a few more times; temporary ones are gone.
         rotated(&agent, STAYING, 3 * round)?;
         let held = held_at_rest(&agent, &home, &engine, &staying)?;
         let (first, first_dockerd) = match after_first {
@@ -43,7 +43,7 @@ fn leave_nothing(version: EngineVersion) -> Result<()> {
             None => *after_first.insert((held, engine.fd_count()?)),
         };
         ensure!(held == first, "after round 1 it held {first:?}, now {held:?}");
-        // One that leaked would not go again; one of a request that is just answered does.
+        // A leaked one would not disappear; one of a request that is just being answered does.
         let dockerd = wait_until("dockerd to hold what it held", PATIENCE, || {
             let dockerd = engine.fd_count()?;
             ensure!(

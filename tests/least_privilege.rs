@@ -46,7 +46,7 @@ fn rights(pid: u32) -> Result<Vec<(u64, u64, bool)>> {
     Ok(all)
 }
 
-/// The program where any user may run it: a build may lie where only its owner may look.
+/// A copy of the program that any user may run: a build may be in a directory that only its owner may enter.
 fn copied(home: &Home) -> Result<PathBuf> {
     let copy = home.path().join("capturer");
     fs::copy(program(), &copy)?;
@@ -97,7 +97,7 @@ fn three_capabilities_and_the_group_are_enough() -> Result<()> {
     engine.close()
 }
 
-/// Whoever knows the name of a file may read it in a directory with mode 0711, which nobody else may list.
+/// A user who knows a file's name may read it in a directory with mode 0711, without permission to list the directory.
 #[test]
 fn a_named_file_is_read_where_its_directory_cannot_be_listed() -> Result<()> {
     let home = Home::new()?;
@@ -141,7 +141,7 @@ fn a_named_file_is_read_where_its_directory_cannot_be_listed() -> Result<()> {
     Ok(())
 }
 
-/// From files on disk that others own, with no right but to read.
+/// From files on disk that others own, with no permission but to read.
 #[test]
 fn root_gives_up_what_it_does_not_need() -> Result<()> {
     let home = Home::new()?;

@@ -1,5 +1,5 @@
-//! An agent that has more to read than it may open: it answers, saves positions, says what to raise, and goes on by itself
-//! when there is room again. And sources that it may not read: each is named, and others go on.
+//! An agent that has more to read than it may open: it answers, saves positions, says what to raise, and continues by
+//! itself when descriptors are free again. And sources that it may not read: each is named, and the others continue.
 
 use std::fs;
 use std::fs::File;
@@ -47,7 +47,7 @@ fn delivered(home: &Home) -> usize {
     text.iter().filter(|byte| **byte == b'\n').count()
 }
 
-/// What health says of a component, and whether it is well.
+/// What health says about a component, and whether it is healthy.
 fn health(agent: &Agent, component: &str) -> Result<(bool, String)> {
     let body: Value = serde_json::from_str(&agent.ask("/health")?.1)?;
     let health = &body["components"][component];
@@ -63,14 +63,14 @@ fn await_health(agent: &Agent, component: &str, ok: bool, words: &[&str]) -> Res
     })
 }
 
-/// Quiet files make room for others, however many are followed.
+/// Quiet files give up their descriptors to others, however many are followed.
 #[test]
 fn more_quiet_files_than_descriptors() -> Result<()> {
     let home = Home::new()?;
     let config = config(&home)?;
     let file = |number: usize| home.path().join(format!("in/{number}.log"));
     for number in 0..FILES {
-        // Every tenth is empty as yet.
+        // Every tenth is still empty.
         let text = if number % 10 == 0 { String::new() } else { format!("line of {number}\n") };
         fs::write(file(number), text)?;
     }
@@ -84,7 +84,7 @@ fn more_quiet_files_than_descriptors() -> Result<()> {
     };
     all_of("a line of each that has one", FILES - FILES / 10)?;
     await_health(&agent, "descriptors", true, &["of at most 256", "enough are free"])?;
-    // Closed ones are seen to grow.
+    // The agent notices when closed ones grow.
     for number in 0..FILES {
         writeln!(File::options().append(true).open(file(number))?, "another of {number}")?;
     }
@@ -94,7 +94,7 @@ fn more_quiet_files_than_descriptors() -> Result<()> {
     agent.stop()
 }
 
-/// The kernel's answer to a file over the limit is a signal that ends the process, unless somebody listens.
+/// The kernel answers a write over the file size limit with a signal that ends the process, unless it is handled.
 #[test]
 fn a_limit_of_file_sizes_is_named() -> Result<()> {
     let home = Home::new()?;
@@ -115,7 +115,7 @@ fn a_limit_of_file_sizes_is_named() -> Result<()> {
     agent.stop()
 }
 
-/// Each file has an output of its own, and those must not take the descriptors that files wait for.
+/// Each file has an output of its own, which must not take the descriptors that files wait for.
 #[test]
 fn more_outputs_than_descriptors() -> Result<()> {
     let home = Home::new()?;
@@ -135,8 +135,8 @@ fn more_outputs_than_descriptors() -> Result<()> {
     agent.stop()
 }
 
-/// Files of a file system that may hang are not closed, as opening them again may hang: the others wait and are named with
-/// the cure, which helps.
+/// Files on a file system that may hang are not closed, as opening them again may hang: the others wait and are named
+/// with the cure, which works.
 #[test]
 fn more_files_that_stay_open_than_descriptors() -> Result<()> {
     let home = Home::new()?;
@@ -154,7 +154,8 @@ fn more_files_that_stay_open_than_descriptors() -> Result<()> {
         &["wait until another is closed", "LimitNOFILE=", "256 file descriptors"],
     )?;
     wait_until("the first lines", DEADLINE, || delivered(&home) >= 100)?;
-    // A row of a file that waits once said that 0 bytes are unread, and not what it waits for. They grow while they wait.
+    // The row of a waiting file once said that 0 bytes are unread, and not what it waits for. They grow while they
+    // wait.
     for number in 0..FILES {
         let mut file = File::options().append(true).open(home.path().join(format!("in/{number}.log")))?;
         file.write_all(format!("{}\n", "more ".repeat(1_000)).as_bytes())?;
@@ -181,8 +182,8 @@ fn more_files_that_stay_open_than_descriptors() -> Result<()> {
     agent.stop()
 }
 
-/// All logs are rotated at once, again and again, while the agent may open fewer files than there are logs: those that held
-/// their live files waited for the rotated ones, and each other, until it was restarted.
+/// All logs are rotated at once, again and again, while the agent may open fewer files than there are logs: those with
+/// open live files waited for the rotated ones, and for each other, until a restart.
 #[test]
 fn more_rotations_at_once_than_descriptors() -> Result<()> {
     const LOGS: usize = 60;
@@ -197,7 +198,7 @@ fn more_rotations_at_once_than_descriptors() -> Result<()> {
     for number in 0..LOGS {
         write(number, 0)?;
     }
-    // The least that the agent accepts, and some: most of them it needs itself.
+    // A little more than the least that the agent accepts: it needs most of them itself.
     let agent = home.launch_program(&config, &limited(&home, "ulimit -n 100")?, &[])?;
     wait_until("the first lines", DEADLINE, || delivered(&home) == LOGS)?;
     for round in 1..=ROUNDS {
@@ -235,7 +236,8 @@ fn the_soft_limit_is_raised() -> Result<()> {
     agent.stop()
 }
 
-/// Rights are taken away from a file and a directory; the neighbour goes on, each is named, and given back they are read.
+/// Permissions are taken from a file and a directory; the neighbour continues, each is named, and read again once they
+/// are given back.
 #[test]
 fn what_may_not_be_read_is_named() -> Result<()> {
     let home = Home::new()?;
@@ -248,7 +250,7 @@ fn what_may_not_be_read_is_named() -> Result<()> {
     let rights = |path: &PathBuf, mode| fs::set_permissions(path, fs::Permissions::from_mode(mode));
     rights(&shut, 0o000)?;
     rights(&closed, 0o000)?;
-    // Root is let in everywhere: the agent runs as nobody.
+    // Root may read everything: the agent runs as nobody.
     let agent = home.launch_as_nobody(&config)?;
     wait_until("the neighbour's line", DEADLINE, || delivered(&home) == 1)?;
     await_health(
@@ -265,7 +267,7 @@ fn what_may_not_be_read_is_named() -> Result<()> {
     let log = agent.log_text()?;
     let loud = log.lines().filter(|line| line.contains(" WARN ") || line.contains(" ERROR "));
     assert_eq!(loud.filter(|line| line.contains("no permission to read")).count(), 1, "{log}");
-    // Whoever asks `doctor` as the same user is told the same.
+    // `doctor`, run as the same user, says the same.
     let doctor = || -> Result<String> {
         let mut command = Command::new(program());
         command.args(["doctor", "-c"]).arg(home.path().join("config.yaml")).uid(NOBODY).gid(NOBODY);
@@ -300,7 +302,7 @@ fn what_may_not_be_read_is_named() -> Result<()> {
     agent.stop()
 }
 
-/// Whoever gives back the right to read a file waits for its lines, however many attempts have failed before.
+/// After the permission is given back, lines are read soon, however many attempts have failed before.
 #[test]
 fn rights_that_are_given_back_late_are_noticed() -> Result<()> {
     let home = Home::new()?;
@@ -315,7 +317,7 @@ fn rights_that_are_given_back_late_are_noticed() -> Result<()> {
         ensure!(attempts >= 7.0, "{attempts}");
         Ok(())
     })?;
-    // The next attempt is some ten seconds away, and its cause would be that the wait is over.
+    // The next attempt is some ten seconds away, and must not be what ends the wait.
     fs::set_permissions(&shut, fs::Permissions::from_mode(0o644))?;
     wait_until("its line", DEADLINE, || delivered(&home) == 1)?;
     let log = agent.log_text()?;

@@ -1,5 +1,5 @@
-//! Real logrotate, in its modes, forced round after round while the agent is up, down, stopped or killed: every line comes
-//! once, in order, and no loss is declared.
+//! Real logrotate, in its modes, forced round after round while the agent is up, down, stopped or killed: every line
+//! arrives once, in order, and no loss is declared.
 //!
 //! `CAPTURER_LOGROTATE_ROUNDS=200` for a long run. Every round is a day later (by libfaketime), for `dateext` rotates once a
 //! day and no more. What is left out: modes whose result the agent does not read (`compresscmd` other than gzip), and lines
@@ -17,21 +17,22 @@ use capturer_tests::walk::watched::{Watched, While};
 
 /// Rounds of a usual run.
 const ROUNDS: u64 = 8;
-/// Modes at a time. They wait more than they work, but what all rings of a user may lock in memory is bounded.
+/// Modes at a time. They mostly wait, but there is a bound on memory that all rings of a user may lock.
 const SIDE_BY_SIDE: usize = 8;
 
 /// A way to use logrotate.
 struct Mode {
     name: &'static str,
     config: &'static str,
-    /// What the agent follows.
+    /// The pattern that the agent follows.
     paths: &'static [&'static str],
-    /// The writer reopens its file only some lines after it was renamed.
+    /// The writer reopens its file only some lines after the rename.
     late: bool,
-    /// Files go where the agent does not look, perhaps while it is down: it can't know whether it missed something, so it may
-    /// say that it perhaps did.
+    /// Files are moved to a place that the agent does not watch, perhaps while it is down: it can't know whether it
+    /// missed something, so it may report a possible loss.
     is_doubtful: bool,
-    /// So many rounds may pass before the agent has read everything. With 0, nothing may be unread when files are rotated.
+    /// How many rounds may pass before the agent has read everything. With 0, everything must be read before files are
+    /// rotated.
     behind: u64,
 }
 

@@ -1,6 +1,5 @@
-//! The way to Loki against a test Loki (tests/src/loki.rs) and real containers: every line arrives, in order, whatever
-//! the network and Loki do; bad lines are alone in the dead letters; files are written meanwhile as if there were no
-//! Loki.
+//! Delivery to Loki, with a test Loki (tests/src/loki.rs) and real containers: every line arrives, in order, whatever
+//! the network and Loki do; only bad lines become dead letters; and local files are written as if there were no Loki.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -49,7 +48,7 @@ fn stop_steady(engine: &Engine, names: &[String]) -> Result<()> {
     names.iter().try_for_each(|name| engine.wait(name).map(drop))
 }
 
-/// Every line that `docker logs` prints is in Loki, once, in order for each channel; but no line that it refuses.
+/// Every line that `docker logs` prints is in Loki, once, in order for each channel, except lines that Loki refuses.
 fn assert_all_in_loki(loki: &TestLoki, engine: &Engine, names: &[String]) -> Result<Ledger> {
     let mut expected = Vec::new();
     for name in names {
@@ -62,7 +61,7 @@ fn assert_all_in_loki(loki: &TestLoki, engine: &Engine, names: &[String]) -> Res
         }
     }
     let count: usize = expected.iter().map(|(.., lines)| lines.len()).sum();
-    // Not a failure yet if it never comes: the comparison says which lines are missing.
+    // A time-out is not a failure yet: the comparison says which lines are missing.
     let _ = wait_until("all lines in Loki", PATIENCE, || {
         let got = loki.count();
         ensure!(got >= count, "{got} of {count}");
@@ -93,7 +92,7 @@ fn dead_letters(home: &Home) -> Result<Vec<Value>> {
         .collect()
 }
 
-/// What a command of the agent's prints of this home.
+/// The output of an agent's command with this home.
 fn shown(home: &Home, command: &[&str]) -> Result<String> {
     let output =
         Command::new(program()).args(command).arg("-c").arg(home.path().join("config.yaml")).output()?;
@@ -155,7 +154,7 @@ fn a_minute_through_every_fault() -> Result<()> {
             held("sinks.loki.auth")?;
         }
         pass(seconds(lasts).saturating_sub(began.elapsed()));
-        // An outage passes by itself and restarts nobody.
+        // An outage passes by itself and must not cause a restart.
         if mood == Mood::Away {
             agent.get("/readyz")?;
         }
@@ -208,12 +207,12 @@ fn a_minute_through_every_fault() -> Result<()> {
     agent.stop()
 }
 
-/// Must-show 3: what the files get must not depend on a Loki that is not there, nor must memory.
+/// Must-show 3: an unreachable Loki must affect neither the files nor memory.
 #[test]
 fn loki_away_for_the_whole_run() -> Result<()> {
     const BYTES: u64 = 30_000_000;
     let engine = Engine::start(EngineVersion::V28_5)?;
-    // Random, so that the spool can't compress it to nothing.
+    // Random, so that it does not compress.
     let noise = format!("head -c {BYTES} /dev/urandom | base64");
     engine.run(&RunSpec::sh(&noise).name("noise"))?;
     engine.wait("noise")?;
@@ -276,8 +275,8 @@ fn loki_away_for_the_whole_run() -> Result<()> {
         );
         agent.stop()?;
     }
-    // That the file had all lines while Loki was away shows that it does not wait; this, that it is not slowed down. Other
-    // programs may have begun to run between the two.
+    // That the file had all lines while Loki was down shows that it does not wait; this shows that it is not slowed
+    // down. Other programs may have started between the two.
     assert!(took[1] < took[0] * 10 + Duration::from_secs(30), "the file waited for Loki: {took:?}");
     Ok(())
 }
@@ -298,7 +297,7 @@ fn killed_twenty_times_with_both_sinks() -> Result<()> {
         let printed = logs.iter().map(|log| Ok(fs::metadata(log)?.len())).collect::<Result<Vec<u64>>>()?;
         let agent = home.launch(&config)?;
         wait_until_saved(&home, &logs, &printed)?;
-        // A random moment, counted in output, not in time: so that it means the same on a busy machine.
+        // A random moment, counted in output instead of time, so that it means the same on a busy machine.
         let goal = home.output_bytes() + rand.within(0..500_000);
         wait_until("some output", PATIENCE, || home.output_bytes() >= goal)?;
         agent.kill()?;
@@ -313,9 +312,9 @@ fn killed_twenty_times_with_both_sinks() -> Result<()> {
     let (repeats, ..) = ledger.repeats();
     let most = ledger.lines.values().flatten().map(|line| line.arrivals).max().unwrap_or(0);
     println!("{} lines, 20 kills, {repeats} repeats in Loki, no line more than {most} times", ledger.count());
-    // Of the one kill behind which a line was not saved: it is read again, and it is in the spool still.
+    // For the one kill after which a line was not saved: it is read again, and is still in the spool.
     ensure!(most <= 3, "a line came {most} times");
-    // A checkpoint is a second old at most, and so is the spool's own cursor; what was sent in those may come again.
+    // A checkpoint is at most a second old, and so is the spool's cursor; lines sent since may be sent again.
     ensure!(repeats as usize <= ledger.count(), "{repeats} repeats of {} lines", ledger.count());
     agent.stop()
 }
@@ -357,7 +356,7 @@ fn wait_until_saved(home: &Home, logs: &[PathBuf], lengths: &[u64]) -> Result<()
     })
 }
 
-/// Must-show 5: whatever happened to spool and checkpoint, a start succeeds, says what was unreadable, and goes on.
+/// Must-show 5: whatever happened to spool and checkpoint, a start succeeds, reports unreadable parts, and continues.
 #[test]
 fn damaged_spool_and_checkpoint() -> Result<()> {
     let mut rand = Rand::from_env_or(5);
@@ -376,7 +375,7 @@ fn damaged_spool_and_checkpoint() -> Result<()> {
         wait_until("lines in the spool", PATIENCE, || {
             let spooled = metric_sum(&agent, "logs_sent_total")?;
             ensure!(home.count_of(&name) == 20_000 && spooled >= 40_000.0, "{spooled}");
-            // What was taken is written a moment later.
+            // Lines are written to the spool a moment after they are counted.
             ensure!(fs::metadata(&segment)?.len() > 0, "the segment is empty");
             Ok(())
         })?;

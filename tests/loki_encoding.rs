@@ -1,5 +1,5 @@
-//! What the Loki sink sends, decoded by an implementation that shares no code with it (tests/loki/decode.py: Google's
-//! protobuf from the published messages, and a snappy of its own), is what the records say. Batches are made by chance.
+//! The Loki sink's requests, decoded by an implementation that shares no code with it (tests/loki/decode.py: Google's
+//! protobuf from the published messages, and a snappy of its own), equal the records. Batches are random.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -18,7 +18,7 @@ use serde_json::{Value, json};
 
 const BODIES: usize = 300;
 
-/// Text that likes what is special in JSON, UTF-8 and label strings.
+/// Text with many characters that are special in JSON, UTF-8 and label strings.
 fn text(rand: &mut Rand, len_max: u64) -> String {
     const PARTS: [&str; 10] = ["a", "\"", "\\", "\n", "\u{1}", "é", "€", "🦀", "\u{2028}", "<&>"];
     (0..rand.within(0..len_max + 1)).map(|_| *rand.pick(&PARTS)).collect()
@@ -90,7 +90,7 @@ fn batch(rand: &mut Rand, source: &Arc<Source>) -> (Batch, Vec<(StdType, i64, St
     (batch, said)
 }
 
-/// The same as a pipeline leaves it that only adds to records.
+/// The same, after a pipeline that only adds to records.
 fn with_extras(rand: &mut Rand, batch: Batch) -> Batch {
     let extra = |_| {
         let mut extra = Extra::default();
@@ -122,7 +122,7 @@ fn with_extras(rand: &mut Rand, batch: Batch) -> Batch {
     }
 }
 
-/// What a record's fields are called in Loki.
+/// The names of a record's fields in Loki.
 const FIELDS: [(&str, &str); 2] = [("user.id", "user_id"), ("text", "text")];
 
 fn expected(config: &Loki, batch: &Batch, said: &[(StdType, i64, String)]) -> BTreeMap<String, Vec<Value>> {
@@ -184,7 +184,7 @@ fn bodies_decoded_by_others_equal_the_records() -> Result<()> {
             batch = with_extras(&mut rand, batch);
         }
         let head = SourceHead::new(&config, &source, "box");
-        // Put together as the delivery does it.
+        // Assembled as the delivery does it.
         let mut gathered = Gathered::default();
         encode(&config, &head, &batch, &mut gathered);
         let chunks = std::iter::from_fn(|| gathered.pop());

@@ -1,5 +1,5 @@
 //! Label sets and tenants that Loki refuses, limits or finds too old, addresses that are not Loki's, and a Loki that
-//! hangs: what it costs the others (nothing), and what the agent says of it. Files only, no Engine.
+//! hangs: others are not affected, and the agent says what is wrong. Files only, no Engine.
 
 use std::fs::{self, File};
 use std::io::Write as _;
@@ -41,7 +41,7 @@ fn append(home: &Home, name: &str, lines: &str) -> Result<()> {
     Ok(File::options().create(true).append(true).open(dir.join(name))?.write_all(lines.as_bytes())?)
 }
 
-/// So many lines of some 200 bytes that the spool can't make much shorter.
+/// This many lines of some 200 bytes, which the spool can't compress much.
 fn incompressible(rand: &mut Rand, lines: usize) -> String {
     let mut line = |text: String| (0..12).fold(text, |text, _| format!("{text} {:016x}", rand.number()));
     (0..lines).map(|number| line(number.to_string()) + "\n").collect()
@@ -85,8 +85,8 @@ fn metric_sum(agent: &Agent, name: &str) -> Result<f64> {
     Ok(lines.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum())
 }
 
-/// A thousand label sets: one over its rate limit, one with lines that are too old, one whose lines are refused for a
-/// reason that nobody knows. The others are as late as without them.
+/// A thousand label sets: one over its rate limit, one with lines that are too old, one whose lines are refused for an
+/// unknown reason. The others are as late as without them.
 #[test]
 fn a_thousand_label_sets_and_three_bad_ones() -> Result<()> {
     const GOOD: usize = 1_000;
@@ -133,7 +133,7 @@ fn a_thousand_label_sets_and_three_bad_ones() -> Result<()> {
     }
     let median = lags.each_ref().map(|lags| lags[ROUNDS / 2]);
     println!("until a line of each of {GOOD} label sets had arrived: {lags:?}");
-    // Less than a tenth; and half a second for a machine that does other things as well.
+    // Less than a tenth; and half a second for other work of the machine.
     ensure!(median[1] < median[0].mul_f64(1.1) + Duration::from_millis(500), "{median:?}");
     wait_for_words(&agent, &["noisy.log", "rate limit", "refused as too_old", "other label sets go on"])?;
     wait_until("what is refused in the dead letters", MINUTE, || {
@@ -187,8 +187,8 @@ fn two_weeks_of_old_lines() -> Result<()> {
     agent.stop()
 }
 
-/// Tenants by a label: the trial push needs none that nobody has, a refused one costs itself, names that Loki does not
-/// take do not become others unsaid, and lines without one are named.
+/// Tenants by a label: the trial push does not need a tenant that nobody has, a refused tenant affects only itself, a
+/// name that Loki does not accept is not silently changed to another, and lines without a tenant are reported.
 #[test]
 fn tenants_by_label() -> Result<()> {
     for default in ["", "others"] {
@@ -230,7 +230,8 @@ fn tenants_by_label() -> Result<()> {
     Ok(())
 }
 
-/// Whoever answers is not always Loki: nothing is delivered to a proxy, and nothing is a dead letter for its sake.
+/// A server that answers is not always Loki: nothing is delivered to a proxy, and no line becomes a dead letter because
+/// of it.
 #[test]
 fn answers_that_are_not_lokis() -> Result<()> {
     for (mood, first_well, words) in [
@@ -260,7 +261,7 @@ fn answers_that_are_not_lokis() -> Result<()> {
         append(&home, "a.log", &lines)?;
         append(&home, "b.log", &lines)?;
         let message = wait_for_words(&agent, &[words])?;
-        // A connection that breaks is an outage, which nobody has to mend here.
+        // A broken connection is an outage, which nobody has to mend here.
         let is_outage = mood == Mood::CutPage && first_well;
         wait_until("the agent not to be ready", MINUTE, || {
             let (status, body) = agent.ask("/readyz")?;
@@ -283,7 +284,7 @@ fn ensure_count(loki: &TestLoki, expected: usize) -> Result<()> {
     Ok(())
 }
 
-/// A stop while Loki hangs: what is in the spool is safe, so there is nothing to wait for.
+/// A stop while Loki hangs: the lines in the spool are safe, so there is nothing to wait for.
 #[test]
 fn a_hanging_loki_holds_up_no_stop() -> Result<()> {
     for from_the_start in [true, false] {
@@ -321,7 +322,7 @@ fn a_hanging_loki_holds_up_no_stop() -> Result<()> {
     Ok(())
 }
 
-/// A file of the spool that somebody removed is said and counted.
+/// A removed file of the spool is reported and counted.
 #[test]
 fn a_spool_file_that_is_gone() -> Result<()> {
     let home = Home::new()?;
@@ -351,8 +352,8 @@ fn a_spool_file_that_is_gone() -> Result<()> {
     agent.stop()
 }
 
-/// Somebody removes the spool, or all of data_dir, while Loki is away. What the running agent has open is on disk again
-/// before it acknowledges more; what was removed while it was down may be lost, and that is said.
+/// Somebody removes the spool, or all of data_dir, while Loki is down. Files that the running agent has open are on
+/// disk again before it acknowledges more; those removed while it was down may be lost, which is reported.
 #[test]
 fn a_spool_that_is_removed() -> Result<()> {
     for (what, live, kill) in [
@@ -392,7 +393,7 @@ fn a_spool_that_is_removed() -> Result<()> {
                 })?;
             }
         }
-        // A kill before that would repeat them, which is no fault.
+        // A kill before that would repeat them, which is allowed.
         wait_until("the checkpoint of all lines", MINUTE, || {
             let offset = format!("\"offset\":{}", fs::metadata(home.path().join("in/a.log"))?.len());
             let text = fs::read_to_string(home.path().join("data/checkpoint.json"))?;
@@ -429,7 +430,8 @@ fn a_spool_that_is_removed() -> Result<()> {
     Ok(())
 }
 
-/// The disk of data_dir fills while Loki is away. When Loki is back all is delivered, without a restart and once.
+/// The disk of data_dir fills while Loki is down. When Loki is back everything is delivered, once and without a
+/// restart.
 #[test]
 fn a_spool_that_fills_its_disk() -> Result<()> {
     const LINES: usize = 10_000;
@@ -438,7 +440,7 @@ fn a_spool_that_fills_its_disk() -> Result<()> {
     loki.set(Mood::Away);
     let _disk = Disk::mount(&home.path().join("data"), 1_024)?;
     append(&home, "a.log", &incompressible(&mut Rand::from_env_or(11), LINES))?;
-    // A record must fit: it has at most as much as a request.
+    // A record must fit: it is at most as long as a request.
     let config = config(&home, &loki, ", batch_size: 64KiB", &sets(&home));
     let agent = home.launch(&config)?;
     wait_until("health to say what the disk is full of", MINUTE, || {
@@ -457,7 +459,8 @@ fn a_spool_that_fills_its_disk() -> Result<()> {
     agent.stop()
 }
 
-/// Something else has filled the disk of data_dir before: the spool can't get going, and Loki taking lines would not help.
+/// Something else has filled the disk of data_dir before: the spool can't start, and Loki accepting lines would not
+/// help.
 #[test]
 fn a_disk_that_has_no_room_for_a_request() -> Result<()> {
     let home = Home::new()?;
@@ -512,8 +515,9 @@ fn a_password_in_the_address() -> Result<()> {
     Ok(())
 }
 
-/// Of three label sets Loki never takes one. It fills its share of a spool that is small beside its lines, and the others
-/// go on in the rest. With `wait` nothing is lost of anybody; with `drop_oldest` what is given up is said to be that one's.
+/// Loki never accepts one of three label sets. It fills its share of a spool that is small compared with its lines, and
+/// the others continue in the rest. With `wait` nothing of anybody is lost; with `drop_oldest` the dropped lines are
+/// reported as that label set's.
 #[test]
 fn a_label_set_that_never_gets_through_leaves_the_spool_to_others() -> Result<()> {
     const NOISE: usize = 40_000;
@@ -527,7 +531,7 @@ fn a_label_set_that_never_gets_through_leaves_the_spool_to_others() -> Result<()
             append(&home, name, "")?;
         }
         let agent = home.start(&config(&home, &loki, &keys, &sets(&home)))?;
-        // Chance, so that nothing makes them shorter.
+        // Random, so that it does not compress.
         let mut rand = Rand::from_env_or(7);
         let mut line = |text: String| (0..8).fold(text, |text, _| format!("{text} {:016x}", rand.number()));
         let noise: Vec<String> = (0..NOISE).map(|number| line(number.to_string())).collect();
@@ -588,7 +592,7 @@ fn a_label_set_that_never_gets_through_leaves_the_spool_to_others() -> Result<()
     Ok(())
 }
 
-/// The cures that health names count for what waits already: lines in the spool go without metadata once
+/// The cures that health names also work for waiting lines: lines in the spool are sent without metadata once
 /// `structured_metadata` is `{}`, and to a tenant once there is one.
 #[test]
 fn a_cure_counts_for_the_spool() -> Result<()> {
@@ -652,7 +656,7 @@ fn a_cure_counts_for_the_spool() -> Result<()> {
     Ok(())
 }
 
-/// A firewall before Loki refuses what one line says: it is a dead letter, and the lines behind it go on.
+/// A firewall in front of Loki refuses a line for its content: it becomes a dead letter, and later lines are delivered.
 #[test]
 fn a_firewall_refuses_one_line() -> Result<()> {
     let home = Home::new()?;
@@ -674,8 +678,8 @@ fn a_firewall_refuses_one_line() -> Result<()> {
     agent.stop()
 }
 
-/// A proxy that takes an eighth of `batch_size`, and less than a record of the spool has. Requests were cut up, cut again and
-/// then begun anew as they had been, many a second and for ever, and nothing was said.
+/// A proxy that accepts an eighth of `batch_size`, which is less than a record of the spool. Requests were split, split
+/// again and then started over at full size, many a second and for ever, without a report.
 #[test]
 fn a_proxy_that_takes_small_bodies_alone() -> Result<()> {
     let home = Home::new()?;

@@ -1,5 +1,5 @@
-//! What was read stays read: under another name, in another directory entry, after a while away, in a copy or an archive.
-//! The whole agent on a real file system; each test is a way in which logs are handled on hosts.
+//! Lines that were read are not read again: under another name, in another directory entry, after some time away, in a
+//! copy or an archive. The whole agent on a real file system; each test is a way in which logs are handled on hosts.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::Write as _;
@@ -44,7 +44,7 @@ impl Host {
         self.logs.join(name)
     }
 
-    /// Appends lines that nobody has seen before.
+    /// Appends new lines.
     fn write(&mut self, name: &str, lines: usize) -> Result<()> {
         let mut file = OpenOptions::new().append(true).create(true).open(self.path(name))?;
         self.write_to(&mut file, lines)
@@ -87,7 +87,7 @@ impl Host {
     }
 }
 
-/// The usual names that logs are rotated to, with the agent there and away. Some match the pattern, some do not.
+/// The usual names that logs are rotated to, with the agent running and stopped. Some match the pattern, some do not.
 #[test]
 fn a_log_is_the_same_under_every_name_it_is_rotated_to() -> Result<()> {
     for (pattern, rotated) in [
@@ -158,7 +158,8 @@ fn a_second_name_brings_nothing_again() -> Result<()> {
     agent.stop()
 }
 
-/// logrotate's copytruncate, with everything read and with the agent behind; then with the copy compressed while it is away.
+/// logrotate's copytruncate, with everything read and with the agent behind; then with the copy compressed while it is
+/// stopped.
 #[test]
 fn a_copy_is_read_on_where_the_log_was_left() -> Result<()> {
     let mut host = Host::new("*.log")?;
@@ -169,7 +170,7 @@ fn a_copy_is_read_on_where_the_log_was_left() -> Result<()> {
         agent.signal(Signal::STOP);
         host.write("app.log", 30)?;
         copy_and_truncate(&host)?;
-        // Past its old length before anybody looks.
+        // It grows past its old length before the agent sees it.
         host.write("app.log", 120)?;
         agent.signal(Signal::CONT);
         host.all_came_once()?;
@@ -209,7 +210,7 @@ fn a_file_that_is_written_anew_is_read_from_its_beginning() -> Result<()> {
     agent.stop()
 }
 
-/// A program that is never told of the rotation: its lines come late instead of never, and nobody waits for them.
+/// A program that is never told about the rotation: its lines are late instead of missing, and nobody waits for them.
 #[test]
 fn a_late_writer_is_heard_whenever_it_writes() -> Result<()> {
     let mut host = Host::new("*.log")?;
@@ -256,7 +257,7 @@ fn a_path_that_is_named_is_no_sibling() -> Result<()> {
     agent.stop()
 }
 
-/// The live log deleted while the agent is away: its siblings were read.
+/// The live log is deleted while the agent is stopped: its siblings had been read.
 #[test]
 fn siblings_do_not_come_again_when_the_live_file_is_gone() -> Result<()> {
     let mut host = Host::new("*.log")?;
@@ -319,7 +320,7 @@ fn a_log_that_moves_to_another_followed_directory_is_read_on_there() -> Result<(
     Ok(())
 }
 
-/// Over the copy of before, if there is one.
+/// Over the earlier copy, if there is one.
 fn copy_and_truncate(host: &Host) -> Result<()> {
     fs::copy(host.path("app.log"), host.path("app.log.1"))?;
     Ok(OpenOptions::new().write(true).open(host.path("app.log"))?.set_len(0)?)
@@ -375,7 +376,7 @@ fn copies_that_nobody_saw_being_made_are_read() -> Result<()> {
     Ok(())
 }
 
-/// `start_at: end` is for what was there before the agent came.
+/// `start_at: end` is for content from before the agent started.
 #[test]
 fn what_is_made_while_the_agent_is_down_is_read_from_its_beginning() -> Result<()> {
     let mut host = Host::new("*.log")?;
@@ -400,7 +401,7 @@ fn sh(host: &Host, script: &str) -> Result<()> {
     Ok(())
 }
 
-/// Ways to move a log by copying it, and what it is called then.
+/// Ways to move a log by copying it, and its new name.
 const COPIED: [(&str, &str); 4] = [
     ("cp d/app.log d/web.log; rm d/app.log", "d/web.log"),
     ("cp -a d/app.log d/web.log; rm d/app.log", "d/web.log"),
@@ -408,7 +409,7 @@ const COPIED: [(&str, &str); 4] = [
     ("tar cf x.tar d; rm -r d; mkdir r; tar xf x.tar -C r; rm x.tar", "r/d/app.log"),
 ];
 
-/// Everything came a second time. Also if nothing is added to the copy before the next start.
+/// Everything was once repeated, even if nothing is added to the copy before the next start.
 #[test]
 fn a_log_that_was_copied_and_removed_while_the_agent_was_away_goes_on_in_the_copy() -> Result<()> {
     for (script, copy) in COPIED {
@@ -419,7 +420,7 @@ fn a_log_that_was_copied_and_removed_while_the_agent_was_away_goes_on_in_the_cop
             let agent = host.start()?;
             host.all_came_once()?;
             agent.stop()?;
-            // Lines that nobody has read are in the copy, too.
+            // Unread lines are in the copy, too.
             host.write("d/app.log", 5)?;
             sh(&host, script)?;
             if is_written_to {
@@ -448,7 +449,7 @@ fn wait_for_save(host: &Host) -> Result<()> {
     })
 }
 
-/// Another program that says the same, and a job that writes the same again each time: all of it is news.
+/// Another program that writes the same, and a job that writes the same each time: all of it is new.
 #[test]
 fn what_a_program_writes_again_under_another_name_is_no_copy() -> Result<()> {
     let text: String =
@@ -467,7 +468,7 @@ fn what_a_program_writes_again_under_another_name_is_no_copy() -> Result<()> {
     // One that is there at the same time.
     fs::write(host.path("job-1.log"), &text)?;
     count(2)?;
-    // The one before is removed before or after, at once or after a while.
+    // The previous file is removed before or after, at once or after a while.
     for run in 2..9 {
         let (before, now) =
             (host.path(&format!("job-{}.log", run - 1)), host.path(&format!("job-{run}.log")));
@@ -481,12 +482,12 @@ fn what_a_program_writes_again_under_another_name_is_no_copy() -> Result<()> {
         count(run + 1)?;
     }
     agent.stop()?;
-    // While the agent is away: the one before stays.
+    // While the agent is stopped: the previous file stays.
     fs::write(host.path("job-9.log"), &text)?;
     let agent = host.start()?;
     count(10)?;
     agent.stop()?;
-    // So short a text is what programs print when they start.
+    // This text is as short as what programs print when they start.
     let banner = &text[..text.len() / 2];
     fs::write(host.path("a.log"), banner)?;
     let agent = host.start()?;

@@ -1,34 +1,34 @@
-//! Answers that are none, for tests/hostile_daemon.rs: each with what the agent must say and deliver.
+//! Unusable answers, for tests/hostile_daemon.rs: each with what the agent must say and deliver.
 
 use std::time::Duration;
 
 use capturer_tests::fake_docker::{HEAD_CHUNKED, Part, Reply, push_chunk};
 use serde_json::json;
 
-/// Something that is no answer, and what must come of it.
+/// An unusable answer, and its expected effect.
 pub struct Fault {
     /// Part of the container's name.
     pub what: &'static str,
     /// The answer.
     pub reply: Reply,
-    /// When it answers a question (the list, an inspection): what health must say.
+    /// When it answers a list or an inspection: what health must say.
     pub asked: &'static str,
     /// When it answers a follow.
     pub followed: Followed,
 }
 
-/// What must come of a fault in the answer to a follow. The lines behind it are delivered in every case.
+/// The expected effect of a fault in the answer to a follow. The lines after it are always delivered.
 #[derive(Clone, Copy)]
 pub enum Followed {
     /// The stream names it as its last error, in these words.
     Error(&'static str),
     /// It is skipped, and counted by this reason.
     Counted(&'static str),
-    /// It is what a container without lines looks like: no error, and the stream follows.
+    /// It looks like a container without lines: no error, and the stream follows.
     Quiet,
 }
 
-/// All of them.
+/// All unusable answers.
 pub fn no_answers() -> Vec<Fault> {
     use Followed::{Counted, Error, Quiet};
     let head = |length: &str| format!("HTTP/1.1 200 OK\r\nContent-Length: {length}\r\n\r\n");

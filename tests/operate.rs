@@ -1,5 +1,6 @@
-//! What operators use, tried on an agent that runs: a real Prometheus scrapes it and judges the alert rules, the commands of
-//! the runbooks are typed, and faults made on purpose raise their alert and are shown by the first command of its runbook.
+//! The operators' tools, tried on a running agent: a real Prometheus scrapes it and evaluates the alert rules, the
+//! runbooks' commands are run, and deliberate faults raise their alert and are shown by the first command of its
+//! runbook.
 //!
 //! The rules are those of alerts/, with minutes turned into seconds; that they fire after the right time is tested with
 //! promtool (catalog.rs).
@@ -112,7 +113,7 @@ fn in_seconds(rules: &str) -> String {
     text
 }
 
-/// A folder with a `capturer` that knows where this agent and its config are.
+/// A folder with a `capturer` that knows this agent and its config.
 fn shims(home: &Home, agent: &str) -> Result<PathBuf> {
     let folder = home.path().join("bin");
     fs::create_dir(&folder)?;
@@ -131,7 +132,7 @@ fn shims(home: &Home, agent: &str) -> Result<PathBuf> {
     Ok(folder)
 }
 
-/// Commands of a runbook with what they should print.
+/// A runbook's commands with their expected output.
 fn commands(page: &str) -> Vec<(String, String)> {
     let mut commands: Vec<(String, String)> = Vec::new();
     let mut inside = false;
@@ -207,7 +208,7 @@ fn commands_of_all_runbooks_work(desk: &Desk) -> Result<()> {
         }
         for (command, expected) in commands {
             let (status, output) = desk.type_in(&command)?;
-            // One that finds something unwell may say so by its status.
+            // A command that finds something wrong may say so by its exit code.
             let is_diagnosis = command.starts_with("capturer doctor") || command.contains("--online");
             if status != Some(0) && !is_diagnosis || output.trim().is_empty() {
                 bad.push(format!("{name}: {command}: status {status:?}: {output}"));
@@ -215,7 +216,7 @@ fn commands_of_all_runbooks_work(desk: &Desk) -> Result<()> {
             let families = capturer_tests::reference::mentioned(&expected);
             let missing = families.iter().filter(|family| !output.contains(*family));
             bad.extend(missing.map(|family| format!("{name}: {command} does not print {family}")));
-            // What a reader compares with: the words between what differs. That page shows a wrong config.
+            // A reader compares the words between the varying parts. That page shows a wrong config.
             if command.starts_with("capturer check") && name != "config-refused.md" {
                 let words = expected.split(['…', '\n']).map(str::trim).filter(|words| !words.is_empty());
                 let missing = words.filter(|words| !output.contains(*words));
@@ -294,8 +295,8 @@ fn prometheus_alerts_and_runbooks_see_what_happens() -> Result<()> {
     Ok(())
 }
 
-/// What goes wrong in the agent itself, or in what it delivers to, for as long as somebody looks: a Loki that nobody started,
-/// a descriptor that is forgotten, a connection that does not close, an output that can't be written while its source grows.
+/// Faults in the agent itself, or in its destinations, which last until they are seen: a Loki that is not running, a
+/// leaked descriptor, a connection that does not close, an output that can't be written while its source grows.
 #[test]
 fn faults_that_stay_raise_their_alerts() -> Result<()> {
     if Command::new("prometheus").arg("--version").output().is_err() {
@@ -339,7 +340,7 @@ fn faults_that_stay_raise_their_alerts() -> Result<()> {
     desk.first_command_shows("rotation-stuck", "error_type=\"rotation_stuck\"} 1")?;
     fs::write(&faults, "")?;
 
-    // Somebody made a directory of the output's name.
+    // A directory has the output's name.
     let output = desk.home.output_dir().join("all.ndjson");
     fs::rename(&output, output.with_extension("moved"))?;
     fs::create_dir(&output)?;
@@ -413,7 +414,7 @@ fn docker_alert_now(prometheus: &Prometheus) -> Result<Value> {
     prometheus.alert_with("CapturerComponentUnhealthy", |labels| labels["component"] == "docker")
 }
 
-/// Whatever the catalog has is there for a real Prometheus.
+/// Every metric of the catalog exists in a real Prometheus.
 fn all_names_are_scraped(prometheus: &Prometheus) -> Result<()> {
     wait_until("every name of the catalog to be scraped", DEADLINE, || {
         let scraped = prometheus.scraped()?;
@@ -429,7 +430,7 @@ fn all_names_are_scraped(prometheus: &Prometheus) -> Result<()> {
     })
 }
 
-/// Over the network only who has the token, and only over TLS; on the host by the socket, as `capturer top` does.
+/// Over the network, access needs the token and TLS; on the host it goes by the socket, as in `capturer top`.
 #[test]
 fn a_server_that_is_open_to_others_is_locked() -> Result<()> {
     let home = Home::new()?;

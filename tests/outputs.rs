@@ -1,6 +1,7 @@
-//! What happens to outputs: they are emptied, moved and removed while they are written, their names are taken by what can't
-//! be written, their directory goes; and the agent is killed when the source of what it wrote last is gone. No line is
-//! torn, lost from an output or there twice, and what one output suffers no other one notices.
+//! What happens to outputs: they are emptied, moved and removed while they are written, their names are taken by
+//! something that can't be written, their directory is removed; and the agent is killed when the source of its last
+//! lines is gone. No line is torn, lost from an output or repeated, and a fault of one output does not affect the
+//! others.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -47,7 +48,7 @@ impl Source {
         Ok(())
     }
 
-    /// Its output's name begins so.
+    /// The beginning of its output's name.
     fn output_stem(&self) -> String {
         format!("{}~", self.path.file_name().expect("it has a name").to_string_lossy())
     }
@@ -59,7 +60,7 @@ impl Source {
         Ok(home.output_dir().join(names.find(is_it).context("it has no output")?))
     }
 
-    /// All its lines that stand in any file of a directory, which must hold whole records only.
+    /// All its lines in any file of a directory, which must only hold complete records.
     fn delivered(&self, directory: &Path) -> Result<Vec<String>> {
         let mut lines = Vec::new();
         for entry in fs::read_dir(directory)? {
@@ -105,8 +106,8 @@ fn health(agent: &Agent) -> Result<(bool, String)> {
     Ok((sink["ok"] == true, sink["message"].as_str().unwrap_or_default().to_owned()))
 }
 
-/// Lines that are in an output and nowhere else must survive the start after a crash; those whose source is still there
-/// must not come twice.
+/// Lines that are only in an output must survive the start after a crash; those whose source still exists must not be
+/// repeated.
 #[test]
 fn a_kill_right_after_a_source_vanished() -> Result<()> {
     let home = Home::new()?;
@@ -141,7 +142,8 @@ fn a_kill_right_after_a_source_vanished() -> Result<()> {
     agent.stop()
 }
 
-/// Emptied, moved, removed, replaced, at any rate: nothing but what went with the file is missing, and no hole is left.
+/// Emptied, moved, removed, replaced, at any rate: only lines that were removed with the file are missing, and no hole
+/// is left.
 #[test]
 fn operators_change_outputs_while_they_are_written() -> Result<()> {
     let home = Home::new()?;
@@ -164,13 +166,13 @@ fn operators_change_outputs_while_they_are_written() -> Result<()> {
             _ => {
                 let copy = home.path().join("copy");
                 let text = fs::read(&output)?;
-                // A read beside a write may end within a record, which nobody could complete.
+                // A read during a write may end within a record, which nobody could complete.
                 let whole = text.iter().rposition(|byte| *byte == b'\n').map_or(0, |at| at + 1);
                 fs::write(&copy, &text[..whole])?;
                 fs::rename(&copy, &output)?;
             }
         }
-        // What is written from here on has to arrive.
+        // Lines written from here on must arrive.
         let from = source.lines.len();
         source.write(5)?;
         let last = source.lines.last().expect("just written").clone();
@@ -208,7 +210,7 @@ fn the_directory_goes_and_comes_back() -> Result<()> {
                 fs::create_dir(home.output_dir())?;
             }
         }
-        // It is looked for once a second. What is written before goes where the directory went.
+        // The path is checked once a second. Lines written earlier go where the directory went.
         pass(Duration::from_millis(1_100));
         source.lines.clear();
         writeln!(source.file, "first after change {round}")?;
@@ -219,8 +221,8 @@ fn the_directory_goes_and_comes_back() -> Result<()> {
     agent.stop()
 }
 
-/// One name is taken by something that is no file: its source waits and is named, others go on, a stop does not wait, and
-/// once it is mended every line comes, once.
+/// One name is taken by something that is no file: its source waits and is named, the others continue, a stop does not
+/// wait, and once it is mended every line arrives, once.
 #[test]
 fn a_blocked_output_harms_no_other() -> Result<()> {
     for blocker in ["directory", "link", "pipe"] {
@@ -263,7 +265,7 @@ fn a_blocked_output_harms_no_other() -> Result<()> {
         let metric = "log_capturer_outputs_blocked{sink=\"local_file\"}";
         ensure!(agent.get("/metrics")?.contains(&format!("{metric} 1\n")), "the metric does not say so");
         ensure!(agent.log_text()?.contains("outputs blocked: 1"), "the log does not say so");
-        // What is on its way and what nobody reads: all but the first line is behind.
+        // Lines in flight and unread lines: all but the first line are behind.
         let first = blocked.lines.first().map_or(0, |line| line.len() as u64 + 1);
         let behind = fs::metadata(&blocked.path)?.len() - first;
         wait_until("how far behind it is", DEADLINE, || -> Result<()> {
@@ -276,7 +278,7 @@ fn a_blocked_output_harms_no_other() -> Result<()> {
             Ok(())
         })?;
 
-        // It stops, and says what it left.
+        // It stops, and reports what it left undelivered.
         let mut agent = agent;
         let began = Instant::now();
         agent.signal(rustix::process::Signal::TERM);
@@ -284,7 +286,7 @@ fn a_blocked_output_harms_no_other() -> Result<()> {
         ensure!(status.code() == Some(69), "{status}: {}", agent.log_text()?);
         ensure!(began.elapsed() < Duration::from_secs(20), "the stop took {:?}", began.elapsed());
 
-        // A start with a blocked output is the same.
+        // A start with a blocked output behaves the same.
         let agent = home.start(&config)?;
         others[0].write(5)?;
         others[0].await_all(&home)?;

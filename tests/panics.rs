@@ -1,5 +1,5 @@
-//! A thread that panics must not leave an agent that looks well and delivers nothing: whichever it is, the process ends
-//! with 70 and one line that names it, and the next start goes on without losing or repeating a line.
+//! A panicking thread must not leave an agent that looks healthy and delivers nothing: whichever thread it is, the
+//! process ends with 70 and one line that names it, and the next start continues without losing or repeating a line.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
@@ -17,7 +17,7 @@ use serde_json::Value;
 
 const DEADLINE: Duration = Duration::from_secs(120);
 
-/// Small outputs, so that the archive has something to do.
+/// Small outputs, so that the archive has work to do.
 fn config(home: &Home, loki: &TestLoki) -> String {
     let (path, url) = (home.path().display(), loki.url());
     format!(
@@ -29,7 +29,7 @@ fn config(home: &Home, loki: &TestLoki) -> String {
     )
 }
 
-/// Writes numbered lines, one for each time that it is asked.
+/// Writes numbered lines, one per request.
 struct Writer {
     file: File,
     lines: u64,
@@ -72,14 +72,14 @@ fn ready(agent: &Agent) -> Result<()> {
     wait_until("the agent to be ready", DEADLINE, || agent.get("/readyz")).map(drop)
 }
 
-/// The thread panics; `poke` is done again and again until the process has ended.
+/// Makes the thread panic; `poke` is repeated until the process has ended.
 fn panic_of(thread: &str, poke: impl Fn(&Agent)) -> Result<()> {
     println!("a panic of {thread}");
     let (home, loki) = (Home::new()?, TestLoki::start()?);
     for directory in ["in", "behind", "mount"] {
         fs::create_dir(home.path().join(directory))?;
     }
-    // Whatever is on FUSE may hang and has a thread of its own.
+    // Whatever is on FUSE may hang, so it gets a thread of its own.
     let _mount = HungMount::new(&home.path().join("behind"), &home.path().join("mount"))?;
     fs::write(home.path().join("behind/other.log"), "")?;
     let mut writer = Writer::new(&home.path().join("in/a.log"))?;
@@ -116,7 +116,7 @@ fn panic_of(thread: &str, poke: impl Fn(&Agent)) -> Result<()> {
         Ok(())
     })?;
     wait_until("every line in Loki", DEADLINE, || {
-        // A line of plain text has the time at which it was read: one that is sent again is another to Loki.
+        // A line of plain text has the time at which it was read: if it is sent again, it is another line to Loki.
         let ledger = loki.ledger();
         let texts: BTreeSet<&str> = ledger.lines.values().flatten().map(|line| line.text.as_str()).collect();
         ensure!(texts.len() as u64 == lines, "{} of {lines}", texts.len());
@@ -141,7 +141,7 @@ fn a_panic_of_any_thread_ends_the_process() -> Result<()> {
     for thread in threads {
         panic_of(thread, |_| ()).with_context(|| thread.to_owned())?;
     }
-    // Told to reload, all of these have something to do.
+    // After a reload, each of these has work to do.
     for thread in ["signals", "reload", "log"] {
         panic_of(thread, |agent| agent.signal(Signal::HUP)).with_context(|| thread.to_owned())?;
     }

@@ -1,5 +1,5 @@
-//! Pipelines as users run them: every example of docs/pipeline.md, the account of what became of lines, and a crash. Files
-//! are followed; no Engine is needed.
+//! Pipelines as users run them: every example of docs/pipeline.md, the counts of what happened to lines, and a crash.
+//! Files are followed; no Engine is needed.
 
 use std::fs::{self, File};
 use std::io::Write as _;
@@ -19,7 +19,7 @@ struct Example {
     output: String,
 }
 
-/// The blocks of the document that belong together: yaml, input, output; and configs that stand alone.
+/// The blocks of the document that belong together: yaml, input, output; and configs without input.
 fn examples() -> Result<(Vec<Example>, Vec<String>)> {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/pipeline.md");
     let text = fs::read_to_string(&path).with_context(|| path.display().to_string())?;
@@ -54,7 +54,7 @@ fn examples() -> Result<(Vec<Example>, Vec<String>)> {
     Ok((examples, blocks.into_iter().map(|(_, config)| config).collect()))
 }
 
-/// What `capturer check` says of a config that it likes.
+/// The output of `capturer check` for a valid config.
 fn checked(home: &Home, config: &str) -> Result<String> {
     let path = home.path().join("c.yaml");
     fs::write(&path, config)?;
@@ -83,7 +83,7 @@ fn write_input(home: &Home, name: &str, text: &str) -> Result<PathBuf> {
     Ok(path)
 }
 
-/// The lines of the only output, without what differs in each run or is the same in all.
+/// The lines of the only output, without parts that differ in each run or are the same in all.
 fn output(home: &Home, with_time: bool) -> Result<Vec<String>> {
     let mut lines = Vec::new();
     for entry in fs::read_dir(home.output_dir())? {
@@ -212,7 +212,7 @@ fn every_step_and_the_account_of_it() -> Result<()> {
         "the other file has no pipeline: {other:?}"
     );
 
-    // What came in is what was sent and what was dropped, to a line.
+    // The number of lines in equals those sent and dropped, to a line.
     let table = [
         ("drop", "dropped", 1),
         ("keep", "dropped", 1),
@@ -243,7 +243,8 @@ fn every_step_and_the_account_of_it() -> Result<()> {
     Ok(())
 }
 
-/// What dedup holds back goes out at a stop, and the next start does not cut it off; and when its source is gone.
+/// Lines held back by dedup are delivered at a stop, and the next start does not remove them; the same when their
+/// source is gone.
 #[test]
 fn a_repeat_that_is_held_goes_out_at_the_end() -> Result<()> {
     let home = Home::new()?;
@@ -260,9 +261,9 @@ fn a_repeat_that_is_held_goes_out_at_the_end() -> Result<()> {
         vec!["{\"message\":\"a\"}".to_owned(), "{\"repeated\":2,\"message\":\"a\"}".to_owned()];
     ensure!(output(&home, false)? == expected, "{:?}", output(&home, false)?);
     let agent = home.start(&config)?;
-    // What was held is behind the last position, and part of the output all the same.
+    // Held lines are after the last position, but still part of the output.
     ensure!(output(&home, false)? == expected, "{:?}", output(&home, false)?);
-    // What was begun anew is another run.
+    // After a fresh start it is another run of lines.
     File::options().append(true).open(&input)?.write_all(b"a\na\n")?;
     expected.push(expected[0].clone());
     wait_until("the next run", PATIENCE, || {
@@ -282,7 +283,8 @@ fn a_repeat_that_is_held_goes_out_at_the_end() -> Result<()> {
     Ok(())
 }
 
-/// Killed again and again while its log is written. A line is read at another time then, and must be known again without it.
+/// Killed again and again while its log is written. A line's time of reading then differs, and it must be recognized
+/// without it.
 #[test]
 fn a_killed_agent_repeats_nothing_of_a_log_that_grows() -> Result<()> {
     const LINES: usize = 600;
@@ -325,7 +327,7 @@ fn a_killed_agent_repeats_nothing_of_a_log_that_grows() -> Result<()> {
     Ok(())
 }
 
-/// Killed again and again while a pipeline drops every third line: what is left is there once, in order.
+/// Killed again and again while a pipeline drops every third line: the others are there once, in order.
 #[test]
 fn a_killed_agent_repeats_nothing() -> Result<()> {
     const LINES: usize = 300_000;
@@ -374,7 +376,7 @@ fn a_killed_agent_repeats_nothing() -> Result<()> {
     Ok(())
 }
 
-/// A pipeline that lets nothing through is told of by whoever looks: check names the field that nobody makes, health counts.
+/// A pipeline that lets nothing through is reported: check names the missing field, health counts.
 #[test]
 fn one_that_drops_everything_is_told() -> Result<()> {
     let home = Home::new()?;
@@ -399,7 +401,7 @@ fn one_that_drops_everything_is_told() -> Result<()> {
     agent.stop()
 }
 
-/// `capturer check` shows what would be done, and no pattern.
+/// `capturer check` shows the result, and no pattern.
 #[test]
 fn check_shows_pipelines() -> Result<()> {
     let home = Home::new()?;
@@ -410,7 +412,7 @@ fn check_shows_pipelines() -> Result<()> {
     Ok(())
 }
 
-/// Configs that only show something are good ones too.
+/// Configs that only show something are valid, too.
 #[test]
 fn configs_that_stand_alone_are_good() -> Result<()> {
     let (_, mut configs) = examples()?;

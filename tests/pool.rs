@@ -1,4 +1,4 @@
-//! More containers than slots: everybody gets a turn, nothing is lost.
+//! More containers than slots: each gets its turn, nothing is lost.
 
 use std::time::Duration;
 
@@ -7,8 +7,8 @@ use capturer_tests::engine::EngineVersion;
 use capturer_tests::soak::report::{HEAD, row, title, verdict};
 use capturer_tests::soak::{self, Plan};
 
-/// 120 on 50: those that print follow, and the 90 idle ones are asked now and then, for a moment each. So nobody waits
-/// longer for a slot than one interval.
+/// 120 containers on 50 slots: those that print are followed, and the 90 idle ones are asked now and then, for a moment
+/// each. So nobody waits longer for a slot than one interval.
 #[test]
 fn a_hundred_and_twenty_containers_share_fifty_slots() -> Result<()> {
     let rotation = Duration::from_secs(3);
@@ -28,7 +28,7 @@ fn a_hundred_and_twenty_containers_share_fifty_slots() -> Result<()> {
     println!("{}", verdict(&soak));
     ensure!(soak.complaints.is_empty(), "{}", soak.complaints.join("\n"));
     ensure!(soak.wait_max > Duration::ZERO, "nobody was seen to wait: the pool did nothing here");
-    // A slot that is due is free after the machine got to it.
+    // A slot that is due becomes free when the machine gets to it.
     let most = rotation + rotation / 10 + soak.late_max();
     ensure!(soak.wait_max <= most, "somebody waited {:?} for a slot, {most:?} are allowed", soak.wait_max);
     Ok(())

@@ -25,7 +25,7 @@ use rustix::thread::CapabilitySet;
 
 static TURN: Mutex<Attached> = Mutex::new(BTreeMap::new());
 
-/// Tiers at work, or why they are not.
+/// Working tiers, or why they don't work.
 type Attached = BTreeMap<Tier, Result<Probe, String>>;
 
 const KERNEL_TIERS: [Tier; 3] = [Tier::Tracing, Tier::Kprobe, Tier::Tracepoint];
@@ -34,20 +34,20 @@ fn turn() -> MutexGuard<'static, Attached> {
     TURN.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Does this on each tier that attaches here, while no other test runs. The probe may have been used before: it is right, and
-/// its counts go on.
+/// Runs this on each tier that attaches here, while no other test runs. The probe may have been used before: it is
+/// correct, and its counts continue.
 #[track_caller]
 fn on_each_tier(mut test: impl FnMut(Tier, &mut Probe)) {
     let mut attached = turn();
     let mut tiers = TiersUsed::default();
     for tier in KERNEL_TIERS {
-        // Taken out: a test that fails leaves no probe for the next one.
+        // Taken out: a failing test leaves no probe for the next one.
         let known = attached.remove(&tier);
         let is_known = known.is_some();
         let mut tried = known.unwrap_or_else(|| at_work_by(tier, Options::default().objects));
         if let Some(probe) = tiers.try_use(tier, tried.as_mut().map_err(|why| why.clone())) {
             if is_known {
-                // What was done past its bounds on another tier's turn is mended by one look.
+                // A round corrects what happened past the tier's bounds in an earlier test.
                 probe.read().unwrap();
                 assert_eq!(probe.read().unwrap().drift, 0, "{tier}");
             }
@@ -58,7 +58,7 @@ fn on_each_tier(mut test: impl FnMut(Tier, &mut Probe)) {
     tiers.judge();
 }
 
-/// The same with no other probe at work.
+/// The same with no other probe attached.
 #[track_caller]
 fn on_each_tier_alone(mut test: impl FnMut(Tier, Probe)) {
     let mut attached = turn();
@@ -72,7 +72,7 @@ fn on_each_tier_alone(mut test: impl FnMut(Tier, Probe)) {
     tiers.judge();
 }
 
-/// The tiers that a test saw at work, and why it did without the others.
+/// The tiers that a test used, and why it did without the others.
 #[derive(Default)]
 struct TiersUsed {
     used: Vec<Tier>,
@@ -94,7 +94,7 @@ impl TiersUsed {
         }
     }
 
-    /// At the test's end: fails if a tier was not seen that must work here, and says so if none was.
+    /// At the test's end: fails if a required tier was not used, and reports a skip if none was.
     #[track_caller]
     fn judge(&self) {
         let refused = self.refused.join("; ");
@@ -131,7 +131,7 @@ fn every_way_is_seen_by_each_of_the_programs() {
     let _turn = turn();
     let mut tiers = TiersUsed::default();
     for tier in KERNEL_TIERS {
-        // What the agent would use: the first that the kernel takes. It is at work already.
+        // The tier that the agent would use: the first that the kernel accepts. It is attached already.
         let mut first = at_work_by(tier, Options::default().objects).ok();
         for object in Options::default().objects {
             let name = object.name;
@@ -180,12 +180,13 @@ fn check_ways(tier: Tier, probe: &Probe) {
     }
 }
 
-/// The numbers of an alarm: off by one, and it never goes.
+/// The numbers of an alarm: off by one, which never goes away.
 #[test]
 fn counts_are_exact() {
     const PAIRS: u64 = 500;
     on_each_tier(|tier, probe| {
-        // Reading is opening too: /proc/self and what is in it, which is more with more descriptors. Those are closed again.
+        // Reading opens descriptors too: /proc/self and its entries, which are more with more descriptors. They are
+        // closed again.
         let first = probe.read().unwrap().counts.unwrap();
         let before = probe.read().unwrap();
         let reading = before.counts.unwrap().opened - first.opened;
@@ -221,7 +222,7 @@ fn counts_are_exact() {
     });
 }
 
-/// The leak that an io_uring agent would make: the descriptor is gone and the socket is not.
+/// A leak typical of an io_uring agent: the descriptor is gone and the socket is not.
 #[test]
 fn a_file_closed_with_its_read_in_flight_is_named_until_it_goes() {
     const OWNER: u64 = 4711;
@@ -301,7 +302,7 @@ fn a_blinded_tier_is_found_out() {
     tiers.judge();
 }
 
-/// Started without rights, the agent works and says which tiers it does without, and why.
+/// Started without permissions, the agent works and says which tiers it does without, and why.
 #[test]
 fn without_rights_there_is_procfs() {
     let _turn = turn();
@@ -320,7 +321,7 @@ fn without_rights_there_is_procfs() {
     assert!(fds.unwrap() > 0);
 }
 
-/// A daemon's descriptors, those from before the watch included.
+/// A daemon's descriptors, including those from before the watch.
 #[test]
 fn another_process_is_watched() {
     on_each_tier(|tier, probe| {
@@ -356,7 +357,7 @@ fn another_process_is_watched() {
     });
 }
 
-/// The other side of the test above.
+/// The opposite of the test above.
 #[test]
 #[ignore = "run by another_process_is_watched"]
 fn opens_and_closes_as_told() {
@@ -371,7 +372,7 @@ fn opens_and_closes_as_told() {
     }
 }
 
-/// The numbers of docs/probe.md: `cargo xtask bench probe`. CPU time of this thread, so that what else the machine does
+/// The numbers of docs/probe.md: `cargo xtask bench probe`. CPU time of this thread, so that other work of the machine
 /// counts little; without and with each tier in turn, medians.
 #[test]
 #[ignore = "a measurement, not a test"]

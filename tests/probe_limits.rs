@@ -1,5 +1,5 @@
-//! What each tier can't see, as docs/probe.md lists it by name; what happens past its bounds; what a kernel that refuses
-//! a program leads to; and the leak of an io_uring agent as the witness names it.
+//! What each tier can't see, as docs/probe.md lists it by name; what happens past its bounds; what follows if a kernel
+//! refuses a program; and how the witness names the leak of an io_uring agent.
 
 use std::collections::BTreeSet;
 use std::fs::File;
@@ -75,7 +75,8 @@ fn a_kept_file_is_a_leak_with_the_name_of_its_stream() {
     tiers.judge();
 }
 
-/// Full maps: what is not followed is counted as missed and shows as drift; when it has gone, the account is right again.
+/// Full maps: descriptors that are not followed are counted as missed and show as drift; when they are closed, the
+/// count is right again.
 #[test]
 fn past_the_bound_openings_are_counted_as_missed_and_the_account_comes_right_again() {
     const BEYOND: u32 = 500;
@@ -89,7 +90,7 @@ fn past_the_bound_openings_are_counted_as_missed_and_the_account_comes_right_aga
         assert!(counts.missed >= u64::from(BEYOND), "{tier}: {}", counts.missed);
         assert!(full.drift <= -i64::from(BEYOND), "{tier}: {}", full.drift);
         drop(kept);
-        // One look to find and mend what is left, one to see that it is right.
+        // One look to find and repair the rest, one to see that it is right.
         probe.read().unwrap();
         let after = probe.read().unwrap();
         let counts = after.counts.unwrap();
@@ -152,7 +153,7 @@ fn the_ninth_duplicate_of_a_file() {
     });
 }
 
-/// The next look shows `drift`, the one after it none; so far there were this many repairs.
+/// The next look shows `drift`, the one after it shows none; how many repairs there were so far.
 fn assert_mended(probe: &mut Probe, repairs: u64, drift: i64) {
     let tier = probe.tier();
     let first = probe.read().unwrap();
@@ -187,7 +188,7 @@ fn a_number_used_again_within_io_uring() {
     });
 }
 
-/// A file registered with a ring is in no table. Where files are seen, it is seen to be kept.
+/// A file registered with a ring is in no table. Tiers that see files see that it is kept.
 #[test]
 fn fixed_descriptors_are_in_no_table() {
     on_each_tier(|tier, probe| {
@@ -212,7 +213,7 @@ fn fixed_descriptors_are_in_no_table() {
     });
 }
 
-/// A thread's own table is not followed: neither what is opened there nor what it copied counts.
+/// A thread's own table is not followed: neither its new descriptors nor its copies count.
 #[test]
 fn a_second_table_is_not_followed() {
     const OPENINGS: u64 = 300;
@@ -230,7 +231,7 @@ fn a_second_table_is_not_followed() {
     });
 }
 
-/// What came and went between two looks, files, and other processes: tier `procfs` has nothing of it.
+/// What came and went between two looks, files, and other processes: tier `procfs` sees none of these.
 #[test]
 fn procfs_sees_the_moment_only() {
     let _turn = turn();

@@ -1,5 +1,5 @@
-//! `/debug/profile` of an agent that works: its own functions are named, in both forms, by the build that users have; and
-//! who may not have one is told why.
+//! `/debug/profile` of a working agent: it names our own functions, in both forms, in the users' build; and a refused
+//! request is told why.
 
 use std::fs::{self, File};
 use std::io::{Read as _, Write as _};
@@ -108,7 +108,7 @@ fn print(path: &Path, is_over: &AtomicBool) -> Result<()> {
     while !is_over.load(Ordering::Relaxed) {
         file.write_all(lines.as_bytes())?;
         written += lines.len();
-        // Its disk is not what is tried here: what was read is not needed any more.
+        // The disk is not tested here: pages that were read are no longer needed.
         if written % (64 << 20) < lines.len() {
             file.set_len(0)?;
         }
@@ -116,7 +116,7 @@ fn print(path: &Path, is_over: &AtomicBool) -> Result<()> {
     Ok(())
 }
 
-/// Without names of ours a profile says nothing, and whoever takes one does so because something goes wrong.
+/// A profile without our names is useless, and whoever takes one has a problem to solve.
 #[test]
 fn a_busy_agent_shows_what_it_does() -> Result<()> {
     let home = Home::new()?;
@@ -139,7 +139,7 @@ fn a_busy_agent_shows_what_it_does() -> Result<()> {
 }
 
 fn look(agent: &Agent) -> Result<()> {
-    // However little of the processor it got.
+    // However little processor time it got.
     wait_until("a function of ours in a flame graph", PATIENCE, || {
         let (status, head, body) = ask(agent, "/debug/profile?seconds=2")?;
         let svg = String::from_utf8(body)?;
@@ -149,7 +149,7 @@ fn look(agent: &Agent) -> Result<()> {
             svg.contains("<title>capturer::") && svg.contains("for each second of processor time"),
             "{svg}"
         );
-        // The thread that writes outputs, down to the call of ours that writes.
+        // The thread that writes outputs, down to our call that writes.
         ensure!(svg.contains("capturer::sink::"), "{svg}");
         anyhow::Ok(())
     })?;
@@ -181,7 +181,7 @@ fn look(agent: &Agent) -> Result<()> {
         anyhow::Ok(())
     })?;
 
-    // One at a time; the other is told so at once.
+    // Only one at a time; the other gets that answer at once.
     let mut first = send(agent, "/debug/profile?seconds=60")?;
     wait_until("a second one to be refused", PATIENCE, || {
         // If this one came first the long one is refused.
@@ -193,7 +193,7 @@ fn look(agent: &Agent) -> Result<()> {
         ensure!(status == 409 && said.contains("Only one is taken at a time"), "{status}");
         anyhow::Ok(())
     })?;
-    // Whoever leaves ends it.
+    // A client that disconnects ends it.
     drop(first);
     wait_until("the next one to be taken", PATIENCE, || {
         let (status, ..) = ask(agent, "/debug/profile?seconds=1")?;

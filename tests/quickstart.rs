@@ -1,6 +1,6 @@
-//! The README, run as a stranger runs it: in a fresh clone, its first command, and every other that it shows.
+//! The README, followed as a stranger would: in a fresh clone, its first command, and every other that it shows.
 //!
-//! The clone is of what is committed: what was forgotten to commit is missing for a stranger too. It lies at one place in
+//! The clone has committed files only: a file that was forgotten is missing for a stranger too. It has a fixed place in
 //! the target folder and shares that folder, so that only the workspace's own packages are built anew.
 
 use std::collections::BTreeMap;
@@ -34,7 +34,7 @@ fn target() -> Result<PathBuf> {
     Ok(target.to_path_buf())
 }
 
-/// A fresh clone. Tests take it one after the other, each with no output in it.
+/// A fresh clone. Tests use it one after the other, each without earlier output.
 struct FreshClone {
     dir: PathBuf,
     _turn: MutexGuard<'static, ()>,
@@ -60,7 +60,7 @@ impl FreshClone {
         Ok(Readme { text: fs::read_to_string(self.dir.join("README.md"))? })
     }
 
-    /// Runs a command line of the README here, with more words.
+    /// Runs a command line of the README here, with extra arguments.
     fn run(&self, line: &str, more: &[&str], deadline: Duration) -> Result<String> {
         let mut command = Command::new("sh");
         command.arg("-c").arg(format!("{line} \"$@\"")).arg("sh").args(more).current_dir(&self.dir);
@@ -69,7 +69,7 @@ impl FreshClone {
         let paths = std::env::var_os("PATH").unwrap_or_default();
         let paths = std::iter::once(bin).chain(std::env::split_paths(&paths));
         command.env("PATH", std::env::join_paths(paths)?);
-        // Set by the cargo that runs this test; a stranger's shell has none of them.
+        // Set by the cargo that runs this test; a stranger's shell has none of these.
         for (key, _) in std::env::vars_os().filter(|(key, _)| is_of_cargo(&key.to_string_lossy())) {
             command.env_remove(key);
         }
@@ -127,7 +127,7 @@ fn finish(mut command: Command, deadline: Duration) -> Result<String> {
     Ok(out)
 }
 
-/// The README, taken apart.
+/// The README, parsed.
 struct Readme {
     text: String,
 }
@@ -168,7 +168,7 @@ impl Readme {
     }
 }
 
-/// What quickstart left, by file: the records in their order. Every file must have been named.
+/// The output of quickstart, by file: the records in their order. Every file must have been named.
 fn captured(clone: &FreshClone, said: &str) -> Result<BTreeMap<String, Vec<Value>>> {
     ensure!(said.contains("captured, in ./captured/ with"), "it does not say where the records are:\n{said}");
     let mut all = BTreeMap::new();
@@ -217,7 +217,7 @@ fn without_docker() -> Result<()> {
     Ok(())
 }
 
-/// On one Engine: that others are found as well is for the other tests.
+/// On one Engine: other tests check that others are found as well.
 #[test]
 fn with_docker() -> Result<()> {
     let engine = Engine::start(EngineVersion::V28_5)?;
@@ -305,7 +305,7 @@ fn pages_in_tables_answer() -> Result<()> {
             continue;
         }
         if path == "/api/v1/tap" {
-            // It has no end, so its head must do.
+            // It never ends, so its head must do.
             let mut stream = agent.connect()?;
             stream.set_read_timeout(Some(PATIENCE))?;
             write!(stream, "GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")?;
@@ -332,7 +332,7 @@ fn the_config_shown_is_good() -> Result<()> {
     Ok(())
 }
 
-/// What is typed to install makes the shipped config write where the README says, and where the unit lets it.
+/// The commands for an installation make the shipped config write where the README says, and where the unit permits it.
 #[test]
 fn installed_as_shown_it_writes_where_the_readme_says() -> Result<()> {
     let clone = FreshClone::take()?;
@@ -383,7 +383,7 @@ fn the_systemd_unit_is_good() -> Result<()> {
     let clone = FreshClone::take()?;
     let home = tempfile::tempdir()?;
     let path = home.path().join("capturer.service");
-    // systemd looks whether the program is there.
+    // systemd checks that the program exists.
     let unit = clone.readme()?.block("ini")?.replace("/usr/local/bin/capturer", &program().to_string_lossy());
     fs::write(&path, unit)?;
     let output = Command::new("systemd-analyze").arg("verify").arg(&path).output()?;

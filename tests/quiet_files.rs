@@ -1,4 +1,4 @@
-//! A thousand quiet files: no polling, little memory. What is judged is the agent's own processor time while nothing happens.
+//! A thousand quiet files: no polling, little memory. The agent's own processor time while nothing happens is measured.
 
 use std::fs;
 use std::time::{Duration, Instant};
@@ -34,7 +34,7 @@ fn a_thousand_quiet_files_cost_nothing() -> Result<()> {
         ensure!(got == 1000, "{got} of 1000");
         Ok(())
     })?;
-    // Measured from outside: a question to the agent would cost more than it uses by itself.
+    // Measured from outside: a request to the agent would cost more than it uses by itself.
     let (cpu, began) = (agent.cpu_seconds()?, Instant::now());
     wait_until("30 quiet seconds", PATIENCE, || began.elapsed() >= QUIET)?;
     let share = (agent.cpu_seconds()? - cpu) / began.elapsed().as_secs_f64();

@@ -1,5 +1,5 @@
-//! Reloads of a running agent: sinks, names, formats and labels change while files grow and containers print; nothing is
-//! lost and nothing is there twice, a bad config changes nothing, and what a run held is gone with it.
+//! Reloads of a running agent: sinks, names, formats and labels change while files grow and containers print; nothing
+//! is lost or repeated, a bad config changes nothing, and a run's resources are gone with it.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
@@ -41,7 +41,7 @@ impl Writers {
         Writers::go_on(home, &BTreeMap::new())
     }
 
-    /// Behind so many lines of each file.
+    /// Waits until each file has this many lines.
     fn go_on(home: &Home, from: &BTreeMap<String, u64>) -> Result<Writers> {
         fs::create_dir_all(home.path().join("in"))?;
         let stop = Arc::<AtomicBool>::default();
@@ -129,7 +129,7 @@ fn reloads(agent: &Agent, result: &str) -> Result<u64> {
     Ok(agent.metric(&format!("config_reloads_total{{result=\"{result}\"}}"))? as u64)
 }
 
-/// Reloads this config by one way or the other; it must be applied.
+/// Reloads this config in one way or the other; it must be applied.
 fn reload(home: &Home, agent: &Agent, config: &str, by_signal: bool) -> Result<()> {
     home.write_config(config)?;
     let before = reloads(agent, "applied")?;
@@ -138,7 +138,7 @@ fn reload(home: &Home, agent: &Agent, config: &str, by_signal: bool) -> Result<(
         await_applied(agent, before)?;
     } else {
         let (status, said) = agent.post("/-/reload")?;
-        // 202: it takes longer than anybody likes to wait for an answer.
+        // 202: it takes longer than a client should wait.
         ensure!(status == 200 || status == 202, "{status}: {said}");
         await_applied(agent, before)?;
     }
@@ -157,7 +157,7 @@ fn await_ready(agent: &Agent) -> Result<()> {
     wait_until("the agent to be ready", PATIENCE, || agent.get("/readyz")).map(drop)
 }
 
-/// Every series that only counts, and its number.
+/// Every counter series, and its value.
 fn counters(agent: &Agent) -> Result<BTreeMap<String, f64>> {
     let text = agent.get("/metrics")?;
     let samples = text.lines().filter(|line| !line.starts_with('#')).filter_map(|line| line.rsplit_once(' '));
@@ -166,7 +166,7 @@ fn counters(agent: &Agent) -> Result<BTreeMap<String, f64>> {
     counts.map(|(series, value)| Ok((series.to_owned(), value.parse()?))).collect()
 }
 
-/// Lines of a followed file that were read, as far as they are counted.
+/// Lines of a followed file that were read, as counted so far.
 fn lines_of(counters: &BTreeMap<String, f64>, name: &str) -> Option<f64> {
     let is_its =
         |series: &str| series.contains("source_lines_total{") && series.contains(&format!("/{name}\""));
@@ -181,7 +181,7 @@ fn messages(directory: &Path, name: &str) -> Result<Vec<Vec<String>>> {
     for entry in fs::read_dir(directory).into_iter().flatten() {
         let path = entry?.path();
         let file = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        // What tells sources of one name apart stands behind it.
+        // The suffix after it tells sources of one name apart.
         if !file.contains(&format!("-{name}~")) {
             continue;
         }
@@ -213,7 +213,7 @@ fn assert_once(home: &Home, name: &str, count: u64) -> Result<()> {
         outputs.extend(messages(&home.path().join("elsewhere"), name)?);
         outputs.iter().map(|lines| lines.iter().map(number).collect()).collect()
     };
-    // Not a failure yet if they never come: the comparison says which are missing.
+    // A time-out is not a failure yet: the comparison says which are missing.
     let _ = wait_until("every line", PATIENCE, || {
         let got: usize = all()?.iter().map(Vec::len).sum();
         ensure!(got as u64 >= count, "{got} of {count} of {name}");
@@ -259,7 +259,7 @@ fn sinks_change_under_load_and_no_line_is_lost_or_repeated() -> Result<()> {
         pass(Duration::from_millis(rand.within(0..700)));
         variant = Variant { loki: true, ..Variant::draw(&mut rand, number) };
         reload(&home, &agent, &variant.config(&home, &loki), rand.chance(1, 2))?;
-        // What has been shown never becomes less.
+        // A shown count never decreases.
         let rows: u64 = agent.streams()?.iter().filter_map(|row| row["lines"].as_u64()).max().unwrap_or(0);
         let now = (agent.metric("logs_processed_total")?, rows);
         // Right after the start of a run its streams may not be there yet.
@@ -306,7 +306,7 @@ fn sinks_change_under_load_and_no_line_is_lost_or_repeated() -> Result<()> {
     agent.stop()
 }
 
-/// Loki comes and goes: what was read while it was there is there once; what was read meanwhile is not fetched again.
+/// Loki comes and goes: lines read while it was there are there once; those read meanwhile are not fetched again.
 #[test]
 fn a_sink_that_comes_begins_where_the_others_are() -> Result<()> {
     let mut rand = Rand::from_env_or(9);
@@ -333,7 +333,7 @@ fn a_sink_that_comes_begins_where_the_others_are() -> Result<()> {
     for (name, count) in &written {
         assert_once(&home, name, *count)?;
         let seen = numbers_in_loki(&loki, name)?;
-        // Four times it was there, so the lines it has are at most four runs.
+        // It was there four times, so its lines come from at most four runs.
         let runs = seen.iter().filter(|number| **number == 0 || !seen.contains(&(*number - 1))).count();
         ensure!(!seen.is_empty() && runs <= 4, "{name}: {runs} runs of lines in Loki");
         ensure!(!seen.contains(&0), "{name}: its past was fetched");
@@ -371,7 +371,7 @@ fn a_bad_config_is_refused_by_name_and_line_and_the_old_one_runs_on() -> Result<
         let (status, said) = agent.post("/-/reload")?;
         ensure!(status == 400 && said.contains(part), "{status} without {part:?}: {said}");
         assert_eq!(agent.metric("config_last_reload_successful")?, 0.0);
-        // By a signal it is only in the log and in the health.
+        // A reload by signal is only reported in the log and in health.
         agent.signal(Signal::HUP);
         wait_until("the second refusal", PATIENCE, || {
             let refused = reloads(&agent, "refused")?;
@@ -414,7 +414,7 @@ fn the_level_of_the_log_changes_in_place() -> Result<()> {
     let agent = home.start(&debug)?;
     let before = agent.streams()?.first().context("no stream")?["id"].clone();
     reload(&home, &agent, &debug.replace("level: debug", "level: error"), false)?;
-    // A run with that level would say so.
+    // A run with that level would log it.
     reload(&home, &agent, &debug.replace("level: debug", "level: warn"), true)?;
     let quiet = agent.log_text()?.len();
     home.write_config(&debug.replace("level: debug", "level: error"))?;
@@ -422,7 +422,7 @@ fn the_level_of_the_log_changes_in_place() -> Result<()> {
     let log = agent.log_text()?;
     ensure!(!log[quiet..].contains("INFO"), "{}", &log[quiet..]);
     assert_eq!(agent.streams()?.first().context("no stream")?["id"], before, "a new run");
-    // And with the level of before it says so, in the word that was looked for.
+    // With the previous level it logs it, in the expected words.
     let loud = agent.log_text()?.len();
     reload(&home, &agent, &debug, false)?;
     wait_until("a line of the usual level", PATIENCE, || {
@@ -466,8 +466,8 @@ fn twenty_reloads_hold_what_one_holds() -> Result<()> {
             Ok(held)
         })
     };
-    // It is counted while nothing is written, in a run that has read nothing: how many connections to Loki a load needs is
-    // chance.
+    // Counted while nothing is written, in a run that has read nothing: the number of connections to Loki under load is
+    // random.
     let written = writers.stop()?;
     reload(&home, &agent, &two, false)?;
     let before = settle("a quiet run to settle", None)?;
@@ -477,7 +477,7 @@ fn twenty_reloads_hold_what_one_holds() -> Result<()> {
     }
     let counts = writers.stop()?;
     counts.iter().try_for_each(|(name, count)| assert_once(&home, name, *count))?;
-    // What is left in the spool would be pushed by the last run, which would hold connections that the first did not need.
+    // Lines left in the spool would be pushed by the last run, with connections that the first did not need.
     wait_until("Loki to have everything", PATIENCE, || {
         let lag = agent.metric("spool_lag_seconds{sink=\"loki\"}")?;
         ensure!(lag == 0.0, "its oldest line is {lag} s old");
@@ -486,7 +486,7 @@ fn twenty_reloads_hold_what_one_holds() -> Result<()> {
     reload(&home, &agent, &one, false)?;
     reload(&home, &agent, &two, false)?;
     settle("the last run to hold as much as the first", Some(before))?;
-    // Two looks of the detector with all quiet.
+    // Two looks of the detector with everything quiet.
     let looked = agent.metric("task_heartbeats_total{task=\"capture\"}")?;
     wait_until("some looks", PATIENCE, || {
         ensure!(agent.metric("task_heartbeats_total{task=\"capture\"}")? >= looked + 3.0, "not yet");
@@ -511,7 +511,7 @@ fn signals_collapse_and_the_last_config_wins() -> Result<()> {
         agent.signal(Signal::HUP);
     }
     agent.signal(Signal::CONT);
-    // Behind all of them; 202 = it still takes a while.
+    // After all of them; 202 = it still takes a while.
     wait_until("the last config to be in use", PATIENCE, || {
         let (status, said) = agent.post("/-/reload")?;
         ensure!(status == 200 && said.contains("nothing has changed"), "{status}: {said}");
@@ -547,7 +547,7 @@ fn a_stop_amid_a_reload_is_a_clean_end() -> Result<()> {
     agent.stop()
 }
 
-/// What the check can't see before: the settings of before run again, and it is said.
+/// A fault that check can't predict: the previous settings run again, which is reported.
 #[test]
 fn a_run_that_cannot_begin_gives_way_to_the_one_before() -> Result<()> {
     let home = Home::new()?;
@@ -561,7 +561,7 @@ fn a_run_that_cannot_begin_gives_way_to_the_one_before() -> Result<()> {
     home.write_config(&good.replace(&out, &link.display().to_string()))?;
     let (status, said) = agent.post("/-/reload")?;
     let is_said = said.contains("the previous one runs again") && said.contains("link");
-    // 202: it takes longer than anybody likes to wait for an answer; health has the words then.
+    // 202: it takes longer than a client should wait; health has the words then.
     ensure!(status == 202 || (status == 500 && is_said), "{status}: {said}");
     wait_until("the reload to fail", PATIENCE, || reloads(&agent, "failed").is_ok_and(|failed| failed == 1))?;
     assert_eq!(agent.metric("config_last_reload_successful")?, 0.0);
@@ -569,7 +569,7 @@ fn a_run_that_cannot_begin_gives_way_to_the_one_before() -> Result<()> {
     wait_until("more output", PATIENCE, || home.output_bytes() > before)?;
     let (status, health) = agent.ask("/health")?;
     ensure!(status == 503 && health.contains("could not be started"), "{status}: {health}");
-    // Mended, it is taken.
+    // Once mended, it is accepted.
     fs::remove_file(&link)?;
     reload(&home, &agent, &good.replace(&out, &link.display().to_string()), true)?;
     agent.get("/health")?;
@@ -577,8 +577,8 @@ fn a_run_that_cannot_begin_gives_way_to_the_one_before() -> Result<()> {
     agent.stop()
 }
 
-/// A file system that hangs holds up no reload; it stays named, its threads are no leak, and a second reload is refused
-/// while they are there, for it would leave more of them.
+/// A hung file system delays no reload; it stays named, its threads are no leak, and a second reload is refused while
+/// they exist, for it would leave more of them.
 #[test]
 fn a_hung_file_system_holds_up_no_reload() -> Result<()> {
     let home = Home::new()?;
@@ -657,7 +657,7 @@ fn a_hung_file_system_holds_up_no_reload() -> Result<()> {
     agent.stop()
 }
 
-/// The same with containers: what they print is what stands in the outputs of all runs together.
+/// The same with containers: the outputs of all runs together have what they print.
 #[test]
 fn containers_are_captured_across_reloads() -> Result<()> {
     let mut rand = Rand::from_env_or(11);

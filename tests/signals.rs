@@ -1,9 +1,9 @@
-//! A metric that nothing ever counts is worse than none: who looks at it believes that all is well. So real agents run here over
-//! files, the API and Loki, with what goes wrong in practice, and every family of metrics has to move: a counter to count, a
-//! gauge to show something. What can't happen here stands in [`ELSEWHERE`] with its reason.
+//! A metric that nothing ever counts is worse than none: its readers believe that all is well. So real agents run here
+//! over files, the API and Loki, with the faults of practice, and every family of metrics has to move: a counter to
+//! count, a gauge to show something. Those that can't move here are in [`ELSEWHERE`] with their reasons.
 //!
-//! Not here: every single value of a label. Those of losses, skipped records, refusals and failures are moved one by one where
-//! each fault has its test (hostile_files.rs, hostile_daemon.rs, loki.rs, capture_gaps.rs).
+//! Not here: every single value of a label. Those of losses, skipped records, refusals and failures are moved one by
+//! one in the test of each fault (hostile_files.rs, hostile_daemon.rs, loki.rs, capture_gaps.rs).
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
@@ -103,7 +103,7 @@ fn every_family_of_metrics_moves() -> Result<()> {
     let (home, loki) = (Home::new()?, TestLoki::start()?);
     let input = home.path().join("in");
     fs::create_dir(&input)?;
-    // What a pattern comes to and does not follow.
+    // What a pattern matches and does not follow.
     fs::create_dir(input.join("directory.log"))?;
     for number in 0..3 {
         let name = format!("ticks-{number}");
@@ -151,7 +151,7 @@ fn every_family_of_metrics_moves() -> Result<()> {
         seen.await_moved(&agent, family)?;
     }
 
-    // A file that is written anew in place: nobody can see whether a line stood there in between.
+    // A file that is rewritten in place: nobody can see whether a line was there in between.
     let mut rounds = 0;
     wait_until("possible_losses_total to move", DEADLINE, || {
         rounds += 1;
@@ -184,7 +184,7 @@ fn every_family_of_metrics_moves() -> Result<()> {
     seen.await_moved(&agent, "tap_watchers")?;
     drop(tap);
 
-    // Much at once is behind for a moment.
+    // A burst is behind for a moment.
     wait_until("a lag", DEADLINE, || {
         append("a.log", "a line that takes its time\n".repeat(200_000).as_bytes())?;
         seen.look(&agent)?;

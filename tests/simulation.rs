@@ -9,7 +9,7 @@ use std::path::Path;
 use capturer_tests::seeds;
 use capturer_tests::world::{Outcome, World};
 
-/// After so many failures there is enough to look at.
+/// After this many failures there is enough to look at.
 const FAILURES_MAX: usize = 3;
 /// The seeds of an ordinary run.
 const SEEDS: Range<u64> = 0..100;
@@ -29,7 +29,7 @@ fn chosen() -> Range<u64> {
     }
 }
 
-/// Nothing wrong may happen while the world is at its worst, and everything must arrive once it is well again.
+/// Nothing wrong may happen while the world is at its worst, and everything must arrive once it is healthy again.
 #[test]
 fn a_hundred_seeds() {
     let seeds: Vec<u64> = chosen().collect();
@@ -45,7 +45,7 @@ fn a_hundred_seeds() {
     assert!(failed.is_empty(), "{}", failed.join("\n"));
 }
 
-/// Without this a failure could not be looked at twice.
+/// Otherwise a failure could not be reproduced.
 #[test]
 fn the_same_seed_is_the_same_run() {
     for seed in chosen().take(5) {
