@@ -1,4 +1,4 @@
-//! Pauses after failures, of whoever is tried again: Loki as a whole, a tenant, a label set. Pure.
+//! Pauses after failures of Loki as a whole, a tenant, or a label set. Pure.
 
 use std::time::Duration;
 
@@ -19,8 +19,9 @@ impl Backoff {
         self.failures = 0;
     }
 
-    /// Another failure: the pause after it, which doubles from `min` to `max`. Half of it is fixed, half is chance, so that agents
-    /// that failed together do not come back together. The server may ask for `at_least` so much.
+    /// Another failure. Returns the pause after it, which doubles from `min` to `max`. Half of it is fixed, half
+    /// random, so that agents that failed together do not come back together. The server may ask for `at_least` this
+    /// much.
     pub fn next_ms(&mut self, min: Duration, max: Duration, at_least: Duration, chance: u64) -> u64 {
         let whole = min.saturating_mul(1 << self.failures.min(16)).min(max).as_millis() as u64;
         self.failures = self.failures.saturating_add(1);

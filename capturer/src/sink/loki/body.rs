@@ -12,7 +12,7 @@ use super::parcel::Parcel;
 use super::push::{PushRequest, read_label_text};
 use crate::settings::LokiFormat;
 
-/// A body and how its headers name it.
+/// A body, and the headers that describe it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Body {
     /// What is sent.
@@ -26,7 +26,7 @@ pub struct Body {
 /// Packs a request.
 ///
 /// # Errors
-/// It is none.
+/// The bytes are no encoded request.
 pub fn pack(format: LokiFormat, request: &Parcel) -> io::Result<Body> {
     match format {
         LokiFormat::Protobuf => Ok(Body {

@@ -1,6 +1,6 @@
-//! The largest request that gets through: something on the way, often a proxy, may answer 413 to less than
-//! `sinks.loki.batch_size`. What was refused makes all requests after it smaller, until they pass. That must outlast the
-//! request it was learned from: its lines may have to be read from the spool again, as they stand there. Pure.
+//! The largest request that gets through: something on the way, often a proxy, may answer 413 to requests smaller than
+//! `sinks.loki.batch_size`. After such a refusal all requests become smaller, until they pass. This must outlast the
+//! refused request: its lines may have to be read from the spool again, at their original size. Pure.
 
 use bytesize::ByteSize;
 
@@ -9,19 +9,19 @@ use super::parcel::Parcel;
 use super::push::PushRequest;
 use super::report::short;
 
-/// Requests are not made smaller than this for a limit's sake: so much a single line may have by itself.
+/// Requests are not made smaller than this because of a limit: a single line may be this long.
 const BYTES_MIN: usize = 1024;
 
-/// See the module's head.
+/// The limit; see the head of this file.
 #[derive(Debug)]
 pub(super) struct BodyLimit {
-    /// As the config has it.
+    /// The configured size.
     set: usize,
     /// Bytes of a request before it is compressed.
     now: usize,
-    /// The smallest that was told to the log; 0 = none.
+    /// The smallest that the log was told about; 0 = none.
     told: usize,
-    /// A request passed since one was refused.
+    /// A request has passed since the last one was refused.
     passes: bool,
     refused: Option<RefusedBody>,
 }
@@ -30,7 +30,7 @@ pub(super) struct BodyLimit {
 #[derive(Debug)]
 struct RefusedBody {
     at_ms: u64,
-    /// As it was sent.
+    /// Its compressed length.
     sent: usize,
     words: String,
 }
@@ -40,12 +40,12 @@ impl BodyLimit {
         BodyLimit { set, now: set, told: 0, passes: false, refused: None }
     }
 
-    /// What requests have at most, before they are compressed.
+    /// The most bytes that requests may have, before they are compressed.
     pub(super) fn bytes(&self) -> usize {
         self.now
     }
 
-    /// It is less than the config says.
+    /// Whether it is less than the config says.
     pub(super) fn is_lowered(&self) -> bool {
         self.now < self.set
     }
@@ -66,7 +66,7 @@ impl BodyLimit {
         self.passes = true;
     }
 
-    /// Nothing was refused for long: larger requests are tried.
+    /// No refusal for a long time: larger requests are tried.
     pub(super) fn on_time(&mut self, now_ms: u64) {
         let Some(refused) = self.refused.as_mut().filter(|refused| now_ms >= refused.at_ms + LEARNED_MS)
         else {
@@ -80,7 +80,7 @@ impl BodyLimit {
         self.now = self.now.saturating_mul(2).min(self.set);
     }
 
-    /// What was found, and which settings to change; `None` = no limit is known.
+    /// The limit that was found, and which settings to change; `None` = no limit is known.
     pub(super) fn note(&self) -> Option<String> {
         let refused = self.refused.as_ref()?;
         let size = |bytes: usize| ByteSize(bytes as u64).display().iec();
@@ -95,7 +95,8 @@ impl BodyLimit {
         ))
     }
 
-    /// The same for the log: once, when a request has passed, and again only when it is less than half of what was told.
+    /// The same for the log: once, when a request has passed, and again only when the limit is less than half of the
+    /// one that the log was told about.
     pub(super) fn take_news(&mut self) -> Option<String> {
         let is_told = self.told != 0 && self.now > self.told / 2;
         if !self.is_lowered() || !self.passes || is_told {
@@ -106,7 +107,7 @@ impl BodyLimit {
     }
 }
 
-/// How many of the first lines of a request go into one of so many bytes and lines: at least one.
+/// How many of the first lines of a request fit into one of this many bytes and lines: at least one.
 pub(super) fn lines_within(request: &PushRequest, bytes_max: usize, lines_max: usize) -> usize {
     let mut bytes = request.streams.first().map_or(0, |stream| stream.labels.len());
     let entries = request.streams.iter().flat_map(|stream| &stream.entries);
@@ -133,7 +134,7 @@ mod tests {
     fn it_goes_down_to_what_passes_and_up_again_in_time() {
         let mut limit = BodyLimit::new(1 << 20);
         assert!(limit.note().is_none() && !limit.is_lowered());
-        // Requests that were under way together count once.
+        // Requests that were in flight together count once.
         for _ in 0..4 {
             limit.on_too_large(5, &Parcel::as_in_spool(&request(&[1 << 19, 1 << 19])), (413, ""));
         }

@@ -25,7 +25,7 @@ pub struct ByHand {
     tenant_default: String,
     /// `structured_metadata` is `{}`.
     without_metadata: bool,
-    /// What should end it early.
+    /// Signals that end it early.
     signals: Vec<Signal>,
     runtime: tokio::runtime::Runtime,
 }
@@ -62,17 +62,17 @@ impl ByHand {
         Ok(())
     }
 
-    /// Whether it was told to end.
+    /// Whether a signal has told it to end.
     pub fn was_signalled(&mut self) -> bool {
         let signals = &mut self.signals;
         self.runtime.block_on(async {
-            // The runtime takes in what came.
+            // This lets the runtime process signals that have arrived.
             tokio::task::yield_now().await;
             poll_fn(|cx| Poll::Ready(signals.iter_mut().any(|signal| signal.poll_recv(cx).is_ready()))).await
         })
     }
 
-    /// An empty push: whoever answers it as Loki would take lines too. `Err` says why not, and what to do.
+    /// An empty push: a server that answers it as Loki does would accept lines too. `Err` says why not, and what to do.
     pub fn probe(&mut self) -> Result<String, String> {
         let url = self.client.shown_url();
         let tenant = self.tenant.clone().unwrap_or_default();
@@ -88,7 +88,7 @@ impl ByHand {
 
     /// Sends a dead letter again, once.
     pub fn replay(&mut self, letter: &Letter) -> Verdict {
-        // As the config has it now, as it does for what waits in the spool.
+        // By the current config, which also applies to lines waiting in the spool.
         let metadata = letter.metadata.iter().filter(|_| !self.without_metadata);
         let entry = EntryAdapter {
             timestamp: Some(Timestamp::from_ns(letter.line_time_ns)),

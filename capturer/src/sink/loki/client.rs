@@ -1,7 +1,7 @@
-//! One request to Loki: connect if needed, send, read the answer; each within its time. HTTP/1.1 with keep-alive over
+//! One request to Loki: connect if needed, send, read the answer, each with a time limit. HTTP/1.1 with keep-alive over
 //! TCP or TLS.
 //!
-//! Every connection has a task of its own that ends with it; there are at most as many as requests may be under way.
+//! Every connection has a task of its own that ends with it; there are at most as many as requests may be in flight.
 
 use std::io;
 use std::io::Read as _;
@@ -44,7 +44,7 @@ use crate::telemetry::metrics::PushFailure;
 /// A connection that may be used again.
 pub type Connection = SendRequest<Full<Bytes>>;
 
-/// What all requests have in common.
+/// Shared by all requests.
 pub struct Client {
     url: Uri,
     format: LokiFormat,
@@ -54,7 +54,7 @@ pub struct Client {
     claims: Claims,
 }
 
-/// A request that failed, by name and in words.
+/// A failed request: the reason's name, and a sentence.
 type Failure = (PushFailure, String);
 
 impl Client {
@@ -78,7 +78,7 @@ impl Client {
         Ok(client)
     }
 
-    /// Where it pushes, for messages: a query may hold a key.
+    /// The address that it pushes to, for messages, without the query, which may hold a key.
     pub fn shown_url(&self) -> String {
         crate::settings::shown_url(&self.url)
     }
@@ -114,7 +114,7 @@ impl Client {
             let is_success = answer.status().is_success();
             let (words, ended) = words_of(answer.into_body(), encoding.as_ref()).await;
             let whole = match ended {
-                // Whose answer it was can't be told: an empty body and a page of a proxy that was cut look alike.
+                // Nobody can tell whose answer it was: an empty body and a proxy's page that was cut look alike.
                 Ended::Broken(error) if is_success => return Err(broken(error)),
                 Ended::Broken(_) | Ended::TooLong => false,
                 Ended::Whole => true,
@@ -218,7 +218,7 @@ where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let (sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(broken)?;
-    // How it ends is told to whoever waits for an answer.
+    // Whoever waits for an answer is told how it ends.
     tokio::spawn(Running { claim, connection });
     Ok(sender)
 }
@@ -274,7 +274,7 @@ async fn words_of(mut body: hyper::body::Incoming, encoding: Option<&HeaderValue
     (text_of(&bytes, encoding.map_or(b"", HeaderValue::as_bytes)), ended)
 }
 
-/// The text of an answer's body. Proxies compress answers that nobody asked them to.
+/// The text of an answer's body. Proxies compress answers even if nobody asked them to.
 fn text_of(bytes: &[u8], encoding: &[u8]) -> String {
     let encoding = encoding.trim_ascii().to_ascii_lowercase();
     if bytes.is_empty() || matches!(&encoding[..], b"" | b"identity") {
@@ -282,7 +282,7 @@ fn text_of(bytes: &[u8], encoding: &[u8]) -> String {
     }
     let mut unpacked = Vec::new();
     if matches!(&encoding[..], b"gzip" | b"x-gzip") {
-        // The bytes may be cut; what can be unpacked of them is good, and no more than an answer may have.
+        // The bytes may be cut; the part that can be unpacked is used, up to the bound of an answer.
         let _ = MultiGzDecoder::new(bytes).take(LOKI_ANSWER_BYTES_MAX as u64).read_to_end(&mut unpacked);
     }
     match String::from_utf8_lossy(&unpacked).trim() {
@@ -299,7 +299,7 @@ fn connector(tls: &LokiTls) -> io::Result<TlsConnector> {
                 roots.add(certificate).map_err(|error| in_file("the authorities", path, error))?;
             }
         }
-        // One that can't be read is no reason to trust none.
+        // An unreadable certificate is no reason to trust none of the others.
         None => drop(roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs)),
     }
     if roots.is_empty() {

@@ -1,6 +1,6 @@
 //! Which lines go into which request, in what order, and what happens after each answer. Pure: places in the spool,
-//! answers and the time go in, orders come out. `label_set.rs` has what waits of a label set, `parts.rs` how a request is cut,
-//! `verdicts.rs` what an answer changes.
+//! answers and the time go in, orders come out. `label_set.rs` has the waiting records of a label set, `parts.rs`
+//! splits requests, `verdicts.rs` applies an answer.
 //!
 //! ```text
 //! record ─▶ label set ─ due ─▶ turn: tenants, then their label sets ─▶ slot: Load ─▶ Send ─ accepted ─▶ done
@@ -11,9 +11,9 @@
 //!              ├─ refused by a firewall: cut apart once others of the tenant were accepted between two refusals
 //!              └─ refused: dead letters; the rest goes on, in parts if Loki's words do not say which lines it meant
 //! ```
-//! A label set has at most one request under way, so its order holds, whatever fails. A request has lines of one label
-//! set only: of several Loki answers for the last, and drops the others' lines unsaid. Who waits holds neither memory nor
-//! a slot, so nobody pays for a neighbour.
+//! A label set has at most one request in flight, so its order is kept, whatever fails. A request has lines of one
+//! label set only: for several, Loki's answer is about the last one, and the others' lines are dropped silently. A
+//! label set that waits holds neither memory nor a slot, so it costs others nothing.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -32,12 +32,12 @@ use crate::telemetry::metrics::PushFailure;
 
 pub use super::nouns::{LoadedRecord, Now, Order, Refused, Trouble};
 
-/// Records whose places are known at once. Past it reading waits: some 10 MiB of memory.
+/// How many records' places are known at once. Beyond this reading waits: some 10 MiB of memory.
 pub(super) const ENTRIES_MAX: usize = 131_072;
-/// Tenants without lines of which it is known what they take.
+/// How many tenants without lines are remembered, with their state.
 const TENANTS_REMEMBERED: usize = 1_000;
 
-/// See the module's head.
+/// The delivery; see the head of this file.
 #[derive(Debug)]
 pub struct Delivery {
     pub(super) limits: Limits,
@@ -46,12 +46,12 @@ pub struct Delivery {
     pub(super) tenant: Option<String>,
     pub(super) label_sets: BTreeMap<u64, LabelSet>,
     pub(super) tenants: BTreeMap<String, Tenant>,
-    /// Whose turn it was last.
+    /// The tenant that had the last turn.
     last_tenant: String,
     timers: BTreeSet<(u64, u64)>,
     pub(super) slots: Vec<Slot>,
     pub(super) server: Server,
-    /// Label sets that wait because their request failed: they go on when another's succeeds.
+    /// Label sets that wait because their request failed: they continue when another one's succeeds.
     pub(super) failed: BTreeSet<u64>,
     pub(super) done: Vec<Position>,
     entries: usize,
@@ -88,12 +88,13 @@ impl Delivery {
         }
     }
 
-    /// Room for the place of another record.
+    /// How many more records' places it can take.
     pub fn has_room(&self) -> bool {
         self.entries < ENTRIES_MAX
     }
 
-    /// Takes a record of the spool: its label set, tenant, lines and bytes, and where it is and how many lines of it are done.
+    /// Adds a record of the spool: its label set, tenant, lines and bytes, its place, and how many of its lines are
+    /// done.
     pub fn take(
         &mut self,
         now: Now,
@@ -118,7 +119,7 @@ impl Delivery {
         }
     }
 
-    /// What can be done now. `flush`: do not wait for more lines.
+    /// The next order, if there is one. `flush`: do not wait for more lines.
     pub fn poll(&mut self, now: Now, flush: bool) -> Vec<Order> {
         while let Some((at, id)) = self.timers.first().copied()
             && at <= now.ms
@@ -155,7 +156,7 @@ impl Delivery {
         orders
     }
 
-    /// Whom an empty push is for: the one tenant there is, or one whose lines wait.
+    /// The tenant of an empty push: the only one, or one whose lines wait.
     fn probed_tenant(&self) -> String {
         let waiting = || self.tenants.keys().find(|name| !name.is_empty()).cloned();
         self.tenant.clone().or_else(waiting).unwrap_or_default()
@@ -218,7 +219,7 @@ impl Delivery {
         self.slots[slot] = Slot::Free;
         let Some(label_set) = self.label_sets.get(&id) else { return };
         let whole: usize = label_set.queue.iter().take(records.len()).map(|entry| entry.lines).sum();
-        // What is gone by now was counted as lost: it must not count as accepted, too.
+        // Records that are gone were counted as lost: they must not count as accepted, too.
         let there: Vec<bool> = records.iter().map(|record| !record.body.is_empty()).collect();
         let (at, left) = label_set.to_send(&there);
         let bodies = records.into_iter().map(|record| record.body).filter(|body| !body.is_empty());
@@ -258,7 +259,7 @@ impl Delivery {
         self.server.trouble = None;
     }
 
-    /// Nobody may send until an empty push was answered as Loki does.
+    /// Nobody may send until an empty push was answered the way Loki does.
     pub(super) fn go_down(
         &mut self,
         now: Now,
@@ -273,7 +274,7 @@ impl Delivery {
         let Limits { backoff_min, backoff_max, .. } = self.limits;
         self.server.until_ms = now.ms + self.server.backoff.next_ms(backoff_min, backoff_max, after, chance);
         self.server.is_up = false;
-        // Nobody knows whether tenants would still be refused.
+        // Tenants may or may not be refused now.
         self.tenants.values_mut().for_each(|tenant| tenant.forget_trouble(now));
     }
 
@@ -288,7 +289,7 @@ impl Delivery {
     ) {
         let Limits { backoff_min, backoff_max, .. } = self.limits;
         let Some(tenant) = self.tenants.get_mut(name) else { return };
-        // Answers to requests that were under way together are one failure.
+        // Answers to requests that were in flight together are one failure.
         if tenant.until_ms <= now.ms {
             tenant.until_ms = now.ms + tenant.backoff.next_ms(backoff_min, backoff_max, after, chance);
         }
@@ -297,7 +298,7 @@ impl Delivery {
         tenant.refused_ms = now.ms;
     }
 
-    /// A label set's job is over for now: it goes on with what is kept of it, or reads the rest again.
+    /// A label set's job is over for now: it continues with the kept part of it, or reads the rest again.
     pub(super) fn pause_job(&mut self, job: Job, must_keep: bool) {
         let id = job.label_set;
         self.release(id);
@@ -305,9 +306,9 @@ impl Delivery {
         self.make_ready(id);
     }
 
-    /// Keeps a job that was cut, if there is room or it can't be had again.
+    /// Keeps a job that was cut up, if there is room or it can't be read again.
     pub(super) fn keep(&mut self, job: Job, must_keep: bool) {
-        // One is always kept: a record may be larger than the config now says, and would never be searched to its end.
+        // One is always kept: a record may be larger than the config now allows, and the search in it would never end.
         let most = 2 * self.slots.len() * self.limits.batch_bytes;
         let room = self.kept_bytes == 0 || self.kept_bytes + job.bytes() <= most;
         let must_keep = must_keep || !job.doubtful.is_empty() || job.late > 0;
@@ -327,7 +328,7 @@ impl Delivery {
         }
     }
 
-    /// Nothing of its job is left: what comes next for the label set.
+    /// Nothing of its job is left: decides what the label set does next.
     pub(super) fn rest(&mut self, now: Now, id: u64) {
         self.release(id);
         let Some(label_set) = self.label_sets.get_mut(&id) else { return };
@@ -370,7 +371,7 @@ impl Delivery {
         self.timers.insert((at, id));
     }
 
-    /// Its turn comes behind all others of its tenant.
+    /// Puts it behind all others of its tenant.
     pub(super) fn make_ready(&mut self, id: u64) {
         let Some(label_set) = self.label_sets.get_mut(&id) else { return };
         if let Some(at) = label_set.timer.take() {
@@ -383,7 +384,7 @@ impl Delivery {
         }
     }
 
-    /// That many lines of a label set are done.
+    /// This many lines of a label set are done.
     pub(super) fn advance(&mut self, id: u64, lines: usize) {
         let Some(label_set) = self.label_sets.get_mut(&id) else { return };
         let before = self.done.len();
@@ -391,8 +392,8 @@ impl Delivery {
         self.entries -= self.done.len() - before;
     }
 
-    /// Gives up the oldest records of a label set that has nothing under way nor cut up, until this many of their bytes are
-    /// gone: their places, of which the first may have been delivered in part.
+    /// Drops the oldest records of a label set that has nothing in flight or cut up, until at least this many of their
+    /// bytes are gone. Returns their places; the first may have been delivered in part.
     pub fn give_up(&mut self, id: u64, bytes: u64) -> Vec<Position> {
         let Some(label_set) = self.label_sets.get_mut(&id) else { return Vec::new() };
         let mut gone = 0;
@@ -405,7 +406,7 @@ impl Delivery {
         given_up
     }
 
-    /// Forgets what stood in segments before this one, which the spool gave up for newer lines: their places.
+    /// Forgets records in segments before this one, which a full spool dropped. Returns their places.
     pub fn give_up_before(&mut self, segment: u64) -> Vec<Position> {
         let label_sets = self.label_sets.values_mut();
         let given_up: Vec<Position> = label_sets
@@ -425,7 +426,7 @@ impl Delivery {
         server.into_iter().chain(tenants).chain(label_sets).min()
     }
 
-    /// Records of which nothing is left since the last call.
+    /// Records that were finished since the last call.
     pub fn take_done(&mut self) -> Vec<Position> {
         std::mem::take(&mut self.done)
     }
@@ -436,7 +437,7 @@ impl Delivery {
         label_sets.filter_map(|label_set| Some((label_set.queue.front()?.place, label_set.skip)))
     }
 
-    /// Nothing is left at all.
+    /// Whether there is nothing left to deliver.
     pub fn is_empty(&self) -> bool {
         self.label_sets.is_empty()
     }

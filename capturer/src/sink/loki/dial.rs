@@ -1,5 +1,5 @@
-//! The way to a server: the addresses of its name, tried one beside the other, so that one that swallows packets does not
-//! hide the others. And what to do about a TLS handshake that failed, and about a server that asks for a pause.
+//! Connecting to a server: the addresses of its name are tried in parallel, so that one that swallows packets does not
+//! hide the others. Also, what to do about a TLS handshake that failed, and about a server that asks for a pause.
 
 use std::io;
 use std::net::SocketAddr;
@@ -15,13 +15,13 @@ use crate::decode::timestamp;
 use crate::telemetry::metrics::PushFailure;
 use crate::text::age::age_text;
 
-/// A name's next address is tried when those before did not answer for so long.
+/// A name's next address is tried when the earlier ones have not answered for this long.
 const NEXT_ADDRESS: Duration = Duration::from_millis(250);
-/// No more of them are.
+/// At most this many addresses are tried.
 const ADDRESSES_MAX: usize = 16;
 /// What to do about any other.
 pub(super) const CHECK_TLS: &str = "check sinks.loki.tls and the server's certificate";
-/// Longer than any pause that is kept to.
+/// Longer than any pause that is obeyed.
 const PAUSE_SECS_MAX: u64 = 1_000_000;
 
 /// Connects to the first address of a name that answers. `host` is for the words of an error.
@@ -45,7 +45,7 @@ pub(super) async fn connect(
     connected.map_err(|words| failed(&words))
 }
 
-/// No connection within that time. `at` says which addresses were tried, if that is known.
+/// There was no connection within the time limit. `at` says which addresses were tried, if that is known.
 pub(super) fn no_connection(host: &str, at: &str, patience: Duration) -> (PushFailure, String) {
     (PushFailure::TimedOut, format!("no connection to {host}{at} within {}", patience_text(patience)))
 }
@@ -57,7 +57,7 @@ pub(super) fn patience_text(patience: Duration) -> String {
     }
 }
 
-/// The first that answers, or what all of them said.
+/// The first that answers, or the errors of all.
 async fn connect_any(addresses: Vec<SocketAddr>) -> Result<TcpStream, String> {
     let several = addresses.len() > 1;
     let mut waiting = addresses.into_iter();
@@ -81,7 +81,7 @@ async fn connect_any(addresses: Vec<SocketAddr>) -> Result<TcpStream, String> {
     }
 }
 
-/// What a failed TLS handshake means, and what to do.
+/// The meaning of a failed TLS handshake, and what to do.
 pub(super) fn tls_words(error: &io::Error) -> String {
     use rustls::{Error, InvalidMessage};
     let cause = error.get_ref().and_then(|cause| cause.downcast_ref::<Error>());

@@ -3,10 +3,10 @@
 //! ```text
 //! batches ─▶ per channel: label set (rendered once per source) + lines ─▶ Chunk: an encoded request of one label set
 //! ```
-//! Lines whose labels a pipeline set are a label set of their own. Lines of several batches gather in a label set's chunk:
-//! many sources that print a little make few chunks. A chunk holds no more lines and bytes than one request may, so chunks
-//! are only ever put together, never cut. Lines are encoded as they come, for a message per line would cost several
-//! allocations each.
+//! Lines whose labels a pipeline set are a label set of their own. Lines of several batches gather in a label set's
+//! chunk: many quiet sources make few chunks. A chunk holds no more lines and bytes than one request may, so chunks are
+//! only ever joined, never cut. Lines are encoded one by one into a buffer, for a message struct per line would cost
+//! several allocations each.
 //!
 //! Lines of a label set with the same time get times a nanosecond apart, in their order (`times.rs`): Loki drops a line that
 //! equals another one of its stream in time and text, and a file without times of its own gives all lines of a read the same.
@@ -40,7 +40,7 @@ const MARKS: [&str; 5] = [TRUNCATED, PARTIAL, CONTINUED, REPEATED, FAILED];
 /// Lines of one label set.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Chunk {
-    /// Equal for equal tenants and label sets: what must stay in order.
+    /// Equal for equal tenants and label sets: within it order is kept.
     pub label_set: u64,
     /// Empty = no tenant.
     pub tenant: String,
@@ -63,7 +63,7 @@ impl Chunk {
         }
     }
 
-    /// What stands before the entries in the encoded request.
+    /// The part of the encoded request before the entries.
     pub fn head(&self) -> Vec<u8> {
         wire::head(&self.labels, self.entries.len())
     }
@@ -72,16 +72,16 @@ impl Chunk {
 /// Lines of several batches by label set.
 #[derive(Debug, Default)]
 pub struct Gathered {
-    /// Chunks that take no more.
+    /// Chunks that are full.
     full: VecDeque<Chunk>,
     open: BTreeMap<u64, Chunk>,
     bytes: usize,
-    /// What was given to lines so far, in all chunks of this run.
+    /// The times given to lines so far, in all chunks of this run.
     pub times: Times,
 }
 
 impl Gathered {
-    /// Nothing, after lines that were given these times.
+    /// Empty, after lines that were given these times.
     pub fn new(times: Times) -> Gathered {
         Gathered { times, ..Gathered::default() }
     }
@@ -91,7 +91,7 @@ impl Gathered {
         self.bytes
     }
 
-    /// The next chunk; those of one label set in their order.
+    /// The next chunk; chunks of one label set come in order.
     pub fn pop(&mut self) -> Option<Chunk> {
         let chunk = self.full.pop_front().or_else(|| Some(self.open.pop_first()?.1))?;
         self.bytes -= chunk.entries.len();
@@ -99,7 +99,7 @@ impl Gathered {
     }
 }
 
-/// What a source's lines carry, by channel; rendered once.
+/// Labels and metadata of a source's lines, by channel; rendered once.
 #[derive(Clone, Debug)]
 pub struct SourceHead {
     channels: [ChannelHead; 2],
@@ -122,7 +122,7 @@ impl SourceHead {
         SourceHead { channels: StdType::ALL.map(|std_type| ChannelHead::new(config, source, std_type, host)) }
     }
 
-    /// What is odd about the tenant of these lines, for the log.
+    /// A problem with the tenant of these lines, for the log.
     pub fn tenant_note(&self, config: &Loki, source: &Source, host: &str) -> Option<String> {
         let asked = config.tenant.as_ref()?.render(source, StdType::Stdout, host);
         let tenant = &self.channels[0].tenant;
@@ -153,7 +153,7 @@ impl ChannelHead {
         };
         let mut labels = pairs(&config.labels);
         if labels.is_empty() {
-            // Loki wants one; without it the line could go nowhere.
+            // Loki requires a label; without one the line could not be delivered.
             labels.push(("job".to_owned(), "capturer".to_owned()));
         }
         let pairs_of = |(name, value)| (name, shortened(value, LOKI_LABEL_VALUE_BYTES));
@@ -197,8 +197,8 @@ pub fn label_set_of(tenant: &str, labels: &str) -> u64 {
     hasher.finish()
 }
 
-/// A tenant's name as Loki takes it. Nothing is left out, or two tenants could become one unsaid: what Loki does not take
-/// is written as `_` and two hexadecimal digits a byte.
+/// A tenant's name in Loki's alphabet. Nothing is left out, or two tenants could silently become one: each byte that
+/// Loki does not accept is written as `_` and two hexadecimal digits.
 fn tenant_id(asked: &str) -> String {
     let mut tenant = String::new();
     for c in asked.chars() {
@@ -218,7 +218,7 @@ fn tenant_id(asked: &str) -> String {
     tenant
 }
 
-/// Cuts at a character; what is longer ends in `…`.
+/// Cuts at a character; a longer text ends in `…`.
 fn shortened(mut text: String, bytes_max: usize) -> String {
     if text.len() > bytes_max {
         text.truncate(text.floor_char_boundary(bytes_max - "…".len()));
@@ -227,7 +227,7 @@ fn shortened(mut text: String, bytes_max: usize) -> String {
     text
 }
 
-/// Adds all lines of a batch, and says what was counted on the way (`bytes` are bytes of encoded lines).
+/// Adds all lines of a batch, and returns the counts (`bytes` are bytes of encoded lines).
 pub fn encode(config: &Loki, head: &SourceHead, batch: &Batch, gathered: &mut Gathered) -> Counts {
     let (mut counts, before) = (Counts::default(), gathered.bytes);
     for std_type in StdType::ALL {
@@ -339,7 +339,7 @@ fn put_lines<'b>(
     gathered.open.extend(chunk.map(|chunk| (channel.label_set, chunk)));
 }
 
-/// A record's text as Loki takes it, and whether its end is missing.
+/// A record's text for Loki, and whether its end is missing.
 fn line<'t>(
     config: &Loki,
     batch: &'t Batch,
@@ -389,7 +389,7 @@ fn metadata_of<'m>(
 ) -> &'m [u8] {
     let extra = batch.extra(index).filter(|_| !config.structured_metadata.is_empty());
     let marks = [(truncated, TRUNCATED), (record.partial, PARTIAL), (record.continued, CONTINUED)];
-    // A Loki that takes no metadata takes no marks either.
+    // A Loki that accepts no metadata accepts no marks either.
     let marks = marks.map(|(is_set, mark)| (is_set && !config.structured_metadata.is_empty(), mark));
     if extra.is_none() && marks.iter().all(|(is_set, _)| !is_set) {
         return &channel.encoded_metadata;
@@ -458,9 +458,9 @@ fn put_len(tag: u8, len: usize, out: &mut Vec<u8>) {
     let _ = encode_length_delimiter(len, out);
 }
 
-/// What a pipeline added to a line, under names that Loki takes. Names of the config and of the marks are never those of a
-/// field, whether this line has them or not: a query for them finds only what the agent says. A field whose name is taken gets
-/// a number behind it, as `status_2`, so that no value is lost.
+/// A pipeline's fields of a line, under names that Loki accepts. Names of the config and of the marks are never those
+/// of a field, whether this line has them or not: a query for them only finds what the agent says. A field whose name
+/// is taken gets a number after it, such as `status_2`, so that no value is lost.
 fn added_by(extra: &Extra, config: &Loki) -> Vec<LabelPairAdapter> {
     let mut added: Vec<LabelPairAdapter> = Vec::new();
     for (name, value) in extra.fields.iter() {

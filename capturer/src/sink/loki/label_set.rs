@@ -1,5 +1,5 @@
-//! What waits of one label set, and what is cut up of it. It holds places in the spool and no lines; lines are read
-//! when their turn comes, so a label set that waits takes no memory from others. Pure.
+//! The waiting records of one label set, and its cut up request. It holds places in the spool and no lines; lines are
+//! read when their turn comes, so a label set that waits takes no memory from others. Pure.
 
 use std::collections::VecDeque;
 
@@ -8,7 +8,7 @@ use super::delivery::{Refused, Trouble};
 use super::parcel::Parcel;
 use crate::sink::spool::Position;
 
-/// Requests that may be refused while a line that Loki will not take is looked for in one request.
+/// How many requests may be refused during the search for a bad line in one request.
 pub(super) const TRIES: u32 = 64;
 
 /// A record in the spool that is to be delivered.
@@ -29,13 +29,13 @@ pub(super) struct LabelSet {
     pub queue: VecDeque<Entry>,
     pub lines: usize,
     pub bytes: usize,
-    /// Lines at the beginning of the first record that are done.
+    /// How many lines at the beginning of the first record are done.
     pub skip: usize,
     /// Lines behind those that need nothing more: stored or buried by a request of which others are to be sent again. Their
     /// numbers, in order, counted from the first line of the first record.
     decided: Vec<u32>,
     pub state: LabelSetState,
-    /// When it does something by itself.
+    /// When it acts without an event.
     pub timer: Option<u64>,
     pub backoff: Backoff,
     /// Most lines of a request: fewer while Loki limits the label set's rate.
@@ -47,7 +47,7 @@ pub(super) struct LabelSet {
     pub refused_at: Option<u64>,
 }
 
-/// Why a label set waits, and which one it is.
+/// Why a label set waits, with its labels for messages.
 #[derive(Clone, Debug)]
 pub(super) struct LabelSetTrouble {
     pub labels: String,
@@ -57,7 +57,7 @@ pub(super) struct LabelSetTrouble {
 }
 
 impl LabelSetTrouble {
-    /// Whether lines that are accepted now show that it is over.
+    /// Whether accepted lines show that it is over.
     pub fn is_over(&self, now_ms: u64) -> bool {
         self.trouble.is_over(self.last_ms, now_ms)
     }
@@ -157,7 +157,7 @@ impl LabelSet {
         self.decided = decided.chain(of_later).collect();
     }
 
-    /// That many lines from the front are done; gives the places of records of which nothing is left.
+    /// This many lines from the front are done; returns the places of finished records.
     pub fn advance(&mut self, lines: usize, done: &mut Vec<Position>) {
         self.skip += lines;
         while let Some(first) = self.queue.front().copied().filter(|first| first.lines <= self.skip) {
@@ -189,7 +189,7 @@ impl LabelSet {
         given_up
     }
 
-    /// The records of its next request: what fits, at least one.
+    /// The records of its next request: as many as fit, at least one.
     pub fn next_request(&self, bytes_max: usize) -> Vec<Position> {
         let (mut bytes, mut lines, mut places) = (0, 0, Vec::new());
         for entry in &self.queue {
@@ -204,7 +204,7 @@ impl LabelSet {
     }
 }
 
-/// What one request brings, and what becomes of it until all its lines are gone.
+/// Lines that are read for one request, and their state until all of them are gone.
 #[derive(Debug)]
 pub(super) struct Job {
     pub label_set: u64,
@@ -216,7 +216,7 @@ pub(super) struct Job {
     pub late: usize,
     /// How often anything had been accepted when the first doubt came.
     pub doubt: Option<u64>,
-    /// Refusals that are left until the rest is given up on.
+    /// How many refusals are left before the rest is given up.
     pub tries: u32,
     pub was_cut: bool,
 }
@@ -228,7 +228,7 @@ pub(super) struct Part {
     pub covers: usize,
     /// To be written to the dead letters before anything else.
     pub letters: Vec<Refused>,
-    /// Lines in `body`.
+    /// How many lines `body` has.
     pub lines: usize,
     /// Their numbers, counted from the first line of the label set's first record.
     pub at: Vec<u32>,

@@ -5,9 +5,9 @@
 //! push thread:  spool ─▶ delivery.rs (what, when, again) ◀─ verdicts.rs, answer.rs (what an answer means) ◀─ client.rs ◀─▶ Loki
 //!                           └─ refused (refusals.rs: which of them) ─▶ dead letters
 //! ```
-//! `pusher.rs` is the thread, `client.rs` the network, `push.rs` the messages, `parcel.rs` how they are
-//! held and sent; the rest is pure. Lines arrive at least once, in order per label set: again are sent those whose answer was lost, those of a
-//! refused request that were cut apart, and after a crash those since the last saved positions.
+//! `pusher.rs` is the thread, `client.rs` the network, `push.rs` the messages, `parcel.rs` how they are held and sent;
+//! the rest is pure. Lines arrive at least once, in order per label set. Sent again are lines whose answer was lost,
+//! those of a refused request that was cut up, and after a crash those since the last saved positions.
 
 pub(crate) mod answer;
 mod backoff;
@@ -62,33 +62,33 @@ pub const NAME: &str = "loki";
 const GATHER: Duration = Duration::from_millis(100);
 /// Bytes of encoded lines that are put into the spool before that, to be synced with the rest.
 const GATHERED_BYTES_MAX: u64 = 4 * 1024 * 1024;
-/// But no more than this part of the spool (one in …): what was gathered is not asked for its share again.
+/// But at most this part of the spool (one in …), as gathered lines are not checked against their share again.
 const GATHERED_OF_SPOOL: u64 = 16;
 
-/// See the module's head.
+/// The sink; see the head of this file.
 pub struct LokiSink {
     config: Loki,
     host: String,
     heads: BTreeMap<StreamId, (SourceHead, Arc<str>)>,
     writer: spool::Writer,
     spool_dir: PathBuf,
-    /// Of batches that were taken: what is not in the spool yet.
+    /// Lines of taken batches that are not in the spool yet.
     gathered: Gathered,
-    /// Records that come next, for which there was no room.
+    /// The next records, for which there was no room.
     waiting: Vec<format::Record>,
     /// Batches that were taken since the last commit, by how far they are.
     batches: Batches,
-    /// Given up since that was said last, and when that was.
+    /// Dropped bytes not reported yet, and when the last report was.
     dropped_bytes: u64,
     dropped_told: Option<Instant>,
     metrics: Arc<Metrics>,
     push: PushThread,
 }
 
-/// Batches that were taken and are not acknowledged, in their order.
+/// Taken batches that are not acknowledged, in order.
 #[derive(Debug, Default)]
 struct Batches {
-    /// On disk, though not all that came since is.
+    /// On disk, though later ones are not.
     safe: usize,
     /// In the spool, and not synced.
     put: usize,
@@ -201,7 +201,7 @@ impl LokiSink {
         Ok(())
     }
 
-    /// It is more than fits even while nothing else is there: as a whole it would never go.
+    /// It is too large even for an empty spool: as a whole it would never be written.
     fn put_what_fits(&mut self) -> Result<(), AppendError> {
         let mut put = 0;
         let outcome = self.waiting.iter().try_for_each(|record| {
@@ -298,7 +298,7 @@ impl Sink for LokiSink {
         NAME
     }
 
-    /// Each source waits for itself when a label set of its lines has filled its share of the spool.
+    /// Each source waits for itself when a label set of its lines has used up its share of the spool.
     fn output_of(&self, source: &Source, _after_attach: bool) -> Option<Arc<str>> {
         self.heads.get(&source.id).map(|(_, output)| Arc::clone(output))
     }
@@ -315,9 +315,9 @@ impl Sink for LokiSink {
         Ok(None)
     }
 
-    /// Takes it into memory; [`Sink::commit`] makes it safe, and only that brings its acknowledgement.
+    /// Takes it into memory; [`Sink::commit`] makes it safe, and only then it is acknowledged.
     fn deliver(&mut self, batch: &Batch) -> Result<Delivered, SinkError> {
-        // Before anything of the batch was taken: if that fails, it comes again.
+        // Before any of the batch was taken: if this fails, all of it is delivered again.
         let gathered_max = (self.config.spool.bytes_max / GATHERED_OF_SPOOL).min(GATHERED_BYTES_MAX);
         if self.gathered.bytes() as u64 >= gathered_max {
             self.put()?;

@@ -1,4 +1,4 @@
-//! The nouns of a delivery: its orders, what is told of it, and the state of tenants and of the server. Pure.
+//! The types of a delivery: its orders, its reports, and the state of tenants and of the server. Pure.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -11,10 +11,10 @@ use crate::settings::MaxLineAge;
 use crate::sink::spool::Position;
 use crate::telemetry::metrics::{DeadLetterReason, PushFailure};
 
-/// What a refusal told of the server's limits counts for so long: they may be raised.
+/// How long a refusal's statement about the server's limits counts: they may be raised.
 pub(super) const LEARNED_MS: u64 = 600_000;
 
-/// What the shell is to do.
+/// Orders to the caller.
 #[derive(Debug, PartialEq)]
 pub enum Order {
     /// Read these records and hand them over with `Delivery::on_loaded`.
@@ -95,19 +95,19 @@ pub struct Trouble {
     pub since_ms: u64,
 }
 
-/// Whoever is over a rate limit is refused and accepted by turns. So it counts as waiting until it was not refused for so
-/// long, or has nothing left to send: else health would change with each request, and the log would tell each change.
+/// A label set over a rate limit is refused and accepted by turns. So it counts as waiting until it was not refused for
+/// this long, or has nothing left to send: otherwise health would change with each request, and so would the log.
 const LIMIT_LASTS_MS: u64 = 60_000;
 
 impl Trouble {
-    /// Whether another answer now shows that it is over, if it was refused last at `last_ms`.
+    /// Whether an accepted request now shows that it is over, if the last refusal was at `last_ms`.
     pub(super) fn is_over(&self, last_ms: u64, now_ms: u64) -> bool {
         let by_turns = matches!(self.reason, PushFailure::StreamRateLimited | PushFailure::RateLimited);
         !by_turns || now_ms >= last_ms + LIMIT_LASTS_MS
     }
 }
 
-/// How far delivery is, for those who watch.
+/// The state of the delivery, for watchers.
 #[derive(Debug, Default)]
 pub(super) struct Progress {
     pub accepted_lines: u64,
@@ -115,7 +115,7 @@ pub(super) struct Progress {
     pub accepted: u64,
     pub accepted_ms: Option<u64>,
     pub last_answer: String,
-    /// Since when requests are under way and none was answered.
+    /// Since when requests have been in flight without any answer.
     pub asked_ms: Option<u64>,
 }
 
@@ -139,7 +139,7 @@ pub(super) enum Slot {
 
 #[derive(Debug, Default)]
 pub(super) struct Tenant {
-    /// Label sets that may send, in turn.
+    /// Label sets that may send, in the order of their turns.
     pub ready: VecDeque<u64>,
     pub until_ms: u64,
     pub backoff: Backoff,
@@ -149,9 +149,9 @@ pub(super) struct Tenant {
     pub refused_ms: u64,
     /// Requests of it that were accepted.
     pub accepted: u64,
-    /// Refusals in a row that may be for what a line says.
+    /// Refusals in a row that may be due to a line's content.
     pub refused_in_a_row: u32,
-    /// One of its label sets that the trouble hit.
+    /// One of its label sets that the trouble affects.
     pub example: String,
     /// The oldest time that the server takes, as it said last, and when that was.
     pub oldest: Option<(i64, Now)>,
@@ -159,7 +159,7 @@ pub(super) struct Tenant {
 }
 
 impl Tenant {
-    /// Its last answer was another one.
+    /// Its last answer was a different one.
     pub fn forget_trouble(&mut self, now: Now) {
         self.trouble.take_if(|trouble| trouble.is_over(self.refused_ms, now.ms));
     }
@@ -175,9 +175,9 @@ pub(super) struct Server {
     pub backoff: Backoff,
     /// Requests that failed in a row, of any label set.
     pub failed_in_a_row: usize,
-    /// Refusals in a row for no reason that is known.
+    /// Refusals in a row for unknown reasons.
     pub doubts_in_a_row: u32,
-    /// When the empty push that is under way began; `None` = none is.
+    /// When the empty push in flight began; `None` = there is none.
     pub probing_ms: Option<u64>,
     pub wants_probe: bool,
     /// How often it answered an empty push as Loki.

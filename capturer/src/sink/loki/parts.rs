@@ -1,4 +1,4 @@
-//! What a request becomes before it is sent: parts, where some of its lines are too old, or only few may go at once. Part of
+//! Splits a request before it is sent, if some of its lines are too old, or only few may be sent at once. Part of
 //! [`Delivery`]; pure.
 
 use std::collections::VecDeque;
@@ -45,7 +45,7 @@ impl Delivery {
             let (some, others) = rest.split_at(fit);
             rest = others;
             let rest_at = at.split_off(some.lines());
-            // What has no line any more is done with what comes before it.
+            // A part without lines is done together with the one before it.
             let next = rest_at.first().map_or(end, |next| *next as usize);
             let mut part = Part { covers: next - covered, ..Part::default() };
             covered = next;

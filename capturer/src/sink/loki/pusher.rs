@@ -1,5 +1,5 @@
-//! The thread that empties the spool: it waits for what comes first (an answer, new records, a deadline), lets
-//! [`Delivery`] decide, and carries its orders out. It decides nothing itself.
+//! The thread that empties the spool: it waits for the next event (an answer, new records, a deadline), lets
+//! [`Delivery`] decide, and carries out its orders. It decides nothing itself.
 
 mod turn;
 
@@ -31,13 +31,13 @@ use crate::telemetry::metrics::{LossReason, Metrics, PushFailure};
 use crate::telemetry::status::Status;
 use turn::{LastReport, SpoolTrouble};
 
-/// The component in health that tells of delivery; the sink's own tells of the spool.
+/// The component in health that reports on delivery; the sink's own reports on the spool.
 const COMPONENT: &str = "sink_loki_delivery";
 /// How often the cursor is saved and the gauges are set.
 const TURN: Duration = Duration::from_secs(1);
-/// How long it still delivers at the end. What is left then stays in the spool for the next run.
+/// How long it continues to deliver at the end. The rest stays in the spool for the next run.
 const WIND_UP: Duration = Duration::from_secs(5);
-/// But no longer than this without an answer: a Loki that hangs holds up no stop.
+/// But no longer than this without an answer: a Loki that hangs delays no stop.
 const WIND_UP_SILENCE: Duration = Duration::from_millis(1_500);
 /// How many records are read from the spool before answers are looked at again.
 const FILL_RECORDS: usize = 512;
@@ -148,7 +148,7 @@ struct Pusher {
     failing_read: bool,
     spool_trouble: SpoolTrouble,
     letters_looked_at: Option<Instant>,
-    /// The first segment on disk when that was looked at last.
+    /// The first segment on disk at the last check.
     oldest_segment: u64,
     spool: Spool,
     /// `structured_metadata` is `{}`.
@@ -211,7 +211,7 @@ impl Pusher {
         Now { ms: self.started.elapsed().as_millis() as u64, unix_ns: unix_ms() as i64 * 1_000_000 }
     }
 
-    /// Takes from the spool what there is room for. Returns whether there may be more.
+    /// Takes from the spool as much as there is room for. Returns whether there may be more.
     fn fill(&mut self) -> bool {
         let mut bytes = 0;
         for _ in 0..FILL_RECORDS {

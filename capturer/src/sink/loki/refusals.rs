@@ -1,11 +1,11 @@
 //! Which lines of a request Loki refused, by its own words. Pure.
 //!
-//! Loki stores every good line of a request that it answers with 400, so the lines it means are the only ones that are
-//! left to care for. It names them by time, size or label set: `entry for stream '{…}' has timestamp too old: T, oldest
-//! acceptable timestamp is: T`, `3 errors like: …`, `entry with timestamp T ignored, reason: 'entry too far behind, …'`.
-//! Times are mostly written to the second, so lines of one second may be told apart by their number only; where even
-//! that does not decide, they are sent once more. What an ingester ignored is named to the nanosecond, the first ten lines of
-//! it: which others were out of order follows from their number.
+//! Loki stores every good line of a request that it answers with 400, so only the lines that it refused need care. It
+//! names them by time, size or label set: `entry for stream '{…}' has timestamp too old: T, oldest acceptable timestamp
+//! is: T`, `3 errors like: …`, `entry with timestamp T ignored, reason: 'entry too far behind, …'`. Times are mostly
+//! written to the second, so lines of one second may only be told apart by their number; if even that does not decide,
+//! they are sent once more. Lines that an ingester ignored are named to the nanosecond, but only the first ten of them:
+//! if lines were out of order, the others follow from their number.
 
 use std::collections::BTreeMap;
 
@@ -20,7 +20,7 @@ const SECOND_NS: i64 = 1_000_000_000;
 /// How an ingester begins to name a line.
 const IGNORED: &str = "entry with timestamp ";
 
-/// What became of the lines of a request, by their places in it. What is in neither list was stored.
+/// The result for the lines of a request, by their positions in it. Lines in neither list were stored.
 #[derive(Debug, Default, PartialEq)]
 pub struct Sorted {
     /// Refused for good.
@@ -30,13 +30,13 @@ pub struct Sorted {
 }
 
 impl Sorted {
-    /// The words name none of these lines.
+    /// Loki's words name none of these lines.
     pub fn is_empty(&self) -> bool {
         self.refused.is_empty() && self.unsure.is_empty()
     }
 }
 
-/// One reason in Loki's words, with what it says of the lines it means.
+/// One reason in Loki's words, with what it says about the lines.
 #[derive(Debug, PartialEq)]
 struct Reason<'a> {
     name: DeadLetterReason,
@@ -296,7 +296,7 @@ fn count(text: &str) -> Option<usize> {
     number_behind(text, "total ignored: ")
 }
 
-/// Takes the lines at these places out of a request: what they are, with their label set.
+/// Takes the lines at these positions out of a request, with their label set.
 pub fn pick(request: &PushRequest, wanted: impl Fn(usize) -> bool) -> PushRequest {
     let mut picked = PushRequest::default();
     let mut index = 0;

@@ -1,4 +1,5 @@
-//! What the delivery says of itself: who waits, why, what the last answer was. Part of [`Delivery`]; pure.
+//! The delivery's report on itself: which label sets wait, why, and what the last answer was. Part of [`Delivery`];
+//! pure.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -13,9 +14,9 @@ use crate::telemetry::metrics::PushFailure;
 use crate::text::age::age_text;
 use crate::text::counted::{many, which};
 
-/// Lines wait and nothing was accepted for so long: something is wrong, whatever the answers were.
+/// If lines wait and nothing was accepted for this long, something is wrong, whatever the answers were.
 const STALLED_MS: u64 = 60_000;
-/// Requests are under way, and none was answered for so long: it hangs, and its time-out may be far away.
+/// If requests are in flight and none was answered for this long, Loki hangs; its time-out may be far away.
 const SILENT_MS: u64 = 10_000;
 /// How the sentence on a Loki that hangs begins.
 const SILENT: &str = "Loki has not answered";
@@ -24,20 +25,20 @@ const NAMED_MAX: usize = 3;
 /// Characters of a label set or an answer in a message.
 const SHOWN_CHARS: usize = 300;
 
-/// How delivery is.
+/// The state of the delivery.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Report {
     /// What is wrong, each with its cure; empty = all is well.
     pub wrong: Vec<String>,
-    /// Nothing goes out until somebody mends something.
+    /// Nothing is sent until somebody mends something.
     pub held: bool,
-    /// All is well, and this should be read all the same.
+    /// Worth reading although all is well.
     pub note: Option<String>,
-    /// What is wrong by name, for the log; says again when this changes.
+    /// The names of what is wrong, for the log, which is told when this changes.
     pub reasons: Vec<PushFailure>,
     /// That Loki does not answer is among what is wrong.
     silence_is_said: bool,
-    /// What the lines in the spool wait for; empty = none waits.
+    /// What lines in the spool wait for; empty = none waits.
     pub waits_for: String,
 }
 
@@ -100,7 +101,7 @@ impl Delivery {
         }
     }
 
-    /// What is new of the size of requests, for the log.
+    /// News about the size of requests, for the log.
     pub fn body_limit_news(&mut self) -> Option<String> {
         self.body_limit.take_news()
     }
@@ -155,7 +156,7 @@ impl Delivery {
                 reasons.push(told.trouble.reason);
             }
         }
-        // One sentence for each reason: ten label sets that wait for the same would fill a screen.
+        // One sentence for each reason: ten label sets that wait for the same reason would fill a screen.
         for reason in reasons {
             let mut alike = waiting.iter().filter(|told| told.trouble.reason == reason);
             let Some(told) = alike.next() else { continue };
@@ -186,7 +187,7 @@ impl Delivery {
         }
     }
 
-    /// Nothing goes to Loki: since when, what waits, and what to do.
+    /// Nothing is delivered to Loki: since when, how much waits, and what to do.
     fn outage(&self, trouble: &Trouble, now: Now) -> String {
         let words = short(&trouble.words);
         let seconds = now.ms.saturating_sub(trouble.since_ms) / 1000;
@@ -208,7 +209,7 @@ impl Delivery {
         format!("{words}; {since}{}; {waits}", cure(trouble.reason))
     }
 
-    /// It is there and gives no answer. `words`: what the last request ended with.
+    /// Loki is there and does not answer. `words`: how the last request ended.
     fn silence(&self, words: &str, now: Now) -> String {
         let since = age_text(now.ms.saturating_sub(self.waits_since_ms().unwrap_or(now.ms)) / 1000);
         let words = if words.is_empty() { String::new() } else { format!(" ({words})") };
@@ -227,7 +228,7 @@ impl Delivery {
         label_sets.map(|label_set| label_set.lines).sum()
     }
 
-    /// What is in the spool and was not accepted, as far as it was looked at.
+    /// How many lines of the spool wait, and their bytes, as far as they were read.
     pub(super) fn what_waits(&self) -> String {
         let lines: usize = self.label_sets.values().map(|label_set| label_set.lines).sum();
         let bytes: usize = self.label_sets.values().map(|label_set| label_set.bytes).sum();
@@ -315,7 +316,7 @@ fn label_sets(count: usize) -> String {
     if count == 1 { "1 label set".to_owned() } else { format!("{count} label sets") }
 }
 
-/// Texts of containers and servers, at a length that a person reads.
+/// Texts of containers and servers, at a readable length.
 pub(super) fn short(text: &str) -> String {
     let short: String = text.chars().take(SHOWN_CHARS).collect();
     if short.len() < text.len() { format!("{short}…") } else { short }

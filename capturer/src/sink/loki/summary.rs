@@ -1,5 +1,5 @@
-//! What was refused, set aside or given up, summed per minute: by label set and reason, each with its cure. One line of
-//! log for each and minute, however many lines it were, and a sentence for health. Pure: the time is an argument.
+//! Refused, skipped and dropped lines, summed per minute by label set and reason, each with its cure. One log line for
+//! each sum and minute, however many lines there were, and a sentence for health. Pure: the time is an argument.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -7,9 +7,9 @@ use super::report::short;
 use crate::telemetry::metrics::DeadLetterReason;
 use crate::text::counted::{counted, many, which};
 
-/// A sum is told, and begun anew, after so long.
+/// A sum is logged, and begun anew, after this long.
 const MINUTE_MS: u64 = 60_000;
-/// Label sets with sums of their own; the rest are one.
+/// How many label sets have sums of their own; the others share one.
 const NAMED_MAX: usize = 50;
 /// Reasons that health names.
 const SHOWN_MAX: usize = 3;
@@ -18,17 +18,17 @@ const SHOWN_MAX: usize = 3;
 struct Sum {
     lines: u64,
     bytes: u64,
-    /// Loki's own words of the first.
+    /// Loki's own words about the first of them.
     words: String,
     cure: &'static str,
 }
 
-/// See the module's head.
+/// The sums; see the head of this file.
 #[derive(Debug, Default)]
 pub struct Summary {
     began_ms: u64,
     now: BTreeMap<(String, &'static str), Sum>,
-    /// Of the minute before.
+    /// The sum of the minute before.
     last: BTreeMap<(String, &'static str), Sum>,
 }
 

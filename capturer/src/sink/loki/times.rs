@@ -1,6 +1,6 @@
-//! Times of lines, a nanosecond apart where lines of a label set have the same: Loki drops a line that equals another one of
-//! its label set in time and text, behind a 204. A log with times to the second has many such lines, and they come in any
-//! number of batches, so what was given is remembered for as long as lines of that time may come.
+//! Times of lines, a nanosecond apart for lines of a label set with equal times: Loki silently drops a line that equals
+//! another one of its label set in time and text. A log with times to the second has many such lines, in any number of
+//! batches, so given times are remembered for as long as lines with that time may come.
 //!
 //! Of each label set the last times are known, and of those that are not known any more how late the latest was. A whole
 //! millisecond no later than that was perhaps given before, with nobody knowing how often: its lines begin some
@@ -18,9 +18,9 @@ use std::path::Path;
 
 use crate::sink::spool::unix_ms;
 
-/// Times that are known of a label set.
+/// How many times are remembered for a label set.
 const RUNS: usize = 16;
-/// Label sets that are known at least; twice as many at most.
+/// At least this many label sets are remembered; at most twice as many.
 const LABEL_SETS: usize = 4096;
 /// A time that is a multiple of this comes from a clock that many lines share.
 const COARSE_NS: i64 = 1_000_000;
@@ -31,18 +31,18 @@ const FILE: &str = "times";
 const NEW_FILE: &str = "times.new";
 const FIRST_LINE: &str = "times 1";
 
-/// What was given to each label set.
+/// The times given to each label set.
 #[derive(Debug)]
 pub struct Times {
-    /// Used since the last turn of generations, and before.
+    /// Label sets used in the current generation, and in the one before.
     young: BTreeMap<u64, OfLabelSet>,
     old: BTreeMap<u64, OfLabelSet>,
-    /// Of label sets that are not known.
+    /// For forgotten label sets.
     forgotten: i64,
     late: u32,
 }
 
-/// Nanoseconds from a time on that were given.
+/// How many nanoseconds from a time on were given.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 struct Run {
     own: i64,
@@ -63,7 +63,7 @@ pub struct OfLabelSet {
 }
 
 impl Default for Times {
-    /// Nothing was ever given.
+    /// No time was ever given.
     fn default() -> Times {
         Times { young: BTreeMap::new(), old: BTreeMap::new(), forgotten: i64::MIN, late: 0 }
     }
@@ -79,7 +79,7 @@ impl Times {
         }
     }
 
-    /// Anything up to now may have been given.
+    /// Any time up to now may have been given.
     fn unknown(now_ms: u64) -> Times {
         Times { forgotten: now_ms as i64 * COARSE_NS, late: (now_ms % 1_000_000) as u32, ..Times::default() }
     }

@@ -14,12 +14,12 @@ use super::push::PushRequest;
 use super::refusals;
 use crate::telemetry::metrics::{DeadLetterReason, PushFailure};
 
-/// Refusals in a row for no known reason, and nothing accepted between: then it is the address that is wrong, not the
-/// lines. More than it takes to find one line among a thousand.
+/// After this many refusals in a row for unknown reasons, and nothing accepted in between, the address is wrong, not
+/// the lines. It is more than it takes to find one line among a thousand.
 const DOUBTS_MAX: u32 = 12;
-/// Refusals in a row of one tenant that are taken for a line's, until others of the tenant were accepted.
+/// How many refusals in a row of one tenant are blamed on a line, until others of the tenant were accepted.
 pub(super) const IN_A_ROW_MAX: u32 = 24;
-/// A line alone is refused so often in a row.
+/// How often in a row a single line is refused before it is given up.
 pub(super) const ALONE_MAX: u32 = 8;
 
 impl Delivery {
@@ -126,7 +126,7 @@ impl Delivery {
             label_set.trouble.take_if(|told| told.is_over(now.ms));
             label_set.lines_max = label_set.lines_max.saturating_mul(2).min(batch_lines);
         }
-        // What failed for others' reasons need not wait longer.
+        // Requests that failed because of the outage need not wait longer.
         std::mem::take(&mut self.failed).into_iter().for_each(|id| self.make_ready(id));
     }
 
@@ -205,7 +205,7 @@ impl Delivery {
         }
     }
 
-    /// A request over the rate may be over it for ever if the limit is smaller than the request.
+    /// A request over the rate may never pass if the limit is smaller than the request.
     fn slow_down(&mut self, job: &mut Job) {
         let Some(part) = job.parts.front() else { return };
         let half = (part.lines / 2).max(1);

@@ -1,5 +1,5 @@
-//! What is done once a second beside pushing: the cursor is saved, gauges are set, label sets that Loki holds back are kept
-//! to their share of the spool, and health is told what is wrong.
+//! Done once a second besides pushing: the cursor is saved, gauges are set, label sets that Loki holds back are kept to
+//! their share of the spool, and health is told what is wrong.
 
 use std::time::{Duration, Instant};
 
@@ -13,20 +13,20 @@ use crate::sink::spool::{Found, Loaded, Position, Shares, is_disk_full, unix_ms}
 use crate::telemetry::losses::SHOWN_MS;
 use crate::telemetry::metrics::{LossReason, PushFailure};
 
-/// How often the size of the dead letters is looked at.
+/// How often the size of the dead letters is checked.
 const LETTERS_LOOK: Duration = Duration::from_secs(10);
 
 /// How long health tells that somebody removed files of the spool: as long as it tells of a loss.
 const GONE_SHOWN: Duration = Duration::from_millis(SHOWN_MS);
 
-/// What is wrong with the spool's files.
+/// Problems with the spool's files.
 #[derive(Default)]
 pub(super) struct SpoolTrouble {
     /// Why the cursor can't be saved.
     unsaved: Option<String>,
-    /// Why nobody can see to the names of its files.
+    /// Why the names of its files can't be checked.
     unseen: Option<String>,
-    /// What somebody removed, and when that was seen.
+    /// What somebody removed, and when this was noticed.
     gone: Option<(Instant, String)>,
 }
 
@@ -38,7 +38,7 @@ impl SpoolTrouble {
     }
 }
 
-/// Says what begins to be wrong, once.
+/// Logs new problems, each once.
 fn begin(trouble: &mut Option<String>, text: Option<String>) {
     if let Some(text) = text.as_ref().filter(|text| trouble.as_ref() != Some(text)) {
         tracing::warn!("loki: {text}");
