@@ -1,5 +1,5 @@
-//! What there is for each sink of a stream. There are one to three; a map's node has room for eleven, in each of tens of
-//! thousands of streams, and once more in each save.
+//! A small map with a value for each sink of a stream. There are one to three sinks; a BTreeMap's node has room for
+//! eleven, in each of tens of thousands of streams, and once more in each save.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

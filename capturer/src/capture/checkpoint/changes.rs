@@ -1,13 +1,13 @@
-//! What changed since a checkpoint, on disk: `data_dir/checkpoint.changes`, a save a line, appended. With thousands of
-//! streams, of which a few deliver, a save so costs what changed. With few streams nothing is written here.
+//! Changes since the last whole checkpoint, on disk: `data_dir/checkpoint.changes`, one appended line per save. If only
+//! a few of thousands of streams deliver, a save costs only what changed. With few streams nothing is written here.
 //!
 //! ```text
 //! 0f1e2d3c 4712 {"streams":{"file:/var/log/a.log":{…}},"outputs":{"local_file":{"a.ndjson":{…}}}}
 //! sum      number of the save: it follows the checkpoint, or the line, of the number before
 //! ```
-//! The lines of a checkpoint count one after the other; the first that is damaged or missing ends that. What they lead to is
-//! the checkpoint of an earlier save, as good as any. A line that must not be lost to one damaged sector stands there twice.
-//! Now and then a whole checkpoint takes the place of all of them (tracker.rs says when).
+//! The lines after a checkpoint are applied in order, up to the first that is damaged or missing. The result is the
+//! checkpoint of an earlier save, as good as any. A line that must not be lost to one damaged sector is written twice.
+//! Now and then a whole checkpoint replaces all of them (tracker.rs says when).
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 use super::{Checkpoint, StreamEntry, lines};
 use crate::model::record::{OutputMarks, StreamKey};
 
-/// What a save takes away.
+/// What a save removes.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Gone {
     /// Streams that are not read any more.
@@ -95,12 +95,12 @@ pub fn encode(checkpoint: &Checkpoint) -> Vec<u8> {
     lines::encode(checkpoint.seq, &line)
 }
 
-/// How far the lines of a file led.
+/// The result of applying the lines of a file.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Applied {
-    /// Lines that are not whole.
+    /// Damaged lines.
     pub damaged: usize,
-    /// Whole ones, of later saves, that could not be used because one before them is missing.
+    /// Intact lines of later saves that could not be used because an earlier line is missing.
     pub unused: usize,
     /// Where the first line ends that could not be used: all before it may stay.
     pub good_bytes: usize,
@@ -196,7 +196,7 @@ mod tests {
         assert_eq!(checkpoint, after(&saves()));
     }
 
-    /// A power cut tears the last line; a bad sector costs one. What is left is an earlier checkpoint, never a mixture.
+    /// A power cut tears the last line; a bad sector costs one. The rest is an earlier checkpoint, never a mixture.
     #[test]
     fn damage_leads_to_an_earlier_save() {
         let lines = saves().map(|save| encode(&save));

@@ -17,7 +17,7 @@ pub fn encode(seq: u64, changed: &Logs) -> Vec<u8> {
     lines::encode(seq, changed)
 }
 
-/// What a file says.
+/// The content of the file.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Decoded {
     /// Everything up to the number asked for.
@@ -41,8 +41,8 @@ pub fn decode(bytes: &[u8], up_to: u64) -> Decoded {
     decoded
 }
 
-/// The file without what is superseded: all up to a number in one line, and later lines as they are, since that number's
-/// checkpoint must not believe them.
+/// The file without superseded lines: everything up to a number in one line, and later lines unchanged, since that
+/// number's checkpoint must not believe them.
 pub fn compact(bytes: &[u8], up_to: u64, keep: impl FnOnce(&mut Logs)) -> Vec<u8> {
     let mut all = decode(bytes, up_to).logs;
     keep(&mut all);

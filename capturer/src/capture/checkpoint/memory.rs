@@ -1,8 +1,8 @@
-//! The table of files read: where every file was left, by its identity, and which log it belonged to; and where logs were
-//! left that nobody reads now. An entry goes by age and number, never because something is not there: a path comes back, a
-//! file system is mounted late, a container is renamed out of what is captured and in again.
+//! The table of files read: where every file was left, by its identity, and which log it belonged to; and where logs
+//! were left that nobody reads now. An entry is removed by age or number, never because its file is missing: a path
+//! comes back, a file system is mounted late, a container is renamed out of the captured ones and in again.
 //!
-//! Positions of streams that run are not here but in their cursors (tracker.rs); they count before what stands here.
+//! Positions of running streams are not here but in their cursors (tracker.rs), which take precedence.
 //!
 //! Not here: how it is saved (journal.rs).
 
@@ -19,8 +19,8 @@ use crate::settings::Remember;
 use heads::Heads;
 pub use live::LiveFile;
 
-/// An entry that is seen again is written again when it is so old: often enough that it does not go, seldom enough that
-/// it costs nothing.
+/// An entry that is seen again is written again when it is this old: often enough not to expire, rarely enough to cost
+/// nothing.
 const TOUCH_AFTER_S: u64 = 24 * 60 * 60;
 
 /// What is remembered of a log, by sink.
@@ -31,7 +31,7 @@ pub struct LogMemory {
     pub sinks: BTreeMap<String, SinkMemory>,
 }
 
-/// What one sink got of a log.
+/// One sink's positions in a log.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SinkMemory {
     /// Where it was left, if no stream reads it: seconds since 1970, rank among the sinks, position.
@@ -120,7 +120,7 @@ pub fn prune(logs: &mut Logs, remember: &Remember, now_s: u64) -> usize {
     entries(logs)
 }
 
-/// See the module's head.
+/// The table; see the head of this file.
 #[derive(Debug, Default)]
 pub struct Table {
     logs: Logs,

@@ -1,5 +1,5 @@
-//! Which files of followed paths began how: their numbers by the prints of their heads, so that a file is found whose content
-//! has another name and another number now.
+//! An index of followed files by how they begin: their numbers by the prints of their heads. It finds a file whose
+//! content has another name and another number by now.
 
 use std::collections::BTreeSet;
 
@@ -7,7 +7,7 @@ use crate::limits::HEAD_BYTES_PROOF;
 use crate::model::cursor::{FilePlace, HeadPrint};
 use crate::model::record::StreamKey;
 
-/// See the module's head.
+/// The index; see the head of this file.
 #[derive(Debug, Default)]
 pub(super) struct Heads {
     /// Length and sum of the head, device, inode.
@@ -52,7 +52,7 @@ impl Heads {
         })
     }
 
-    /// The shortest length that occurs and is at least so long.
+    /// The shortest length in the index that is at least this long.
     fn length_from(&self, len: u32) -> Option<u32> {
         self.all.range((len, 0, 0, 0)..).next().map(|row| row.0)
     }

@@ -1,8 +1,8 @@
-//! When a live file that nobody knows holds what another log held: that log was copied or restored under another name, and
-//! the original removed. Then reading goes on where the original was left.
+//! Recognizes a new live file that has the content of another log: that log was copied or restored under another name,
+//! and the original removed. Then reading continues where the original was left.
 //!
-//! The other direction costs lines: a program may write what another one wrote before, and that is news. Head and tail alone
-//! do not tell the two apart, for both are the same. Hence what is asked for besides:
+//! Mistaking a new log for a copy loses lines: a program may write what another one wrote before, and that is new.
+//! Heads and tails are equal in both cases. Hence these further conditions:
 //!
 //! ```text
 //! enough was read      head and tail do not overlap: what all programs of a kind print when they start is shorter
@@ -11,15 +11,16 @@
 //!                      than what was read of the original; or it was made while nobody looked, and the original was
 //!                      followed until then
 //! ```
-//! So a job that removes its log and writes the same again under another name is read each time while the agent runs: what it
-//! writes is younger than its file, and younger than what was read even if it comes from another host with its times.
+//! So a job that removes its log and writes the same again under another name is read each time while the agent runs:
+//! its content is younger than its file, and younger than what was read, even if it comes from another host with its
+//! times.
 
 use super::{FilePlace, Had, Table, View};
 use crate::limits::{HEAD_BYTES, TAIL_BYTES};
 use crate::model::cursor::FileId;
 use crate::model::record::StreamKey;
 
-/// What is known of a live file.
+/// Facts about a live file.
 #[derive(Clone, Copy, Debug)]
 pub struct LiveFile<'a> {
     /// Which file it is.
@@ -32,11 +33,11 @@ pub struct LiveFile<'a> {
     pub modified_ns: i64,
 }
 
-/// A file that was missed so shortly before the end of a run did not go while nobody looked. Longer than a path may be
+/// A file missed this shortly before the end of a run did not disappear while nobody looked. Longer than a path may be
 /// missing before its stream ends.
 const MISSED_S: u64 = 60;
 
-/// So much of the original must have been read.
+/// At least this much of the original must have been read.
 const READ_BYTES_MIN: u64 = (HEAD_BYTES + TAIL_BYTES) as u64;
 
 impl Table {

@@ -1,4 +1,4 @@
-//! Which files are this stream's to read, and for whom it reads.
+//! Which files this stream may read, and for which sinks.
 
 use std::sync::Arc;
 
@@ -9,7 +9,7 @@ use crate::capture::io::FoundFile;
 use crate::capture::owners::{Group, Owners};
 use crate::model::cursor::{FileId, FilePlace};
 
-/// For whom a source reads.
+/// The reader of a source.
 #[derive(Clone, Debug, Default)]
 pub struct Reader {
     /// Among whom it is the only reader of its files.
@@ -42,7 +42,7 @@ impl FileSource {
         self.chain.remember(places);
     }
 
-    /// It will read this file, which nobody else reads yet.
+    /// Claims a file that nobody else reads yet.
     pub fn claim_at_once(&mut self, file: FileId, owners: &mut Owners) {
         if owners.owner(self.reader.group, file).is_none() && self.claimed.is_empty() {
             self.claimed = vec![file];

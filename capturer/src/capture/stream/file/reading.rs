@@ -1,4 +1,5 @@
-//! The read of the file at the front of the chain: what is asked for, what comes of the answer, and what of the bytes is told.
+//! Reads of the file at the front of the chain: which bytes are requested, how the answer is handled, and which bytes
+//! are decoded.
 
 use std::sync::Arc;
 
@@ -23,7 +24,7 @@ pub(super) struct Reading {
     pub(super) offset: u64,
     /// The file's first bytes are read, and nothing else.
     pub(super) is_head: bool,
-    /// It is looked whether anything stands behind NULs.
+    /// The read checks whether there is data behind NULs.
     pub(super) is_search: bool,
     /// How many bytes before that are read again.
     pub(super) again: usize,
@@ -214,7 +215,7 @@ impl FileSource {
         }
         let hole_ends = data_at.is_some();
         let room = if final_end { 0 } else { self.room(&buffer, again, full && !no_data, hole_ends) };
-        // What stands behind these NULs, nobody knows yet.
+        // Nobody knows yet what follows these NULs.
         let searches = room > 0 && full && !no_data && !hole_ends && !front.hole;
         buffer.truncate(buffer.len() - room);
         let at_end = at_end || room > 0 && no_data;
@@ -260,7 +261,7 @@ impl FileSource {
         // A record that does not fit: give the next read room for it. Past the limit the decoder rejects it.
         let searches = searches && used == 0;
         let stuck = used == 0 && full && !searches;
-        // What a hole has beyond this read is not read at all.
+        // The part of a hole after this read is not read at all.
         let hole =
             data_at.filter(|_| to == buffer.len()).map_or(0, |at| at.saturating_sub(offset + used as u64));
         if hole > 0 {

@@ -1,4 +1,4 @@
-//! What becomes of a file's records: which are delivered, and what is said of those that can't be.
+//! What happens to a file's records: which are delivered, and how the others are reported.
 
 use super::FileSource;
 use crate::capture::context::Context;

@@ -1,13 +1,14 @@
-//! Room that a writer made at the end of its file: it extends the file by a region of NULs (`ftruncate`, `fallocate`, a
-//! memory mapping such as log4j2's) and fills that with lines. What was read ends before such NULs, for lines will stand there.
+//! Space that a writer reserved at the end of its file: it extends the file by a region of NULs (`ftruncate`,
+//! `fallocate`, a memory mapping such as log4j2's) and fills that with lines. Reading stops before such NULs, for lines
+//! will be written there.
 //!
 //! ```text
 //! line 1 ␊ line 2 ␊ ␀ ␀ ␀ ␀ ␀ ␀ ␀ end        read to the first NUL; the rest counts neither as read nor as unread
 //! line 1 ␊ line 2 ␊ ␀ ␀ ␀ ␀ line 9 ␊ ␀ end   a hole: passed over as soon as something stands behind it
 //! ```
-//! Where a read brings nothing but NULs, what stands behind them is looked at before they are passed over: a file system
-//! tells where a hole ends, and of a region that was written, or only allocated, every byte is read, once. A mapping tells
-//! nobody when it is written to, so files with room are looked at now and then.
+//! If a read returns only NULs, the bytes after them are searched for data before the NULs are skipped: a file system
+//! tells where a hole ends, while a region that was written, or only allocated, is read once, byte by byte. A write to
+//! a mapping notifies nobody, so files with reserved space are checked now and then.
 
 use super::FileSource;
 use crate::capture::context::{Context, Purpose};
@@ -17,12 +18,12 @@ use crate::capture::stream::chain::Link;
 use crate::decode::damage::{HOLE_BYTES_MIN, leading_nuls};
 use crate::limits::RECORD_BYTES_MAX;
 
-/// Between two looks at first.
+/// The first pause between two checks.
 const PAUSE_MS_MIN: u64 = 1_000;
-/// And when none of them has found anything for long.
+/// The pause when no check has found anything for long.
 const PAUSE_MS_MAX: u64 = 60_000;
 
-/// So much that was searched before is searched again when none of it is filled for long.
+/// This much of the searched space is searched again when none of it is filled for long.
 const SEARCHED_AGAIN_MAX: u64 = 64 * 1024 * 1024;
 
 /// Whether it is nothing but NULs.
@@ -31,7 +32,8 @@ pub(super) fn is_nul(bytes: &[u8]) -> bool {
 }
 
 impl FileSource {
-    /// How many NULs at the end of a buffer may be filled yet. `goes_on`: there is more behind the buffer; `hole_ends`: data.
+    /// How many NULs at the end of a buffer may still be filled. `goes_on`: there is more after the buffer;
+    /// `hole_ends`: data follows.
     pub(super) fn room(&self, buffer: &[u8], again: usize, goes_on: bool, hole_ends: bool) -> usize {
         let new = &buffer[again..];
         if new.last() != Some(&0) || !self.text.encoding().is_utf8() {
@@ -47,7 +49,7 @@ impl FileSource {
         if is_room && !is_passed { nuls } else { 0 }
     }
 
-    /// A look behind NULs ended.
+    /// A search for data behind NULs ended.
     pub(super) fn on_searched(
         &mut self,
         from: u64,
@@ -80,7 +82,7 @@ impl FileSource {
         self.go_on(cx, told);
     }
 
-    /// Room was seen, or there is none. `filled`: since the last look.
+    /// Reserved space was seen, or there is none. `filled`: some of it was filled since the last check.
     pub(super) fn look_at_room_later(&mut self, room: bool, filled: bool, cx: &mut Context<'_>) {
         if !room {
             self.room_look_ms = 0;

@@ -1,6 +1,6 @@
-//! What is made of a file's bytes: which lines they are, and in which encoding. A file is UTF-8 unless its byte order mark
-//! or the config says otherwise; with `format: auto` each line that does not fit the ones before is decided by itself, and
-//! nothing is thrown away for not being a record.
+//! Turns a file's bytes into lines: which format and encoding they have. A file is UTF-8 unless its byte order mark or
+//! the config says otherwise; with `format: auto` each line that does not fit the earlier ones is decided by itself,
+//! and nothing is dropped for not being a record.
 
 use super::FileSource;
 use super::records::count_reject;
@@ -19,13 +19,13 @@ use crate::text::encoding::Encoding;
 /// The text of the file that is read.
 #[derive(Debug, Default)]
 pub(super) struct Text {
-    /// As the config has it.
+    /// The configured encoding.
     pub(super) rules: TextRules,
-    /// As the file's mark has it, and which file that is.
+    /// The encoding by the file's byte order mark, and which file that is.
     pub(super) of_file: Option<OfFile>,
     /// Logical position of the first byte of the buffer that is decoded.
     base: u64,
-    /// What comes next is the rest of a line that was delivered.
+    /// The next bytes are the rest of a line that was delivered.
     pub(super) continues: bool,
     /// A line in UTF-8.
     decoded: Rare<Vec<u8>>,
@@ -33,7 +33,7 @@ pub(super) struct Text {
     told_mixed: bool,
 }
 
-/// What the first bytes of a file say.
+/// What the first bytes of a file tell.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct OfFile {
     id: FileId,
@@ -92,7 +92,7 @@ impl FileSource {
     /// A buffer that was read at `offset` is decoded. Its first bytes, this many, were decoded before: they say whether a line
     /// goes on.
     pub(super) fn begin_buffer(&mut self, offset: u64, buffer: &[u8], again: usize) {
-        // A file that is read from its first byte has none before it, but its stream's positions begin at zero.
+        // A file read from its first byte has nothing before it, but its stream's positions begin at zero.
         self.text.base = self.chain.position().wrapping_sub(again as u64);
         let has_lines = self.decides || !self.holds_records();
         let begins = self.text.of_file.map_or(0, |of_file| of_file.begins);
@@ -116,7 +116,7 @@ impl FileSource {
         if self.format == FileFormat::Auto && self.text.encoding().is_utf8() && !self.is_within_line() {
             self.format = guess_format(&buffer[begins..]);
         }
-        // Asked once a buffer, so that nothing has to be asked per line.
+        // Asked once per buffer, not per line.
         let clean = self.format == FileFormat::Docker && json_line::is_clean(buffer);
         let nuls = !clean && memchr::memchr(0, buffer).is_some();
         let mut at = begins;
@@ -154,7 +154,7 @@ impl FileSource {
             FileFormat::Docker => json_line::next_record(bytes, clean),
             FileFormat::Cri => cri::next_record(bytes, nuls),
             FileFormat::Raw if self.decides && begins_record(bytes[0]) => self.decide(bytes, nuls),
-            // What its first line is, is not known before its end is there.
+            // The format of its first line is unknown before its end has arrived.
             FileFormat::Auto => next_line_or_record(bytes, nuls),
             FileFormat::Raw => line::next_line(bytes, Known { nuls, within }),
         }

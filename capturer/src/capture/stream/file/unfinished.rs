@@ -1,15 +1,16 @@
-//! Lines whose end is not there yet. A plain file's last line without newline is delivered when nothing was added to the
-//! file for a while, and its rest, when it comes, as a record that says so.
+//! Lines without an end yet. A plain file's last line without newline is delivered when nothing was added to the file
+//! for a while; its rest follows later as a record that says so.
 //!
 //! ```text
 //! read to the end, "abc" is left ─▶ nothing comes ─▶ "a line is split behind abc" is told as a part of the position
 //!                                       ─▶ reading waits until a checkpoint holds that ─▶ "abc" is delivered, partial
 //!                                                               "def\n" comes, sooner or later: "def", continued
 //! ```
-//! That a line goes on is not remembered: it is seen by the byte before the position, which is no newline.
+//! It is not stored that a line continues: the byte before the position shows it, as it is no newline.
 //!
-//! The split is told first because a checkpoint is written later than an output. An agent that is killed in between splits
-//! the line at the same byte again, whatever the line is by then, and an output that has its first part passes it over.
+//! The split is announced first because a checkpoint is saved later than an output is written. An agent that is killed
+//! in between splits the line at the same byte again, however long the line is by then, and an output that has its
+//! first part skips it.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,7 +21,7 @@ use crate::capture::stream::SourceEvent;
 use crate::decode::assemble::Lines;
 use crate::model::cursor::Cursor;
 
-/// A checkpoint is saved within so long.
+/// A checkpoint is saved within this time.
 const SPLIT_IS_SAVED: Duration = Duration::from_secs(2);
 
 /// So much that was decoded before is read again where its print is not known: it says whether a line goes on.
