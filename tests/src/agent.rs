@@ -1,5 +1,5 @@
-//! The agent under test as its users run it: the release binary, a config file, signals, HTTP. No knowledge of its
-//! inside.
+//! The agent under test as its users run it: the release binary, a config file, signals, HTTP. It knows nothing of the
+//! agent's inside.
 
 mod home;
 mod records;
@@ -19,7 +19,7 @@ use crate::wait::{PATIENCE, wait_until};
 pub use home::Home;
 pub use records::Record;
 
-/// How the log tells of a leak.
+/// How the log reports a leak.
 pub const LEAK_TOLD: &str = "ERROR a leak:";
 /// How long a dropped agent gets to end after SIGKILL. One that hangs in the kernel does not end even then.
 const KILLED_PATIENCE: Duration = Duration::from_secs(30);
@@ -31,7 +31,7 @@ pub fn program() -> PathBuf {
     PathBuf::from(path)
 }
 
-/// What an agent holds at one moment; equal numbers before and after = nothing leaked.
+/// An agent's resources at one moment; equal numbers before and after = nothing leaked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Held {
     /// Descriptors, from the kernel.
@@ -42,8 +42,8 @@ pub struct Held {
     pub tasks: u64,
 }
 
-/// A running agent; killed when dropped, and then it shows its log, for a test that ends well stops its agent or kills it.
-/// What a test says is shown if it fails.
+/// A running agent; killed when dropped, and then it shows its log, for a successful test stops its agent or kills it.
+/// Output of a test is only shown if the test fails.
 pub struct Agent {
     child: Child,
     log: PathBuf,
@@ -75,7 +75,7 @@ impl Agent {
         self.request("GET", path)
     }
 
-    /// Status and body of the answer to an order.
+    /// Status and body of the answer to a POST.
     pub fn post(&self, path: &str) -> Result<(u16, String)> {
         self.request("POST", path)
     }
@@ -120,7 +120,7 @@ impl Agent {
         Ok(serde_json::from_str(&self.get("/api/v1/fds")?)?)
     }
 
-    /// What it holds now.
+    /// Its resources now.
     pub fn held(&self) -> Result<Held> {
         let count = |what: &str| {
             Ok::<_, anyhow::Error>(fs::read_dir(format!("/proc/{}/{what}", self.pid()))?.count())
@@ -128,14 +128,14 @@ impl Agent {
         Ok(Held { fds: count("fd")?, threads: count("task")?, tasks: self.metric("tasks")? as u64 })
     }
 
-    /// Whether a component of `/health` is well, and what it says.
+    /// Whether a component of `/health` is healthy, and its message.
     pub fn health_of(&self, component: &str) -> Result<(bool, String)> {
         let health: Value = serde_json::from_str(&self.ask("/health")?.1)?;
         let told = &health["components"][component];
         Ok((told["ok"] == true, told["message"].as_str().unwrap_or_default().to_owned()))
     }
 
-    /// No loss was declared, nor the possibility of one.
+    /// Fails if a loss, or a possible loss, was declared.
     pub fn assert_nothing_lost(&self) -> Result<()> {
         let text = self.get("/metrics")?;
         for name in ["losses_total", "possible_losses_total", "lost_bytes_total"] {
@@ -146,8 +146,8 @@ impl Agent {
         Ok(())
     }
 
-    /// Nothing seems to leak, and nothing ever seemed to: by the metrics, by the ledger, by health, and by the log, in words
-    /// that witness.rs sees there when something does leak.
+    /// Fails if anything leaks or ever seemed to: by the metrics, by the ledger, by health, and by the log, in the
+    /// words that witness.rs looks for when something does leak.
     pub fn assert_no_leak(&self) -> Result<()> {
         let text = self.get("/metrics")?;
         let flags: Vec<&str> =
@@ -181,7 +181,7 @@ impl Agent {
         Ok(ticks as f64 / rustix::param::clock_ticks_per_second() as f64)
     }
 
-    /// SIGTERM; must end with exit code 0 within the deadline.
+    /// Sends SIGTERM; the agent must exit with code 0 within the deadline.
     pub fn stop(mut self) -> Result<()> {
         self.signal(Signal::TERM);
         let status = self.ended()?;
@@ -207,14 +207,14 @@ impl Agent {
         }
     }
 
-    /// How it ended, if it has.
+    /// Its exit status, if it has exited.
     pub fn has_ended(&mut self) -> Result<Option<ExitStatus>> {
         let status = self.child.try_wait()?;
         self.ended |= status.is_some();
         Ok(status)
     }
 
-    /// Waits for its end.
+    /// Waits until it exits.
     pub fn ended(&mut self) -> Result<ExitStatus> {
         self.ended_within(PATIENCE)
     }

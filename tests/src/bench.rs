@@ -1,5 +1,5 @@
-//! A workbench for the shell alone: a test gives the orders that the core would give, a peer and a log on disk behave as
-//! told, and what comes of it are the core's events. Once with the real shell and ring ([`RealBench`]), once with the simulated one
+//! A workbench for the shell alone: a test gives the core's orders, a peer and a log on disk behave as told, and the
+//! results are the core's events. One bench has the real shell and ring ([`RealBench`]), one the simulated ones
 //! ([`crate::world::bench::SimBench`]), so that a case shows that both keep the same promises.
 
 use std::collections::VecDeque;
@@ -29,7 +29,7 @@ pub const UNKNOWN_PATH: &str = "/containers/unknown/json";
 /// The body of that answer.
 pub const REFUSAL: &[u8] = br#"{"message":"No such container"}"#;
 
-/// What the peer does.
+/// What the peer can be told to do.
 #[derive(Debug)]
 pub enum Deed {
     /// Sends a part of its answer's body.
@@ -60,7 +60,7 @@ pub enum DiskDeed {
     Remove(u32),
 }
 
-/// See the module's head.
+/// A bench; see the head of this file.
 #[allow(async_fn_in_trait, reason = "used on one thread, by functions that are generic over it")]
 pub trait Bench {
     /// An order of the core.
@@ -71,13 +71,13 @@ pub trait Bench {
     fn disk(&mut self, deed: DiskDeed);
     /// The log's directory.
     fn directory(&self) -> String;
-    /// The next event; nothing if nothing is under way and none comes for a while.
+    /// The next event; nothing if no operation is running and none comes for a while.
     async fn event(&mut self) -> Option<Event>;
-    /// The next event, of which inotify must tell something: nothing else need be under way.
+    /// The next event, which inotify must cause: no operation need be running.
     async fn told(&mut self) -> Option<Event>;
 }
 
-/// So long it is waited for what should not come.
+/// How long to wait for an event that should not come.
 const QUIET: Duration = Duration::from_millis(100);
 
 /// How often the peer looks whether its connection still stands.

@@ -1,9 +1,8 @@
-//! What must hold in a simulation, whatever goes wrong: the ledger of every line that was printed, what became of it in
-//! each sink, and the invariants over both. Each invariant is a function with its name; what breaks one panics with
-//! that name.
+//! The invariants of a simulation, which hold whatever goes wrong: a ledger of every printed line and of its fate in
+//! each sink, and the checks on both. Each invariant is a function; a violation panics with its name.
 //!
-//! The checker knows nothing of the core's inside: it sees what was written where, what was acknowledged, what was
-//! saved, and which lines the host no longer has.
+//! The checker knows nothing of the core's inside: it sees what was written where, acknowledged and saved, and which
+//! lines the host no longer has.
 
 mod flow;
 
@@ -15,7 +14,7 @@ use capturer::testing::limits::PIECE_BYTES;
 use capturer::testing::{Batch, Cursor, MessageForm, Record, StreamKey, timestamp};
 pub(crate) use flow::Flow;
 
-/// One line: whose, on which channel, the how-manieth.
+/// One line: its origin, channel and number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct LineId {
     /// Container or path.
@@ -26,7 +25,7 @@ pub struct LineId {
     pub index: u32,
 }
 
-/// What was printed.
+/// A printed line.
 #[derive(Debug)]
 struct Line {
     text: Vec<u8>,
@@ -85,7 +84,7 @@ struct Sink {
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Snapshot(Vec<Progress>);
 
-/// See the module's head.
+/// The checker; see the head of this file.
 #[derive(Debug)]
 pub struct Checker {
     origins: Vec<Origin>,

@@ -1,4 +1,4 @@
-//! A disk that is full, or not any more.
+//! A disk that is full, or no longer full.
 
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -4,9 +4,9 @@
 //! target/engines/20.10, 28.5   unpacked by `cargo xtask engines`; nothing of it is installed on the machine
 //! /tmp/capturer-engine-…/      one Engine's everything: docker.sock, data/, exec/, dockerd.log
 //! ```
-//! It has its own socket, data, containerd and cgroup, and no network (`--bridge=none`), so any number of Engines, of one or
-//! several versions, run side by side and beside an installed one. Two things dockerd and containerd make
-//! outside all the same, once, empty but for a key: /etc/docker and /opt/containerd.
+//! It has its own socket, data, containerd and cgroup, and no network (`--bridge=none`), so any number of Engines, of
+//! one or several versions, run side by side and beside an installed one. Still, dockerd and containerd make two things
+//! outside, once, empty except for a key: /etc/docker and /opt/containerd.
 //!
 //! Dropping an Engine takes all of it away, also while a test panics. A test process that is killed leaves a record in that
 //! folder, by which the next Engine's start and `cargo xtask test` do the same later. (PR_SET_PDEATHSIG would not do: it
@@ -39,7 +39,7 @@ pub const IMAGE: &str = "capturer-test";
 
 /// Any one `docker` command. Waiting for a container to end is the longest.
 const COMMAND_DEADLINE_SECONDS: u32 = 600;
-/// How long dockerd gets to stop in good order when a test is over. What it leaves is swept.
+/// How long dockerd may take to stop cleanly when a test is over. Its leftovers are swept.
 const GOOD_ORDER_PATIENCE: Duration = Duration::from_secs(5);
 /// A path to a socket may have 107 bytes, and the longest that dockerd makes lies 43 bytes beneath its folder.
 const ROOT_BYTES_MAX: usize = 60;
@@ -66,7 +66,7 @@ impl EngineVersion {
     }
 }
 
-/// What a command of the Engine printed.
+/// The output of an Engine's command.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Output {
     /// Its standard output.
@@ -83,7 +83,7 @@ pub struct Engine {
     socket: PathBuf,
     data_root: PathBuf,
     arguments: Vec<String>,
-    /// Nothing while it is stopped.
+    /// `None` while it is stopped.
     daemon: Option<Child>,
     /// Set by [`Engine::close`], so that dropping does not do it all again.
     closed: bool,

@@ -1,5 +1,5 @@
-//! A small Docker Engine on a unix socket, for faults that the real one can't be made to show: names no Engine would
-//! give, answers cut anywhere, a daemon that accepts and never answers.
+//! A small Docker Engine on a unix socket, for faults that the real one can't be made to show: names that no Engine
+//! would give, answers cut anywhere, a daemon that accepts and never answers.
 //!
 //! ```text
 //! connection ─▶ GET path ─▶ scripted for this path? ─▶ those bytes, then hold or close
@@ -25,7 +25,7 @@ use serde_json::{Value, json};
 use crate::sweep::{FOLDER_PREFIXES, folder_prefix};
 use answering::Answering;
 
-/// A connection that waits looks so often whether its client left or the fake ended.
+/// How often a waiting connection checks whether its client left or the fake ended.
 const LOOK: Duration = Duration::from_millis(10);
 /// 2026-11-22T00:52:48Z; the first line printed has this time.
 const FIRST_LINE_S: u64 = 1_795_308_768;
@@ -184,7 +184,7 @@ impl Shared {
     }
 }
 
-/// See the module's head.
+/// The fake; see the head of this file.
 pub struct FakeDocker {
     dir: tempfile::TempDir,
     shared: Arc<Shared>,
@@ -351,7 +351,7 @@ fn accept(listener: &UnixListener, shared: &Arc<Shared>) {
         state.threads.retain(|thread| !thread.is_finished());
         let began_at = state.breaks;
         state.threads.push(std::thread::spawn(move || {
-            // Whatever fails is the client's going away.
+            // An error only means that the client has gone.
             let _ = Answering { client, began_at, shared: mine }.serve();
         }));
     }
@@ -371,7 +371,7 @@ mod tests {
         answer
     }
 
-    /// Otherwise the tests would show an agent against nothing.
+    /// Otherwise the tests could pass without a working Engine.
     #[test]
     fn it_behaves_unless_told_otherwise() {
         let fake = FakeDocker::start().unwrap();

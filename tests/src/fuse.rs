@@ -1,8 +1,8 @@
 //! A file system that hangs when told to: a FUSE mount that shows the files of one directory, which may be written too.
 //!
-//! It speaks the kernel's protocol itself (include/uapi/linux/fuse.h), because what matters here is not to answer, which
-//! no library offers. The directory shown is held open, so the mount may lie on top of it: then a program that has a
-//! file open there goes on writing, and whoever opens it later meets the mount.
+//! It speaks the kernel's protocol itself (include/uapi/linux/fuse.h), because here it must not answer, which no
+//! library offers. The shown directory is held open, so the mount may be on top of it: then a program that has a file
+//! open there keeps writing, and whoever opens it later meets the mount.
 //!
 //! Dropping it closes the connection, upon which the kernel ends all that hangs, and unmounts. If the test process is
 //! killed the kernel closes it all the same, and the mount is swept with the folder it is in (sweep.rs).
@@ -48,25 +48,25 @@ const HEAD_BYTES: usize = 40;
 /// The kernel wants to know that its largest request fits.
 const REQUEST_BYTES_MAX: usize = 1 << 20;
 const ROOT: u64 = 1;
-/// So often the thread looks whether it is to end.
+/// How often the thread checks whether it is to end.
 const PAUSE: Duration = Duration::from_millis(50);
 
-/// What is not answered.
+/// Which requests are not answered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Hang {
-    /// All is well.
+    /// Everything is answered.
     Nothing,
-    /// Reads of files are taken and kept.
+    /// Reads of files are accepted and kept.
     Reads,
-    /// Writes to files are.
+    /// Writes to files are accepted and kept.
     Writes,
-    /// Openings of files are.
+    /// Opens of files are accepted and kept.
     Opens,
-    /// Every name looked up is.
+    /// Every name lookup is accepted and kept.
     Lookups,
-    /// Listings of the directory are.
+    /// Listings of the directory are accepted and kept.
     Listings,
-    /// Nothing is even taken, as when the serving program is frozen.
+    /// No request is even accepted, as when the serving program is frozen.
     All,
 }
 
@@ -136,7 +136,7 @@ impl HungMount {
         Ok(HungMount { point: point.to_owned(), shared, thread: Some(thread) })
     }
 
-    /// Turns the knob. [`Hang::Nothing`] answers all that was kept.
+    /// Turns the knob. [`Hang::Nothing`] answers all kept requests.
     pub fn set(&self, hang: Hang) {
         let mut knob = self.shared.knob();
         (knob.hang, knob.hangs_since) = (hang, None);

@@ -1,5 +1,6 @@
-//! Writers in containers that wait for the agent, so that a test of rotation under load means the same on a machine where
-//! the agent gets little time: without this it would show how much a log of a few files can hold, and fail by chance.
+//! Writers in containers that wait for the agent, so that a test of rotation under load means the same on a machine
+//! where the agent gets little time: otherwise it would show how much a log of a few files can hold, and fail by
+//! chance.
 
 use std::fs::{self, File};
 use std::io::{Read as _, Seek as _, SeekFrom};
@@ -13,7 +14,7 @@ use rustix::fs::{CWD, FileType, Mode, mknodat};
 use crate::agent::Home;
 use crate::wait::pass;
 
-/// How often it is looked how far the agent is.
+/// How often the agent's progress is checked.
 const LOOK: Duration = Duration::from_millis(10);
 
 /// A door that scripts in containers wait at: `: < /shared/NAME`. Nobody asks again and again, which would cost a process each

@@ -1,5 +1,5 @@
-//! How late this machine wakes a thread. Tests that judge how quickly something happens add it to their limit, so that they
-//! judge the agent and not what else the machine is doing.
+//! How late this machine wakes a thread. Tests with a time limit add it to the limit, so that they measure the agent
+//! and not the machine's other work.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -41,7 +41,7 @@ impl Lateness {
         Duration::from_nanos(self.worst_ns.load(Ordering::Relaxed))
     }
 
-    /// What a limit for an idle machine is on this one.
+    /// A limit for an idle machine, adapted to this one.
     pub fn allow(&self, limit: Duration) -> Duration {
         limit + WAKE_UPS * self.worst()
     }

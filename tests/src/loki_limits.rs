@@ -1,4 +1,4 @@
-//! What the test Loki takes and what it refuses, in the words of a real one (3.4.6).
+//! Which requests the test Loki accepts and refuses, in the words of a real one (3.4.6).
 
 use std::collections::BTreeMap;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
@@ -26,7 +26,7 @@ impl Rates {
     }
 }
 
-/// What is refused before any line is looked at.
+/// Refusals before any line is checked.
 pub fn refuse_whole(
     limits: &Limits,
     tenant: &str,

@@ -1,4 +1,4 @@
-//! All chance of a test, from one seed that is printed first, so that a failure can be seen again.
+//! All random numbers of a test, from one seed that is printed first, so that a failure can be reproduced.
 //!
 //! xoshiro256** (Blackman and Vigna, 2018), its state filled by splitmix64 as its authors advise. No crate, since a
 //! crate's next version may draw other numbers from the same seed, and old seeds stand in issues and commits.

@@ -1,5 +1,5 @@
-//! What tests of the agent against an Engine share: its config, containers that print numbered lines, and the
-//! comparison with what `docker logs` prints.
+//! Shared by tests of the agent against an Engine: its config, containers that print numbered lines, and the comparison
+//! with the output of `docker logs`.
 
 use std::fs;
 
@@ -100,7 +100,8 @@ pub fn rotated(agent: &Agent, streams: usize, rotations: u64) -> Result<()> {
     })
 }
 
-/// What is held while the streams of these containers, which run [`ticking`], all wait in a read, and no others are there.
+/// The agent's resources while the streams of these containers, which run [`ticking`], all wait in a read, and there
+/// are no others.
 ///
 /// They are silent meanwhile: after each growth of a log inotify is not read for some milliseconds, and with many
 /// containers that print, it is chance whether that read is among the operations.

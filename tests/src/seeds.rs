@@ -26,12 +26,12 @@ pub struct Failure {
     pub log: PathBuf,
 }
 
-/// What seeds came to.
+/// The result of running seeds.
 #[derive(Clone, Debug, Default)]
 pub struct Sum {
     /// Seeds that ran to their end, failed ones included.
     pub seeds: u64,
-    /// Happenings.
+    /// Simulated events.
     pub steps: u64,
     /// Seconds that passed on the simulated hosts.
     pub seconds: u64,

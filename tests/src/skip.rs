@@ -1,4 +1,5 @@
-//! Tests that can't run on this machine say so in a form that is counted: a test that returns early would count as passed.
+//! Tests that can't run on this machine say so in a form that is counted: otherwise an early return would count as
+//! passed.
 
 use std::fs::OpenOptions;
 use std::io::Write as _;
@@ -6,7 +7,7 @@ use std::io::Write as _;
 /// Names the file that collects skipped tests: a line each, name, tab, reason.
 pub const LOG: &str = "CAPTURER_SKIP_LOG";
 
-/// Says that the test it stands in was skipped, and why; the test then returns.
+/// Records that the calling test was skipped, and why; the test then returns.
 ///
 /// ```
 /// fn a_test() {

@@ -1,10 +1,11 @@
-//! What a private Docker Engine leaves on a machine, and how to take it away again. And the folders that tests work in, whose
-//! names tell whose they are.
+//! The traces that a private Docker Engine leaves on a machine, and how to remove them. Also the folders that tests
+//! work in, whose names tell whose they are.
 //!
-//! Used by `engine.rs` when a test ends, and before the next Engine starts and by `cargo xtask test` for tests that were
-//! killed before they could clean up (xtask includes this file and `wait.rs` by path, so that all clean in the same way).
-//! So nothing in here knows how an Engine is started; it works from the [`Traces`] that were written down before the start,
-//! into the Engine's own folder: whatever becomes of the tree that a test was run from, the next one finds them.
+//! Used by `engine.rs` when a test ends, and, for tests that were killed before they could clean up, before the next
+//! Engine starts and by `cargo xtask test` (xtask includes this file and `wait.rs` by path, so that all clean in the
+//! same way). So nothing in here knows how an Engine is started; it works from the [`Traces`] that were written into
+//! the Engine's own folder before the start: whatever happens to the tree that a test was run from, the next test finds
+//! them.
 //!
 //! An Engine's traces, in the order they must go:
 //! ```text

@@ -16,8 +16,8 @@ pub const PATIENCE: Duration = Duration::from_secs(180);
 const PAUSE_MIN: Duration = Duration::from_millis(1);
 /// The longest pause between two looks that cost little.
 const PAUSE_MAX: Duration = Duration::from_millis(20);
-/// After a look that took long, the pause is so many times as long: who reads a whole output again and again would take the
-/// processor from what it waits for.
+/// After a slow check, the pause is this many times as long: checks that read a whole output again and again would take
+/// the processor from what they wait for.
 const PAUSE_LOOKS: u32 = 3;
 /// The longest pause of all.
 const PAUSE_DEAR_MAX: Duration = Duration::from_millis(300);

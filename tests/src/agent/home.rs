@@ -16,13 +16,13 @@ use crate::wait::{PATIENCE, wait_until};
 
 /// A place for an agent: its config, positions and output survive its restarts.
 pub struct Home {
-    /// There until it is dropped.
+    /// Removed when this is dropped.
     dir: Option<tempfile::TempDir>,
 }
 
 impl Drop for Home {
-    /// A test that leaves its folder behind fails itself, instead of the last part of the run. What is in the way is
-    /// mostly a mount or a process that is dropped after its home.
+    /// A test that leaves its folder behind fails itself, instead of the last part of the run. The obstacle is usually
+    /// a mount or a process that is dropped after its home.
     fn drop(&mut self) {
         let Some(dir) = self.dir.take() else { return };
         let path = dir.path().to_owned();
@@ -73,7 +73,7 @@ impl Home {
         Ok(agent)
     }
 
-    /// As [`Home::start`], but the agent runs as nobody: Docker's files are closed to it. The Engine's socket is opened
+    /// Like [`Home::start`], but the agent runs as nobody, who can't read Docker's files. The Engine's socket is opened
     /// to everybody for that.
     pub fn start_as_nobody(&self, config: &str, socket: &Path) -> Result<Agent> {
         let open = |path: &Path, mode| fs::set_permissions(path, fs::Permissions::from_mode(mode));
@@ -92,7 +92,7 @@ impl Home {
 
     /// Writes the config that the next reload, or the next start of a command, reads.
     pub fn write_config(&self, config: &str) -> Result<()> {
-        // Whole or not at all, for it may be read just now.
+        // Atomically, for it may be read at this moment.
         let (new, file) = (self.path().join("config.new"), self.path().join("config.yaml"));
         fs::write(&new, config)?;
         Ok(fs::rename(new, file)?)
@@ -113,7 +113,7 @@ impl Home {
         self.launch_as(config, program, environment, None)
     }
 
-    /// The same as nobody, who may read nothing that is not open to all.
+    /// The same as user nobody, who may only read what everybody may.
     pub fn launch_as_nobody(&self, config: &str) -> Result<Agent> {
         for directory in [self.path().to_owned(), self.path().join("data"), self.output_dir()] {
             fs::create_dir_all(&directory)?;
@@ -149,7 +149,7 @@ impl Home {
         let mut agent = Agent { child, log, address: String::new(), ended: false };
         let (address, text) =
             wait_until("the agent to say where its admin server listens", PATIENCE, || {
-                // Asked first: what it said before it ended is in its log by then.
+                // Checked first: by then the log has what it said before it ended.
                 let has_ended = agent.child.try_wait()?.is_some();
                 let text = agent.log_text()?;
                 let text = text.get(from as usize..).unwrap_or_default();

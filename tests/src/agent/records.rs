@@ -1,4 +1,4 @@
-//! What an output holds, read as strictly as a user's tools would.
+//! The content of an output, parsed as strictly as by a user's tools.
 
 use std::fs;
 use std::path::Path;

@@ -1,4 +1,4 @@
-//! How much is on its way: buffers and batches stay within their bounds, whatever happens.
+//! How much is in flight: buffers and batches stay within their bounds, whatever happens.
 
 use std::collections::BTreeMap;
 

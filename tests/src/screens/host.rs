@@ -1,4 +1,4 @@
-//! A host for an agent to be looked at: dockerd, containers whose logs are json-files or only its own, log files of services,
+//! A host for an agent in pictures: dockerd, containers whose logs are json-files or journald's, log files of services,
 //! and lines in all of them.
 //!
 //! ```text
@@ -158,7 +158,7 @@ impl Host {
         &self.names
     }
 
-    /// dockerd stands still: it answers nothing, and no container's line reaches its log.
+    /// dockerd hangs: it answers nothing, and no container's line reaches its log.
     pub fn freeze_docker(&self) {
         self.shared.is_frozen.store(true, Ordering::Relaxed);
         self.shared.docker.set_silent(true);

@@ -1,4 +1,4 @@
-//! The containers of a soak: what they run, and how many of their lines there are.
+//! The containers of a soak: their scripts, and how many of their lines have been printed and delivered.
 
 use std::fs;
 use std::path::PathBuf;

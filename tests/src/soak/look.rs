@@ -1,4 +1,4 @@
-//! Looks at the agent and at dockerd from outside: /proc, and the agent's own pages.
+//! Measures the agent and dockerd from outside: /proc, and the agent's own pages.
 
 use std::collections::BTreeMap;
 use std::fs;

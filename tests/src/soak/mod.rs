@@ -1,5 +1,5 @@
 //! A soak: real containers on a private Engine print for minutes or hours while the release agent captures them, and
-//! nothing may grow, be lost or come twice.
+//! nothing may grow, be lost or be repeated.
 //!
 //! ```text
 //! Plan ─▶ Engine, agent, containers (crew.rs) ─▶ looks, ten a second (look.rs) ─▶ a Sample every 10 s
@@ -31,7 +31,7 @@ pub use look::{Rest, Sample};
 const LOOK_EVERY: Duration = Duration::from_millis(100);
 /// Between two samples.
 pub const SAMPLE_EVERY: Duration = Duration::from_secs(10);
-/// So long what grows while everything starts is not growth.
+/// Growth in this first period is not judged, as everything starts then.
 pub const SETTLE: Duration = Duration::from_secs(60);
 
 /// What is soaked, and for how long.
@@ -78,7 +78,7 @@ impl Plan {
     }
 }
 
-/// What came of it.
+/// The result of a soak.
 #[derive(Debug)]
 pub struct Soak {
     /// What was soaked.

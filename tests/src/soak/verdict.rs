@@ -1,4 +1,4 @@
-//! Whether a soak passed: what grew, was lost, came twice or came late, each in a sentence.
+//! Whether a soak passed: what grew, was lost, repeated or late, each in a sentence.
 
 use std::time::Duration;
 

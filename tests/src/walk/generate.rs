@@ -293,7 +293,7 @@ mod tests {
 
     use super::*;
 
-    /// What is never drawn is never tested.
+    /// An action that is never drawn is never tested.
     #[test]
     fn everything_is_drawn() {
         let mut verbs = BTreeSet::new();

@@ -1,4 +1,4 @@
-//! The model: every line that was written, what has to become of it, and whether that is what came.
+//! The model: every line that was written, whether it must be delivered, and whether the output agrees.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::{self, Display};
@@ -7,17 +7,18 @@ use super::line::LineId;
 use super::logs::FileId;
 use super::output::Delivered;
 
-/// What has to become of a line.
+/// Whether a line must be delivered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Due {
     /// It may come: the agent had no time to look yet, or the line was gone before it had.
     Perhaps,
-    /// It was in a file that this run of the agent has open. Whatever becomes of the file's name, the host still has it.
+    /// It was in a file that this run of the agent has open. Whatever happens to the file's name, the host still has
+    /// it.
     Open(u32),
-    /// It was overwritten before the agent certainly had looked. If it does not come, that is a loss, which must be declared
-    /// where the agent knew the file.
+    /// It was overwritten before the agent had certainly read it. If it is not delivered, that is a loss, which must be
+    /// declared if the agent knew the file.
     Overwritten(FileId, bool),
-    /// It must come: it stood in a file in sight, and the agent had time.
+    /// It must be delivered: it was in a file in sight, and the agent had time.
     Must,
 }
 

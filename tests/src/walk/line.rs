@@ -1,4 +1,4 @@
-//! The lines that a walk writes: each says which it is, so that wherever it turns up it can be judged.
+//! The lines that a walk writes: each contains its own identity, so that it can be recognized anywhere.
 
 /// A line by what was written (a file's content until it is emptied) and its number there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

@@ -1,7 +1,7 @@
-//! The logs of a walk on a real disk: who writes them, what they are called, and what stands in them.
+//! The logs of a walk on a real disk: their writers, names and content.
 //!
-//! What a file holds is read from the disk whenever it is asked for. Kept here is only what the disk can't tell: which
-//! name is which file, which line comes next, and what the agent knew of a file.
+//! A file's content is read from the disk whenever it is needed. Only what the disk can't tell is kept here: which name
+//! is which file, which line comes next, and what the agent knew of a file.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};

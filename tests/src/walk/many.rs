@@ -1,4 +1,4 @@
-//! Many walks, some side by side; those that fail are made small and told at once.
+//! Many walks, some in parallel; failed ones are shrunk and reported at once.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;

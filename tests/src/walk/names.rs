@@ -1,4 +1,4 @@
-//! How log files are named when they are rotated, and which of these names the agent looks at.
+//! The names of rotated log files, and which of them the agent reads.
 
 /// Whether a rotated file's name stays, or moves on with each rotation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

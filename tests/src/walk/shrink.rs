@@ -1,8 +1,8 @@
 //! From a walk that shows a fault to the fewest actions that still show one of its kind.
 //!
-//! Chunks of actions are left out, halves first, then single ones, as long as the fault stays (Zeller's delta debugging,
-//! without its complements); then the setup is made plain. Many faults are races, so what does not fail at once is tried
-//! once more.
+//! Chunks of actions are left out, halves first, then single ones, as long as the fault stays (Zeller's delta
+//! debugging, without its complements); then the setup is simplified. Many faults are races, so a walk that does not
+//! fail at once is tried once more.
 
 use std::time::{Duration, Instant};
 

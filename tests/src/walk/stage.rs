@@ -1,4 +1,5 @@
-//! One walk, carried out: logs on a real disk, the agent's binary, and a look at what came whenever the walk settles.
+//! One walk, carried out: logs on a real disk, the agent's binary, and a check of its outputs whenever the walk
+//! settles.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;

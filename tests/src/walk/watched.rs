@@ -1,5 +1,5 @@
-//! Files that somebody else's program writes and rotates, and an agent that is up, down, stopped or killed meanwhile. For
-//! the tests with real programs: what must hold is simply that each line comes once, and that no loss is declared.
+//! Files that another program writes and rotates, and an agent that is up, down, stopped or killed meanwhile. For tests
+//! with real programs: each line must simply be delivered once, and no loss declared.
 
 use std::collections::BTreeMap;
 use std::fs;

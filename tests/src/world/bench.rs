@@ -19,7 +19,7 @@ const QUIET: usize = 10_000;
 /// Where the log is.
 const DIRECTORY: &str = "/docker/log";
 
-/// See the module's head.
+/// The bench; see the head of this file.
 pub struct SimBench {
     world: World,
     siblings: u32,

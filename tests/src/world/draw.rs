@@ -1,4 +1,4 @@
-//! What a seed decides before a world begins: the config.
+//! The part of a world that a seed decides at its beginning: the config.
 
 use std::sync::Arc;
 use std::time::Duration;

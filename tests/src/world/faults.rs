@@ -14,7 +14,7 @@ pub struct Faults {
     pub reads_slow_us: u64,
     /// The files thread (scans, openings, saves) takes long, and its answers lie about.
     pub files_slow_us: u64,
-    /// A file system hangs: so many times.
+    /// How many times a file system hangs.
     pub hangs: u64,
     /// Checkpoints can't be saved.
     pub save_fails: u64,
@@ -26,15 +26,15 @@ pub struct Faults {
     pub sinks_slow_us: u64,
     /// The core's deadlines are served late.
     pub ticks_late_us: u64,
-    /// The agent dies: so many times.
+    /// How many times the agent dies.
     pub crashes: u64,
-    /// The agent is stopped and started: so many times.
+    /// How many times the agent is stopped and started.
     pub stops: u64,
     /// The Engine answers late.
     pub engine_slow_us: u64,
-    /// The Engine is frozen (SIGSTOP): so many times.
+    /// How many times the Engine is frozen (SIGSTOP).
     pub freezes: u64,
-    /// The Engine dies and comes back: so many times.
+    /// How many times the Engine dies and comes back.
     pub engine_deaths: u64,
     /// Requests are refused (500).
     pub refusals: u64,

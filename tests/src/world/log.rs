@@ -6,7 +6,7 @@ use std::io::Write;
 /// Last happenings kept to be shown; `CAPTURER_SHOW` says otherwise.
 const SHOWN: usize = 60;
 
-/// See the module's head.
+/// The log of a run; see the head of this file.
 pub(super) enum Log {
     /// The last lines, printed on standard error if the run fails.
     Last { lines: VecDeque<String>, lines_max: usize },

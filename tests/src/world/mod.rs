@@ -95,7 +95,7 @@ enum Happening {
     Start,
 }
 
-/// See the module's head.
+/// A simulated host; see the head of this file.
 pub struct World {
     seed: u64,
     rand: Rand,

@@ -48,7 +48,7 @@ impl LogFacts {
     }
 }
 
-/// By stream. See the module's head.
+/// The facts by stream; see the head of this file.
 #[derive(Debug, Default)]
 pub(super) struct AllLogFacts(BTreeMap<StreamId, LogFacts>);
 

@@ -64,7 +64,7 @@ use crate::settings::{FileFormat, Pipeline};
 /// There is one for each followed file, and tens of thousands of those: what few need is boxed.
 const _: () = assert!(size_of::<FileSource>() <= 840);
 
-/// See the module's head.
+/// A stream read from files; see the head of this file.
 #[derive(Debug)]
 pub struct FileSource {
     stream: StreamId,

@@ -1,5 +1,5 @@
-//! An encoded request as it is held and sent: in the snappy blocks that the spool has, so that bytes are compressed once on
-//! their way, or plain where a request was cut up. Cheap to copy. Pure.
+//! An encoded request as it is stored and sent: in the spool's snappy blocks, so that bytes are compressed only once on
+//! their way, or plain if a request was cut up. Cheap to copy. Pure.
 
 use std::borrow::Cow;
 
@@ -9,7 +9,7 @@ use prost::Message as _;
 use super::{refusals, wire};
 use crate::sink::spool::block;
 
-/// See the module's head. The default has no line.
+/// An encoded request; see the head of this file. The default has no line.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Parcel {
     bytes: Bytes,

@@ -105,7 +105,7 @@ impl<T: Ord> Numbers<T> {
     }
 }
 
-/// See the module's head.
+/// The gzipped profile; see the head of this file.
 pub(crate) fn pprof(profile: &Profile) -> Vec<u8> {
     let bytes = file(profile).encode_to_vec();
     let mut gzip = GzEncoder::new(Vec::new(), Compression::fast());

@@ -1,5 +1,5 @@
-//! What a connection that follows a log brings: the entries from a time on, then what is printed, in frames that come in any
-//! parts; and what goes wrong with it.
+//! A connection that follows a log: it sends the entries from a time on, then new ones, in frames that arrive in any
+//! parts; and its faults.
 
 use std::collections::VecDeque;
 

@@ -20,7 +20,7 @@ use crate::model::rare::Rare;
 /// Files that were left and may still be read.
 const LEFT_MAX: usize = 16;
 
-/// See the module's head.
+/// The links of a path; see the head of this file.
 #[derive(Debug, Default)]
 pub(super) struct Elsewhere {
     /// What the path is called; empty = there are no links on its way.
