@@ -3,8 +3,9 @@
 
 use std::collections::BTreeSet;
 use std::fs::File;
-use std::os::fd::{AsRawFd as _, OwnedFd};
+use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use capturer::testing::{
@@ -71,6 +72,59 @@ fn a_kept_file_is_a_leak_with_the_name_of_its_stream() {
         claims.with(|ledger| ledger.release(-1, serial));
         wait_until("the leak to go", PATIENCE, || look(&mut witness, &[]).leaks.is_empty()).unwrap();
         assert!(status.health()["leak_detector"].ok);
+    }
+    tiers.judge();
+}
+
+/// The agent reads while the kernel takes the programs. Whatever comes and goes then, no tier is taken for blind, nothing is a
+/// leak, and each owner's account is right from the start.
+#[test]
+fn what_comes_and_goes_while_a_tier_is_attached_is_accounted_for() {
+    let _turn = turn();
+    let mut tiers = TiersUsed::default();
+    for tier in KERNEL_TIERS {
+        let status = Arc::new(Status::default());
+        let metrics = Arc::new(Metrics::new(10).unwrap());
+        let options = Options { tiers: vec![tier], ..Options::default() };
+        let mut witness = Witness::start(&options, &Settings::default(), metrics, Arc::clone(&status));
+        witness.begin();
+        let (claims, owner) = (witness.claims(), Owner::Stream(StreamKey::container("0123")));
+        let hold = |owner: &Owner| claims.hold(File::open("/dev/null").unwrap(), owner.clone());
+        let held = hold(&owner);
+        let (attached, mut count) = (AtomicBool::new(false), 0);
+        let at_work = std::thread::scope(|scope| {
+            scope.spawn(|| {
+                while !attached.load(Ordering::Relaxed) {
+                    drop(hold(&Owner::Discovery));
+                    count += 1;
+                }
+            });
+            let tier = witness.tier();
+            attached.store(true, Ordering::Relaxed);
+            tier
+        });
+        let tried = (at_work == tier).then_some(()).ok_or_else(|| status.health()["probe"].message.clone());
+        if tiers.try_use(tier, tried).is_none() {
+            continue;
+        }
+        println!("{tier}: {count} openings meanwhile");
+        assert!(count > 0, "{tier}");
+        let account = |owner: &Owner| {
+            let table = status.fds();
+            let row = table.owners.into_iter().find(|row| row.owner == owner.to_string());
+            let row = row.unwrap_or_else(|| panic!("{tier}: no account of {owner}"));
+            (row.open, row.opened, row.closed)
+        };
+        assert_eq!(account(&owner), (1, 1, 0), "{tier}");
+        assert_eq!(account(&Owner::Discovery), (0, count, count), "{tier}");
+        let doing = Doing { reachable: [held.as_fd().as_raw_fd()].into(), ..Doing::default() };
+        for mono_ms in [0, 100_000, 200_000] {
+            let report = witness.check(Now { mono_ms, unix_ns: 0 }, &doing);
+            assert_eq!(report.leaks, [], "{tier}");
+        }
+        assert_eq!(status.fds().drift, 0, "{tier}");
+        drop(held);
+        assert_eq!(account(&owner), (0, 1, 1), "{tier}");
     }
     tiers.judge();
 }
