@@ -1,9 +1,10 @@
 //! The stack traces that runtimes print, line by line: for each runtime how a trace begins, and which lines continue
 //! it.
 //!
-//! If only a later line can decide, the answer is [`Next::Maybe`]: the second line of an exception's message looks like
-//! any other line until a frame follows. Python's traces are in a file of their own.
+//! What can only be said later is said as [`Next::Maybe`]: the second line of an exception's message is like any other
+//! line, until a frame follows it. Python's and .NET's traces have files of their own.
 
+mod dotnet;
 mod python;
 
 use super::multiline::{Group, MultilinePreset, Next};
@@ -53,11 +54,11 @@ pub(super) fn begin(preset: MultilinePreset, line: &[u8]) -> State {
         return State::Object;
     }
     let head = match preset {
-        MultilinePreset::Java => is_java_head(line).then_some(State::Head),
+        MultilinePreset::Java => is_java_head(behind_sbt(line)).then_some(State::Head),
         MultilinePreset::Python => python::begin(line),
         MultilinePreset::Go => go_begin(line),
         MultilinePreset::Node => node_begin(line),
-        MultilinePreset::Dotnet => dotnet_begin(line),
+        MultilinePreset::Dotnet => dotnet::begin(line),
         MultilinePreset::Ruby => ruby_begin(untagged(line)),
         MultilinePreset::Php => php_begin(line),
         MultilinePreset::Rust => rust_begin(line),
@@ -76,7 +77,7 @@ pub(super) fn next(preset: MultilinePreset, state: State, line: &[u8]) -> Next {
         MultilinePreset::Python => python::next(state, line),
         MultilinePreset::Go => go_next(state, line),
         MultilinePreset::Node => node_next(state, line),
-        MultilinePreset::Dotnet => dotnet_next(state, line),
+        MultilinePreset::Dotnet => dotnet::next(state, line),
         MultilinePreset::Ruby => ruby_next(state, line),
         MultilinePreset::Php => php_next(state, line),
         MultilinePreset::Rust => rust_next(state, line),
@@ -196,7 +197,13 @@ fn is_java_head(line: &[u8]) -> bool {
     line.starts_with(b"Exception in thread ") || is_throwable(line)
 }
 
+/// sbt and Mill put the level of their own log before each line of a trace: `[error] java.lang.Error: x`, `[error] »at a.B`.
+fn behind_sbt(line: &[u8]) -> &[u8] {
+    line.strip_prefix(b"[error] ").or_else(|| line.strip_prefix(b"[warn] ")).unwrap_or(line)
+}
+
 fn java_next(state: State, line: &[u8]) -> Next {
+    let (whole, line) = (line, behind_sbt(line));
     let inside = line.trim_ascii_start();
     let frame = is_indented(line) && begins(inside, &[b"at ", b"... "]);
     let cause = begins(inside, &[b"Caused by: ", b"Suppressed: ", b"Wrapped by: "]);
@@ -208,6 +215,8 @@ fn java_next(state: State, line: &[u8]) -> Next {
         // `[CIRCULAR REFERENCE: …]` of dockerd and log4j, and indented messages of several lines.
         State::Trace | State::Head if is_indented(line) && !is_empty(line) => goes(state),
         State::Trace | State::Gap if is_empty(line) => blank(),
+        // Each line of sbt's has a level, and may be one of its own.
+        State::Warned if is_java_head(line) && whole != line => maybe(State::Head),
         State::Warned if is_java_head(line) => goes(State::Head),
         // Tomcat's own log indents the whole trace.
         State::Warned if is_indented(line) && is_java_head(inside) => maybe(State::Head),
@@ -413,95 +422,7 @@ fn node_next(state: State, line: &[u8]) -> Next {
     }
 }
 
-/// Heads of Microsoft's console logger; the message is indented below.
-const DOTNET_LEVELS: [&[u8]; 6] = [b"trce: ", b"dbug: ", b"info: ", b"warn: ", b"fail: ", b"crit: "];
-
-fn dotnet_begin(line: &[u8]) -> Option<State> {
-    if begins(line, &DOTNET_LEVELS) {
-        return Some(State::Before);
-    }
-    (begins(line, &[b"Unhandled exception. ", b"Unhandled Exception: "]) || is_dotnet_throwable(line))
-        .then_some(State::Head)
-}
-
-/// Length of a .NET class's name: a nested class has a plus sign before it, a generic one its type parameters behind
-/// it.
-fn dotnet_name_len(line: &[u8]) -> usize {
-    let mut len = 0;
-    let mut within = 0_usize;
-    for byte in line {
-        match byte {
-            b'[' if len > 0 => within += 1,
-            b']' if within > 0 => within -= 1,
-            b',' | b' ' | b'=' | b'&' | b'*' | b'-' if within > 0 => {}
-            b'+' | b'`' if len > 0 => {}
-            _ if name_len(&[*byte]) == 1 => {}
-            _ => break,
-        }
-        len += 1;
-    }
-    len
-}
-
-/// Its name, and the rest: a code may be between name and message, as in `SocketException (111): Connection refused`.
-fn dotnet_parts(line: &[u8]) -> Option<(&[u8], &[u8])> {
-    let (name, rest) = line.split_at(dotnet_name_len(line));
-    let code = rest.strip_prefix(b" (").map(|inside| {
-        let end = inside.iter().position(|byte| !byte.is_ascii_alphanumeric() && *byte != b'-');
-        inside[end.unwrap_or(inside.len())..].strip_prefix(b")").unwrap_or(rest)
-    });
-    let rest = code.unwrap_or(rest);
-    let begins = name.first().is_some_and(|byte| byte.is_ascii_alphabetic() || *byte == b'_');
-    (begins && matches!(rest, [] | [b':', ..])).then_some((name, rest))
-}
-
-/// The name without type parameters: a generic class has a backtick behind its name, then types in brackets.
-fn without_generics(name: &[u8]) -> &[u8] {
-    &name[..name.iter().position(|byte| matches!(byte, b'`' | b'[')).unwrap_or(name.len())]
-}
-
-fn is_dotnet_throwable(line: &[u8]) -> bool {
-    dotnet_parts(line).is_some_and(|(name, _)| {
-        let name = without_generics(name);
-        name.contains(&b'.') && is_error_name(name)
-    })
-}
-
-/// As [`is_class_line`], in .NET's format.
-fn is_dotnet_class(line: &[u8]) -> bool {
-    dotnet_parts(line).is_some_and(|(name, rest)| {
-        let name = without_generics(name);
-        let class = name.rsplit(|byte| matches!(byte, b'.' | b'+')).next().unwrap_or_default();
-        let apart = name.iter().any(|byte| matches!(byte, b'.' | b'+')) || is_error_name(name);
-        let first =
-            class.first().is_some_and(|byte| byte.is_ascii_uppercase() || *byte >= 0x80 || *byte == b'_');
-        apart && first && !has_level_behind(line, line.len() - rest.len())
-    })
-}
-
-fn dotnet_next(state: State, line: &[u8]) -> Next {
-    let inside = line.trim_ascii_start();
-    let frame = is_indented(line) && begins(inside, &[b"at ", b"--- End of "]);
-    match state {
-        State::Before if is_indented(line) => goes(State::Before),
-        State::Before => Next::Ends,
-        _ if frame || begins(line, &[b"--- End of stack trace from previous location"]) => goes(State::Trace),
-        // The message of an inner exception may have several lines, too.
-        _ if is_indented(line) && inside.starts_with(b"---> ") => goes(State::Head),
-        State::Warned if is_dotnet_throwable(line) => goes(State::Head),
-        State::Warned | State::End if is_empty(line) => maybe(State::End),
-        State::End if is_dotnet_throwable(line) => maybe(State::Head),
-        State::Warned | State::End if is_dotnet_class(line) => maybe(State::Class),
-        State::Head if !is_dotnet_throwable(line) => message(state, line),
-        // What exceptions of databases print behind their frames.
-        State::Trace if is_indented(line) && !is_empty(line) => goes(State::Trace),
-        State::Trace if begins(line, &[b"ClientConnectionId:", b"Error Number:"]) => goes(State::Trace),
-        State::Trace | State::Gap if is_empty(line) => blank(),
-        _ => Next::Ends,
-    }
-}
-
-/// The text behind ``path:12:in `method'`` or `path:12:in 'Class#method'`; `None` if the line is no such place.
+/// Behind ``path:12:in `method'`` or `path:12:in 'Class#method'`; nothing if it is no such place.
 fn behind_ruby_place(line: &[u8]) -> Option<&[u8]> {
     let at = memchr::memmem::find(line, b":in ")?;
     let number = line[..at].iter().rev().take_while(|byte| byte.is_ascii_digit()).count();

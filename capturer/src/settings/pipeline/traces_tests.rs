@@ -211,3 +211,43 @@ fn ruby_and_rust() {
         check(&preset(MultilinePreset::Rust), text);
     }
 }
+
+/// .NET speaks the language of its host: other words before a frame, behind an inner exception, before one that nobody caught.
+#[test]
+fn dotnet_in_other_languages() {
+    for text in [
+        "|Unbehandelte Ausnahme: System.InvalidOperationException: kein Bestand\n+ ---> System.IO.IOException: Platte\n\
+         +   bei Shop.Disk.Read() in C:\\src\\Disk.cs:Zeile 3.\n\
+         +   --- Ende der internen Ausnahmestapelüberwachung ---\n\
+         +   bei Shop.Order.Pay(Int32 id) in C:\\src\\Order.cs:Zeile 12.\n\
+         +--- Ende der Stapelüberwachung vom vorhergehenden Ort ---\n+   bei Program.Main()\n|weiter\n",
+        "|2026-11-22 10:00:00 [ERR] Bestellung\n+System.InvalidOperationException: kein Bestand\n\
+         +   bei Shop.Order.<Pay>d__3.MoveNext()\n|2026-11-22 10:00:01 [INF] weiter\n",
+        "|Exception non gérée : System.Exception: pas de stock\n+   à Shop.Order.Pay(Int32 id) dans C:\\a.cs:ligne 12\n\
+         +   --- Fin de la trace de la pile d'exception interne ---\n+   à Program.Main()\n|suite\n",
+        "|Excepción no controlada: System.Exception: nada\n+   en Shop.Order.Pay(Int32 id) en C:\\a.cs:línea 12\n|x\n",
+        "|ハンドルされていない例外: System.Exception: x\n+   場所 Shop.Order.Pay(Int32 id) 場所 C:\\a.cs:行 12\n|x\n",
+        "|未经处理的异常:  System.Exception: x\n+   在 Shop.Order.Pay(Int32 id) 位置 C:\\a.cs:行号 12\n|x\n",
+        // Words of prose.
+        "|INFO a\n|   in the middle (of it)\n|   a list. of (words)\n|   en route (x)\n|Unbehandelte Ausnahme beim Start\n",
+    ] {
+        check(&preset(MultilinePreset::Dotnet), text);
+    }
+}
+
+/// sbt puts its own level before each line of a trace.
+#[test]
+fn sbt() {
+    for text in [
+        "|[info] running Main\n|[error] (run-main-0) java.lang.IllegalStateException: no stock\n\
+         +[error] java.lang.IllegalStateException: no stock\n+[error] »at shop.Main$.main(Main.scala:3)\n\
+         +[error] Caused by: java.io.IOException: x\n+[error] »at a.B.c(B.java:1)\n+[error] »... 4 more\n\
+         |[error] Nonzero exit code: 1\n|[info] next\n",
+        "|[error] java.lang.Error: x\n+[error]     at a.B.c(B.java:1)\n|[error] (Compile / run) failed\n",
+        // Each is a record of its own.
+        "|[error] /src/a.scala:3: not found: value x\n|[error]   foo\n|[error]   ^\n|[error] one error found\n",
+        "|[error] a failed\n|[error] java.lang.Error: one\n|[error] java.lang.Error: two\n|[warn] next\n",
+    ] {
+        check(&preset(MultilinePreset::Java), text);
+    }
+}
