@@ -305,11 +305,12 @@ impl FileSource {
         }
     }
 
-    /// Ends groups of lines that nothing came for, if all there is was read.
+    /// Ends groups of lines that nothing came for, if all there is was read and no line waits for its end.
     pub fn end_groups(&mut self, cx: &mut Context<'_>, told: &mut Vec<SourceEvent>) {
         let read_to_end = self.reading.is_none() && self.chain.links.iter().all(|link| !link.unread);
+        let all_is_read = read_to_end && !self.groups_wait(cx.now.mono_ms);
         let mut lines = Lines::default();
-        self.groups_due.end_due(&mut self.assembler, read_to_end, self.stream, &mut lines, cx);
+        self.groups_due.end_due(&mut self.assembler, all_is_read, self.stream, &mut lines, cx);
         if !lines.records.is_empty() {
             self.tell(lines, Vec::new(), 0, told);
         }

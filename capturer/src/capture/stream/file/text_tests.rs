@@ -6,7 +6,8 @@ use crate::capture::core::bench::Bench;
 use crate::capture::io::OpenedFile;
 use crate::limits::{HEAD_BYTES, LINE_PIECE_BYTES};
 use crate::model::cursor::FileCursor;
-use crate::settings::{Binary, TextRules};
+use crate::settings::file::{Outside, parse as parse_config};
+use crate::settings::{Binary, Settings, TextRules};
 use crate::sink::testing::Rng;
 
 /// What an output has of one record.
@@ -25,6 +26,7 @@ struct Host {
     source: FileSource,
     rules: TextRules,
     format: FileFormat,
+    pipeline: Option<Arc<Pipeline>>,
     got: Vec<Got>,
     /// Positions that were told: when, and how many records came before.
     told: Vec<(u64, usize, Arc<FileCursor>)>,
@@ -40,8 +42,12 @@ const SAVED_MS: u64 = 1_500;
 
 impl Host {
     fn new(rules: TextRules, format: FileFormat) -> Host {
+        Host::with_pipeline(rules, format, None)
+    }
+
+    fn with_pipeline(rules: TextRules, format: FileFormat, pipeline: Option<Arc<Pipeline>>) -> Host {
         let mut bench = Bench::new(1);
-        let source = source(Start::Oldest, rules, format);
+        let source = source(Start::Oldest, rules, format).with_pipeline(pipeline.as_ref());
         bench.actions();
         let mut host = Host {
             bytes: Vec::new(),
@@ -49,6 +55,7 @@ impl Host {
             source,
             rules,
             format,
+            pipeline,
             got: Vec::new(),
             told: Vec::new(),
             again: Vec::new(),
@@ -105,7 +112,7 @@ impl Host {
         assert!(self.again.is_empty(), "killed before all of it came again");
         self.again = self.got.split_off(records);
         self.told.retain(|(_, before, _)| *before <= records);
-        self.source = source(start, self.rules, self.format);
+        self.source = source(start, self.rules, self.format).with_pipeline(self.pipeline.as_ref());
         self.bench.actions();
         self.source.open(&mut self.bench.cx());
         self.settle();
@@ -364,6 +371,70 @@ fn an_unfinished_line_comes_in_marked_parts() {
     assert!(host.got.is_empty());
     host.end();
     assert_eq!(host.got, [part(b"one", false, false)]);
+}
+
+fn joins_java() -> Settings {
+    let outside = Outside { variable: &|_| None, file: &|_| Err("none".to_owned()) };
+    parse_config("c.yaml", "pipelines: [{name: p, multiline: {preset: java}}]", &[], &outside)
+        .expect("a good config")
+}
+
+/// A program that is killed leaves a trace without its last newline, and the group of lines before it waits for that line.
+#[test]
+fn a_trace_has_its_last_line_without_a_newline_too() {
+    let settings = joins_java();
+    let host = || Host::with_pipeline(rules(None), FileFormat::Auto, settings.pipelines.first().cloned());
+    let got = |message: &str, partial, continued| Got {
+        message: message.as_bytes().to_vec(),
+        partial,
+        continued,
+        truncated: false,
+    };
+    let trace = "ERROR x\njava.lang.Error: x\n\tat a.B.c(B.java:1)";
+    for killed_after_ms in [0, 3_500, 4_500, 5_100, 6_500, 9_000] {
+        let mut host = host();
+        host.append(b"INFO before\n");
+        host.append(trace.as_bytes());
+        host.wait(killed_after_ms);
+        if killed_after_ms > 0 {
+            host.kill();
+        }
+        host.wait(9_000);
+        assert_eq!(
+            host.got,
+            [got("INFO before", false, false), got(trace, true, false)],
+            "{killed_after_ms}"
+        );
+        host.append(b" rest\nnext\n");
+        host.wait(3_000);
+        assert_eq!(
+            host.got[2..],
+            [got(" rest", false, true), got("next", false, false)],
+            "{killed_after_ms}"
+        );
+    }
+    // Its end came between a kill and the next start.
+    let mut late = host();
+    late.append(trace.as_bytes());
+    late.wait(9_000);
+    late.bytes.extend_from_slice(b" rest\n");
+    late.kill();
+    late.wait(3_000);
+    assert_eq!(late.got, [got(trace, true, false), got(" rest", false, true)]);
+    // A line that grows and grows holds nothing up.
+    let mut growing = host();
+    growing.append(b"ERROR x\n.");
+    for _ in 0..12 {
+        growing.wait(1_000);
+        growing.append(b".");
+    }
+    assert_eq!(growing.got, [got("ERROR x", false, false)]);
+    // Nor does one whose end is never waited for.
+    let never = TextRules { unfinished_line_after: std::time::Duration::ZERO, ..rules(None) };
+    let mut never = Host::with_pipeline(never, FileFormat::Auto, settings.pipelines.first().cloned());
+    never.append(b"ERROR x\npart");
+    never.wait(3_000);
+    assert_eq!(never.got, [got("ERROR x", false, false)]);
 }
 
 /// Other agents and applications use Docker's keys, and more.

@@ -30,12 +30,21 @@ pub(super) const LOOK_BACK: u64 = 2;
 /// A line that waits for its end.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Unfinished {
-    /// The file's end when it was read, an offset in the front file.
-    end: u64,
+    /// Where it begins, an offset in the front file.
+    begin: u64,
     /// When something is to be done about it, unless more comes.
     due_ms: u64,
+    /// Its bytes so far.
+    len: u32,
+    /// The second in which its beginning was first seen, as a small number: it is asked how long ago that was.
+    since_s: u16,
     /// Its split was told: nothing is read until then.
     is_told: bool,
+}
+
+/// Seconds, without the high bits.
+fn small_seconds(mono_ms: u64) -> u16 {
+    (mono_ms / 1000) as u16
 }
 
 impl FileSource {
@@ -67,6 +76,15 @@ impl FileSource {
         self.unfinished.is_some_and(|unfinished| unfinished.is_told)
     }
 
+    /// Whether the open groups of lines wait with a line, which may be their last: a program that is killed leaves its trace
+    /// without the last newline. A line that grows and grows does not hold them up.
+    pub(super) fn groups_wait(&self, now_ms: u64) -> bool {
+        let longest = self.text.rules.unfinished_line_after + SPLIT_IS_SAVED;
+        self.unfinished.is_some_and(|unfinished| {
+            u64::from(small_seconds(now_ms).wrapping_sub(unfinished.since_s)) <= longest.as_secs()
+        })
+    }
+
     /// What was read before is not there any more.
     pub(super) fn forget_unfinished(&mut self) {
         (self.unfinished, self.split) = (None, None);
@@ -94,7 +112,10 @@ impl FileSource {
         if until > buffer.len() {
             return from;
         }
-        self.split = None;
+        // An open group of lines may keep the part: until the position is past it, the split is told. The next read forgets it.
+        if until == from {
+            self.split = None;
+        }
         let part = &buffer[..until];
         let to = self.decode_lines(part, from, lines, cx);
         let to = self.decode_unfinished(part, to, lines, cx);
@@ -120,9 +141,13 @@ impl FileSource {
             self.unfinished = None;
             return false;
         }
-        let (end, (wait_ms, told_ms)) = (place(buffer.len()), self.waits_ms());
-        let new = Unfinished { end, due_ms: cx.now.mono_ms + wait_ms, is_told: false };
-        let mut unfinished = self.unfinished.filter(|before| before.end == end).unwrap_or(new);
+        let (begin, (wait_ms, told_ms)) = (place(to), self.waits_ms());
+        let len_bytes = u32::try_from(buffer.len() - to).unwrap_or(u32::MAX);
+        let before = self.unfinished.filter(|before| before.begin == begin);
+        let since_s = before.map_or(small_seconds(cx.now.mono_ms), |before| before.since_s);
+        let due_ms = cx.now.mono_ms + wait_ms;
+        let new = Unfinished { begin, due_ms, len: len_bytes, since_s, is_told: false };
+        let mut unfinished = before.filter(|before| before.len == len_bytes).unwrap_or(new);
         if unfinished.due_ms <= cx.now.mono_ms {
             unfinished = Unfinished { due_ms: cx.now.mono_ms + told_ms, is_told: true, ..unfinished };
             self.split = self.chain.links.front().map(|front| Box::new((front.found.id, place(to + len))));
