@@ -49,18 +49,50 @@ pub const BY_SEVERITY: [&str; 8] = ["fatal", "fatal", "fatal", "error", "warn", 
 /// One of trace, debug, info, warn, error, fatal; `None` = the line names none.
 pub fn detect(line: &[u8]) -> Option<&'static str> {
     let line = &line[..line.len().min(LOOKED_AT_BYTES)];
+    let mut plain = [0; LOOKED_AT_BYTES];
+    let line = if memchr::memchr(ESCAPE, line).is_some() { without_colours(line, &mut plain) } else { line };
     let priority = priority(line);
     let by_form = klog(line).or_else(|| letter_in_brackets(line));
     let own = by_form.or_else(|| priority.filter(|priority| *priority < 8).map(of_priority));
     let is_json = line.trim_ascii_start().first() == Some(&b'{');
-    own.or_else(|| is_json.then(|| find(line, |_, before, _| is_value_of_level(before)))?)
-        .or_else(|| find(line, names_a_level))
-        .or_else(|| priority.map(of_priority))
+    own.or_else(|| {
+        is_json.then(|| find(line, named_or_numbered, |_, before, _| is_value_of_level(before)))?
+    })
+    .or_else(|| find(line, |word, _| named(word), names_a_level))
+    .or_else(|| priority.map(of_priority))
 }
 
-/// The level of the first word that names one and that `is_meant` accepts, given the bytes before the word, the word
-/// and the bytes behind it.
-fn find(line: &[u8], is_meant: impl Fn(&[u8], &[u8], &[u8]) -> bool) -> Option<&'static str> {
+const ESCAPE: u8 = 0x1b;
+
+/// The line without the colours of a terminal, which stand right before a word and behind it: `␛[31mERROR␛[0m`.
+fn without_colours<'p>(line: &[u8], plain: &'p mut [u8; LOOKED_AT_BYTES]) -> &'p [u8] {
+    let (mut kept, mut at) = (0, 0);
+    while at < line.len() {
+        let colour = line[at..].strip_prefix(b"\x1b[").map(|inside| {
+            let numbers = inside.iter().take_while(|byte| b"0123456789;:".contains(byte)).count();
+            b"\x1b[".len() + numbers + usize::from(numbers < inside.len())
+        });
+        if let Some(len) = colour {
+            at += len;
+            continue;
+        }
+        plain[kept] = line[at];
+        (kept, at) = (kept + 1, at + 1);
+    }
+    &plain[..kept]
+}
+
+/// In JSON a level may be a number, as pino writes it. One with a fraction is none.
+fn named_or_numbered(word: &[u8], behind: &[u8]) -> Option<&'static str> {
+    named(word).or_else(|| numbered(word).filter(|_| !behind.starts_with(b".")))
+}
+
+/// The level of the first word that names one and is meant as one, by what stands before and behind it.
+fn find(
+    line: &[u8],
+    names: impl Fn(&[u8], &[u8]) -> Option<&'static str>,
+    is_meant: impl Fn(&[u8], &[u8], &[u8]) -> bool,
+) -> Option<&'static str> {
     let is_word = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_';
     let mut at = 0;
     while at < line.len() {
@@ -70,7 +102,7 @@ fn find(line: &[u8], is_meant: impl Fn(&[u8], &[u8], &[u8]) -> bool) -> Option<&
         }
         let len = line[at..].iter().position(|byte| !is_word(*byte)).unwrap_or(line.len() - at);
         let word = &line[at..at + len];
-        if let Some(level) = named(word)
+        if let Some(level) = names(word, &line[at + len..])
             && is_meant(word, &line[..at], &line[at + len..])
         {
             return Some(level);
@@ -258,6 +290,20 @@ mod tests {
             (r#"{"msg":"a \"level\":\"error\" b","level":"info"}"#, Some("info")),
             (r#"{"msg":"ERROR","n":1}"#, Some("error")),
             ("{'levelname': 'WARNING'}", Some("warn")),
+            // Colours stand before a word and behind it.
+            ("\x1b[31mERROR\x1b[0m x", Some("error")),
+            ("\x1b[1;33m[warn]\x1b[m x", Some("warn")),
+            ("level=\x1b[33mwarn\x1b[0m x", Some("warn")),
+            ("\x1b[2m2026-11-22T10:00:00Z\x1b[0m \x1b[32m INFO\x1b[0m \x1b[2mapp\x1b[0m: x", Some("info")),
+            ("\x1b[", None),
+            ("\x1b[31mno error was found\x1b[0m", None),
+            // In JSON a level may be a number.
+            (r#"{"level":30,"msg":"x"}"#, Some("info")),
+            (r#"{"level":50,"msg":"INFO: x"}"#, Some("error")),
+            (r#"{"level":5.5,"msg":"x"}"#, None),
+            (r#"{"level":17,"msg":"x"}"#, None),
+            (r#"{"levels":{"n":30},"msg":"x"}"#, None),
+            ("level=30 msg=x", None),
             ("", None),
             ("=", None),
             ("ERROR", Some("error")),
