@@ -48,7 +48,7 @@ use crate::model::outcome::{Outcome, RATE_LIMIT, Tally};
 use crate::model::record::{Batch, Record, Source, StreamId};
 use crate::settings::Pipeline;
 use crate::settings::pipeline::{
-    Condition, Otherwise, Over, Parse, ParseFormat, RateLimit, Redact, Step, Timestamp,
+    Condition, LEVEL, Otherwise, Over, Parse, ParseFormat, RateLimit, Redact, Step, Timestamp,
 };
 
 /// What the steps made of a batch.
@@ -308,17 +308,14 @@ fn meets(condition: &Condition, line: &Line) -> bool {
 /// decides as it says.
 fn keep_step(condition: &Condition, line: &Line) -> StepFlow {
     let not_understood = condition.field.as_ref().is_some_and(|name| {
-        let is_level = name == LEVEL && condition.matches.is_some();
+        let is_level = condition.is_of_level && condition.matches.is_some();
         (is_level && line.level_unknown)
             || (line.extra.failed.has(Failed::PARSE) && line.extra.fields.get(name).is_none())
     });
     if not_understood || meets(condition, line) { StepFlow::GoesOn } else { StepFlow::Dropped }
 }
 
-/// The field with a line's level.
-const LEVEL: &str = "level";
-
-/// Notes whether a step that looks for a level knows it now, and forgets that once another step sets a level.
+/// Remembers of a step that looked for a level whether it is known now, and forgets it once another step sets one.
 fn note_level(settings: &Parse, found: &Fields, line: &mut Line) {
     if found.get(LEVEL).is_some() {
         line.level_unknown = false;

@@ -242,6 +242,16 @@ fn keep_lets_a_level_through_that_is_not_known() {
         "keep dropped 1, parse changed 2",
     );
     check("steps: [{parse: {format: level}}, {keep: {field: level}}]", &["none"], &[], "keep dropped 1");
+    // Under another name it is the level all the same.
+    let renamed = "{rename: {fields: {level: severity}}}, {rename: {fields: {severity: sev}}}";
+    check(
+        &format!(
+            "steps: [{{parse: {{format: level}}}}, {renamed}, {{keep: {{field: sev, matches: error}}}}]"
+        ),
+        &["ERROR a", "INFO b", "core dumped"],
+        &[r#"{"fields":{"sev":"error"},"message":"ERROR a"}"#, r#"{"message":"core dumped"}"#],
+        "keep dropped 1, parse changed 2, rename changed 4",
+    );
     check(
         "steps: [{parse: {format: level}}, {parse: {format: logfmt}}, {keep: {field: user, matches: b}}]",
         &["user=a"],

@@ -188,7 +188,7 @@ pub const NO_REGEX: &str =
 fn first_lines_only(pipeline: &Pipeline) -> Option<String> {
     pipeline.multiline.as_ref()?;
     let of_message = |condition: &Condition| match condition {
-        Condition { field: None, matches: Some(pattern) } => pattern.stops_at_line_end(),
+        Condition { field: None, matches: Some(pattern), .. } => pattern.stops_at_line_end(),
         _ => false,
     };
     let mut steps = pipeline.steps.iter().enumerate();

@@ -15,7 +15,7 @@ pub use time_format::{TimeFormat, TimePart};
 pub(super) use fields::never_made;
 pub(super) use read::{read, show};
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -301,6 +301,36 @@ pub struct Condition {
     pub field: Option<String>,
     /// Must match there; `None` = the field must exist.
     pub matches: Option<Pattern>,
+    /// The field is the one that holds a line's level, under this name or under one that it was renamed from.
+    pub is_of_level: bool,
+}
+
+/// The field that gets a line's level.
+pub const LEVEL: &str = "level";
+
+impl Pipeline {
+    /// Tells each `keep` whether it looks at the level, which may have another name by then.
+    fn mark_levels(&mut self) {
+        let mut names = BTreeSet::from([LEVEL.to_owned()]);
+        for step in &mut self.steps {
+            let step = match step {
+                Step::When(_, step) => step.as_mut(),
+                step => step,
+            };
+            match step {
+                Step::Rename(renamed) => {
+                    let more =
+                        renamed.iter().filter(|(from, _)| names.contains(*from)).map(|(_, to)| to.clone());
+                    names.extend(more.collect::<Vec<_>>());
+                }
+                Step::Keep(condition) => {
+                    condition.is_of_level =
+                        condition.field.as_ref().is_some_and(|field| names.contains(field));
+                }
+                _ => {}
+            }
+        }
+    }
 }
 
 /// Which secrets are replaced.

@@ -66,6 +66,7 @@ fn read_pipeline(s: &mut Section, line_bytes_max: u64) -> Pipeline {
     if pipeline.steps.len() > PIPELINE_STEPS_MAX {
         s.problem("steps", format!("has more than {PIPELINE_STEPS_MAX}"));
     }
+    pipeline.mark_levels();
     pipeline
 }
 
@@ -292,7 +293,7 @@ fn read_condition(s: &mut Section) -> Option<Condition> {
         }
         return None;
     }
-    Some(Condition { field, matches })
+    Some(Condition { field, matches, is_of_level: false })
 }
 
 fn read_sample(s: &mut Section) -> Option<Step> {

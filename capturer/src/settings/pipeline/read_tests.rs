@@ -27,7 +27,8 @@ fn step(step: &str) -> Step {
 fn steps_are_taken() {
     let keep = |field: Option<&str>, matches: Option<&str>| {
         let pattern = matches.map(|text| Pattern::new(text).expect("good"));
-        Step::Keep(Condition { field: field.map(str::to_owned), matches: pattern })
+        let is_of_level = field == Some("level");
+        Step::Keep(Condition { field: field.map(str::to_owned), matches: pattern, is_of_level })
     };
     assert_eq!(step("{keep: {field: level, matches: 'a|b'}}"), keep(Some("level"), Some("a|b")));
     assert_eq!(step("{keep: {field: level}}"), keep(Some("level"), None));
