@@ -32,6 +32,7 @@ const FACILITIES: [&str; 24] = [
 ];
 /// Longest name in a head: host, program, ids.
 const NAME_BYTES_MAX: usize = 255;
+const FRACTION_DIGITS_MAX: usize = 9;
 
 /// RFC 5424 with its version, else RFC 3164, whose priority files lack: fields level, facility, time, host, app, pid,
 /// msgid, those of structured data (`id.name`), and message.
@@ -192,7 +193,7 @@ fn head_3164(rest: &[u8]) -> Result<Parts<'_>, NotThis> {
     let word =
         |text: &[u8]| text.iter().take(NAME_BYTES_MAX + 1).position(|byte| *byte == b' ').ok_or(NotThis);
     let time_len = match rest.get(..15) {
-        Some(time) if is_bsd_time(time) => 15,
+        Some(time) if is_bsd_time(time) => 15 + fraction_len(&rest[15..]),
         _ => {
             let len = word(rest)?;
             crate::decode::timestamp::parse(&rest[..len]).ok_or(NotThis)?;
@@ -247,6 +248,16 @@ fn year_or_zone_len(text: &[u8]) -> usize {
 }
 
 /// `Nov  2 00:52:48`
+/// `.123456`: systemd and rsyslog write it where they are told to be exact.
+fn fraction_len(rest: &[u8]) -> usize {
+    let digits =
+        |rest: &[u8]| rest.iter().take(FRACTION_DIGITS_MAX).take_while(|byte| byte.is_ascii_digit()).count();
+    match rest.strip_prefix(b".").map(digits) {
+        None | Some(0) => 0,
+        Some(digits) => 1 + digits,
+    }
+}
+
 fn is_bsd_time(time: &[u8]) -> bool {
     time.iter().zip(b"aaa 00 00:00:00").enumerate().all(|(at, (byte, shape))| match shape {
         b'a' => byte.is_ascii_alphabetic(),
@@ -317,6 +328,19 @@ mod tests {
             syslog,
             "2026-11-22T00:52:48.1+01:00 box kernel: [1.2] usb",
             "time=2026-11-22T00:52:48.1+01:00 host=box app=kernel | [1.2] usb",
+        );
+        // With fractions of a second, as rsyslog and journald write them where that is asked for.
+        check(
+            syslog,
+            "Nov 22 00:52:48.123456 box sshd[812]: x",
+            "time=Nov 22 00:52:48.123456 host=box app=sshd pid=812 | x",
+        );
+        check(syslog, "Nov  2 00:52:48.1 app: x", "time=Nov  2 00:52:48.1 app=app | x");
+        check(syslog, "Nov 22 00:52:48. box app: x", "no");
+        check(
+            syslog,
+            "Nov 22 00:52:48.123 2026 box app: x",
+            "time=Nov 22 00:52:48.123 2026 host=box app=app | x",
         );
         // Without a host; with more of the time.
         let time = "time=Nov 22 00:52:48";

@@ -21,13 +21,32 @@ pub(super) fn parse(settings: &Timestamp, text: &str, now_ns: i64) -> Option<i64
     }
     let timezone = settings.timezone.as_ref();
     match &settings.format {
-        TimeFormat::Rfc3339 => rfc3339(text).or_else(|| iso8601(text.as_bytes(), timezone)),
+        TimeFormat::Rfc3339 => {
+            let of = |text: &str| rfc3339(text).or_else(|| iso8601(text.as_bytes(), timezone));
+            of(text).or_else(|| of(without_names(text)?))
+        }
         TimeFormat::Unix => number(text, SECOND_NS),
         TimeFormat::UnixMs => number(text, 1_000_000),
         TimeFormat::UnixUs => number(text, 1000),
         TimeFormat::UnixNs => number(text, 1),
         TimeFormat::Parts(parts) => by_parts(parts, text.as_bytes(), timezone, now_ns),
     }
+}
+
+/// The offset counts, and what names it once more does not: Go prints `2026-11-22 00:52:48.1 +0000 UTC m=+0.5`, Java
+/// `2026-11-22T01:52:48+01:00[Europe/Berlin]`.
+fn without_names(text: &str) -> Option<&str> {
+    let plain = text.split_once(" m=").map_or(text, |(plain, _)| plain);
+    let plain =
+        plain.strip_suffix(']').and_then(|inside| inside.rsplit_once('[')).map_or(plain, |(plain, _)| plain);
+    let is_name =
+        |word: &str| (1..=5).contains(&word.len()) && word.bytes().all(|byte| byte.is_ascii_alphabetic());
+    let is_offset = |word: &str| word.starts_with(['+', '-']) && word.ends_with(|c: char| c.is_ascii_digit());
+    let plain = match plain.rsplit_once(' ') {
+        Some((before, name)) if is_name(name) && before.rsplit(' ').next().is_some_and(is_offset) => before,
+        _ => plain,
+    };
+    (plain.len() < text.len()).then_some(plain)
 }
 
 fn rfc3339(text: &str) -> Option<i64> {
@@ -310,14 +329,27 @@ mod tests {
             "20261122T005248Z",
             "20261122T015248+0100",
             "2026-11-21t19:52:48-05",
+            // Go's String and Java's ZonedDateTime name the offset once more.
+            "2026-11-22 00:52:48 +0000 UTC",
+            "2026-11-22 01:52:48 +0100 CET m=+0.012345678",
+            "2026-11-22T01:52:48+01:00[Europe/Berlin]",
+            "2026-11-22T00:52:48Z[UTC]",
         ] {
             check("rfc3339", text, "2026-11-22T00:52:48.000000000Z");
         }
         check("rfc3339", "2026-11-22T01:52+01", "2026-11-22T00:52:00.000000000Z");
         check("%F %T.%f%z", "2026-11-22 01:52:48.25+01", "2026-11-22T00:52:48.250000000Z");
-        for text in
-            ["2026-11-22T01:52:48+1", "2026-11-22T01:52:48+25", "2026-11-22T01:52:48Zx", "2026-11-22T01+01"]
-        {
+        for text in [
+            "2026-11-22T01:52:48+1",
+            "2026-11-22T01:52:48+25",
+            "2026-11-22T01:52:48Zx",
+            "2026-11-22T01+01",
+            "2026-11-22T01:52:48[Europe/Berlin]",
+            "2026-11-22 01:52:48 nine",
+            "]",
+            "[",
+            " m=",
+        ] {
             check("rfc3339", text, "no");
         }
     }
