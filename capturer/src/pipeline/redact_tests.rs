@@ -34,6 +34,22 @@ fn keys_with_secrets() {
         ("Authorization: Basic dXNlcjpwYXNz", "Authorization: [redacted]"),
         ("authorization: Bearer abc.def.ghi, x", "authorization: [redacted], x"),
         (r#""X-Api-Key": "k-1""#, r#""X-Api-Key": "[redacted]""#),
+        // All cookies of a request: only the site knows which of them is the session.
+        ("Cookie: theme=dark; connect.sid=s%3Aabc.def; _ga=GA1 next", "Cookie: [redacted] next"),
+        ("> cookie: a=b;c=d", "> cookie: [redacted]"),
+        (
+            "http.request.header.cookie=a=b; c=d level=info",
+            "http.request.header.cookie=[redacted] level=info",
+        ),
+        ("Set-Cookie: sid=abc; Path=/; HttpOnly", "Set-Cookie: [redacted]; Path=/; HttpOnly"),
+        ("cookie=abc; then more", "cookie=[redacted]; then more"),
+        // Statements that servers log; addresses that are signed.
+        ("CREATE USER a WITH PASSWORD 's3cret' x", "CREATE USER a WITH PASSWORD '[redacted]' x"),
+        ("create user 'a'@'%' identified by 's3''cret'", "create user 'a'@'%' identified by '[redacted]'"),
+        ("it is no password: 'x' y", "it is no password: '[redacted]' y"),
+        ("a mypassword 'x', a password  '' and 'y'", "a mypassword 'x', a password  '' and 'y'"),
+        ("/a?sv=1&sig=abc%3D&se=2", "/a?sv=1&sig=[redacted]&se=2"),
+        ("/a?Signature=ab~c_&x=1 sig=TERM", "/a?Signature=[redacted]&x=1 sig=TERM"),
         ("secret => abc", "secret => [redacted]"),
         ("postgres://shop:s3cr:t@db:5432/shop", "postgres://shop:[redacted]@db:5432/shop"),
         ("https://example.com:8443/a?b=c", "https://example.com:8443/a?b=c"),

@@ -73,7 +73,8 @@ pub(super) fn is_secret_key(key: &[u8]) -> bool {
 pub(super) fn values(text: &[u8]) -> Vec<Range<usize>> {
     let (mut found, mut at) = (Vec::new(), 0);
     let mut programs = Programs::default();
-    while let Some(run) = text[at..].iter().position(|byte| matches!(byte, b'=' | b':' | b'-' | b'<' | b'%'))
+    while let Some(run) =
+        text[at..].iter().position(|byte| matches!(byte, b'=' | b':' | b'-' | b'<' | b'%' | b'\''))
     {
         let sign = at + run;
         work::add(run + 1);
@@ -83,6 +84,7 @@ pub(super) fn values(text: &[u8]) -> Vec<Range<usize>> {
                 .or_else(|| password_of_program(text, sign, &mut programs))
                 .or_else(|| value_of_option(text, sign)),
             b'<' => inside_element(text, sign),
+            b'\'' => password_of_sql(text, sign),
             b'%' => value_behind_encoded(text, sign),
             b':' if text[sign..].starts_with(b"://") => {
                 at = sign + 3;
@@ -114,6 +116,28 @@ fn private_key(text: &[u8], at: usize) -> Option<Range<usize>> {
     }
     let end = memchr::memmem::find(&text[start..], END).map_or(text.len(), |end| start + end);
     (start < end).then_some(start..end)
+}
+
+/// `CREATE USER shop PASSWORD 's3cret'`, `IDENTIFIED BY 's3cret'`: servers log the statements that they ran.
+fn password_of_sql(text: &[u8], sign: usize) -> Option<Range<usize>> {
+    let before = text[..sign].trim_ascii_end();
+    let blanks = sign - before.len();
+    let ends = |word: &[u8]| {
+        let at = before.len().checked_sub(word.len());
+        at.is_some_and(|at| {
+            before[at..].eq_ignore_ascii_case(word) && before[..at].last().is_some_and(|byte| *byte == b' ')
+        })
+    };
+    let is_password = (1..=BLANKS_MAX).contains(&blanks) && (ends(b"password") || ends(b"identified by"));
+    if !is_password || text[sign + 1..].starts_with(REDACTED) {
+        return None;
+    }
+    let mut end = quoted_end(text, sign + 1, 0, b'\'');
+    // A quote within the password is written twice.
+    while text[end..].starts_with(b"''") && sign + 1 < end {
+        end = quoted_end(text, end + 2, 0, b'\'');
+    }
+    (sign + 1 < end).then_some(sign + 1..end)
 }
 
 /// `user:password@` behind `://`.
@@ -283,7 +307,8 @@ fn is_value_of_secret(text: &[u8], sign: usize) -> bool {
 
 /// The value behind `=` or `:`, if the key before the sign is secret.
 fn value_behind(text: &[u8], sign: usize) -> Option<Range<usize>> {
-    let is_secret = is_secret_key(key_before(&text[..sign])) || is_value_of_secret(text, sign);
+    let key = key_before(&text[..sign]);
+    let is_secret = is_secret_key(key) || is_value_of_secret(text, sign) || is_signature(text, sign, key);
     if !is_secret {
         return None;
     }
@@ -305,11 +330,19 @@ fn value_behind(text: &[u8], sign: usize) -> Option<Range<usize>> {
             inside..quoted_end(text, inside, escapes, *quote)
         }
         Some(b'[' | b'{') if escapes == 0 => start..nested_end(text, start),
+        _ if is_cookies(key) => start..cookies_end(text, start),
         _ => start..in_connection_string(text, unquoted_end(text, start)),
     };
     let value = &text[range.clone()];
     let hides = !NO_SECRETS.iter().any(|word| value.eq_ignore_ascii_case(word));
     hides.then_some(range)
+}
+
+/// `?sig=…` of Azure and `&Signature=…` of CloudFront, in an address that is signed. Elsewhere such a word means other things.
+fn is_signature(text: &[u8], sign: usize, key: &[u8]) -> bool {
+    let is_named = key.eq_ignore_ascii_case(b"sig") || key.eq_ignore_ascii_case(b"signature");
+    let before = sign.checked_sub(key.len() + 1).map(|at| text[at]);
+    is_named && text[sign] == b'=' && matches!(before, Some(b'?' | b'&'))
 }
 
 /// The name before a sign, without quotes, escapes and blanks.
@@ -391,8 +424,29 @@ fn unquoted_end(text: &[u8], start: usize) -> usize {
     }
 }
 
-/// The end of a value that ended at a blank: in a list of pairs with semicolons it may continue, `Password=p
-/// w;Encrypt=true`.
+/// A header with all cookies of a site. `Set-Cookie` has one, and what is said of it: its path, its age.
+fn is_cookies(key: &[u8]) -> bool {
+    let len = b"cookie".len();
+    let is_cookie = key.len() >= len && key[key.len() - len..].eq_ignore_ascii_case(b"cookie");
+    is_cookie && !key[..key.len() - len].trim_ascii().ends_with(b"-")
+}
+
+/// Behind the last of `a=b; c=d`: which of them is the session is known to nobody but the site.
+fn cookies_end(text: &[u8], start: usize) -> usize {
+    let mut end = unquoted_end(text, start);
+    while let Some(rest) = text[end..].strip_prefix(b";") {
+        let blanks = rest.iter().take(BLANKS_MAX).take_while(|byte| **byte == b' ').count();
+        let pair = &rest[blanks..];
+        let name_len = pair.iter().take(KEY_BYTES_MAX).take_while(|byte| is_of_name(byte)).count();
+        if name_len == 0 || pair.get(name_len) != Some(&b'=') {
+            break;
+        }
+        end = unquoted_end(text, end + 1 + blanks + name_len + 1);
+    }
+    end
+}
+
+/// The end of a value that ended at a blank: in a list of pairs with semicolons it may go on, `Password=p w;Encrypt=true`.
 fn in_connection_string(text: &[u8], end: usize) -> usize {
     if text.get(end) != Some(&b' ') {
         return end;
