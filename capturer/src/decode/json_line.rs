@@ -40,13 +40,22 @@ pub fn next_record_of_docker(bytes: &[u8], clean: bool) -> Step<Piece> {
 }
 
 fn next(bytes: &[u8], clean: bool, parse: impl Fn(&[u8]) -> Option<Piece>) -> Step<Piece> {
-    let record = |line: &[u8]| parse(line).filter(|_| clean || is_clean(line));
+    let record = |line: &[u8]| {
+        let line = without_cr(line);
+        parse(line).filter(|_| clean || is_clean(line))
+    };
     damage::next_record(bytes, record, |line| good_record_behind(line, &parse))
 }
 
 /// Quick test whether a line is a json-file record that loses nothing if it is decoded as one (`format: auto`).
 pub fn looks_like_record(line: &[u8]) -> bool {
-    is_clean(line) && parse_of_docker(line.strip_suffix(b"\n").unwrap_or(line)).is_some()
+    let line = without_cr(line.strip_suffix(b"\n").unwrap_or(line));
+    is_clean(line) && parse_of_docker(line).is_some()
+}
+
+/// A copy of a log that went through Windows ends its records with a carriage return and a newline.
+fn without_cr(line: &[u8]) -> &[u8] {
+    line.strip_suffix(b"\r").unwrap_or(line)
 }
 
 /// Whether an unfinished line that begins with these bytes is a record as Docker writes it.
@@ -56,12 +65,14 @@ pub fn may_begin_record(bytes: &[u8]) -> bool {
 
 /// The record in a whole line of any writer, which has no newline.
 pub fn whole_record(line: &[u8]) -> Option<Piece> {
+    let line = without_cr(line);
     parse_of_docker(line).filter(|_| is_clean(line))
 }
 
 /// Where in a damaged line a whole record begins that reaches to its end. An unescaped `{"log":"` can't be inside a
 /// JSON string, so it can only be the beginning of a record.
 fn good_record_behind(line: &[u8], parse: impl Fn(&[u8]) -> Option<Piece>) -> Option<usize> {
+    let line = without_cr(line);
     let mut end = line.len();
     // Two tries: a record may be glued to one torn record, or to two. More is not damage but another kind of file.
     for _ in 0..2 {

@@ -50,6 +50,13 @@ fn ordinary_records() {
     check(&record("hi\n", "stdout"), &["stdout:hi$"]);
     check(&record("hi\n", "stderr"), &["stderr:hi$"]);
     check(&record("\n", "stdout"), &["stdout:$"]);
+    // Copied through Windows.
+    let copied = record("a\n", "stdout").replace('\n', "\r\n").replacen("\\r\\n", "\\n", 1);
+    check(&format!("{copied}{copied}"), &["stdout:a$", "stdout:a$"]);
+    assert!(
+        looks_like_record(copied.as_bytes())
+            && whole_record(copied.trim_end_matches('\n').as_bytes()).is_some()
+    );
     check(&record("no newline", "stdout"), &["stdout:no newline"]);
     check(&record("a \"q\" \\ / \t \u{1} é € 𝄞\r\n", "stdout"), &["stdout:a \"q\" \\ / \t \u{1} é € 𝄞\r$"]);
     // The backslash is escaped, so `\\n` is no newline.
