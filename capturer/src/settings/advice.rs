@@ -446,3 +446,33 @@ mod tests {
         check("container_monitor: {record_labels: []}", &[]);
     }
 }
+            // Made, and then taken away.
+            (
+                "{parse: {format: json, message: msg}}, {timestamp: {field: msg}}",
+                "which step 1 (parse) made the message",
+            ),
+            (
+                "{parse: {format: json, message: msg}}, {keep: {field: msg, matches: x}}",
+                "it drops every line",
+            ),
+            (
+                "{parse: {format: json, message: msg}}, {parse: {format: level, from: msg}}",
+                "it parses nothing",
+            ),
+            (
+                "{parse: {format: json}}, {remove: {fields: [ts]}}, {timestamp: {field: ts}}",
+                "step 2 (remove) took away",
+            ),
+            (
+                "{parse: {format: json}}, {rename: {fields: {a: b}}}, {keep: {field: a}}",
+                "step 2 (rename) took away",
+            ),
+            (
+                "{parse: {format: level}}, {remove: {fields: [level]}}, {keep: {field: level, matches: e}}",
+                "every line",
+            ),
+            // What is made again is there, and what only some lines lose.
+            "{parse: {format: json, message: msg}}, {parse: {format: json}}, {keep: {field: msg}}",
+            "{parse: {format: json}}, {when: {field: a}, remove: {fields: [b]}}, {keep: {field: b}}",
+            "{parse: {format: json}}, {rename: {fields: {a: b, b: a}}}, {keep: {field: a}}",
+            "{parse: {format: json, message: msg}}, {keep: {field: msg.a}}",

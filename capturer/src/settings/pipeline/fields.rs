@@ -1,7 +1,7 @@
 //! Which fields a pipeline's steps can make, and which steps need a field that none makes: such a `keep` drops every
 //! line, and any other such step does nothing, silently.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::{Condition, Parse, ParseFormat, Pipeline, Step};
 use crate::text::terminal::shown;
@@ -36,21 +36,44 @@ struct Known {
     /// Any field: the lines themselves name them.
     any: bool,
     names: BTreeSet<String>,
+    /// Those that no line has any more, with the step that took them.
+    gone: BTreeMap<String, Taker>,
+}
+
+/// A step that takes fields away.
+#[derive(Clone, Copy, Debug)]
+struct Taker {
+    number: usize,
+    kind: &'static str,
 }
 
 impl Known {
     fn has(&self, name: &str) -> bool {
-        self.any || self.names.contains(name)
+        !self.gone.contains_key(name) && (self.any || self.names.contains(name))
+    }
+
+    fn make(&mut self, name: &str) {
+        self.gone.remove(name);
+        self.names.insert(name.to_owned());
+    }
+
+    /// Not by a step for some lines only: others still have it.
+    fn take(&mut self, name: &str, taker: Option<Taker>) {
+        if let Some(taker) = taker {
+            self.names.remove(name);
+            self.gone.insert(name.to_owned(), taker);
+        }
     }
 
     fn add(&mut self, parse: &Parse) {
         let lists: &[&[&str]] = match &parse.format {
             ParseFormat::Json | ParseFormat::Logfmt | ParseFormat::Syslog => {
                 self.any = true;
+                self.gone.clear();
                 &[]
             }
             ParseFormat::Regex(pattern) => {
-                self.names.extend(pattern.regex().capture_names().flatten().map(str::to_owned));
+                pattern.regex().capture_names().flatten().for_each(|name| self.make(name));
                 &[]
             }
             ParseFormat::Cri => &[CRI],
@@ -59,7 +82,7 @@ impl Known {
             ParseFormat::ApacheError => &[APACHE_ERROR],
             ParseFormat::Level => &[&["level"]],
         };
-        self.names.extend(lists.iter().flat_map(|list| list.iter()).map(|name| (*name).to_owned()));
+        lists.iter().flat_map(|list| list.iter()).for_each(|name| self.make(name));
     }
 }
 
@@ -68,13 +91,27 @@ pub(in crate::settings) fn never_made(pipeline: &Pipeline) -> Vec<String> {
     let mut known = Known::default();
     let mut told = Vec::new();
     for (index, step) in pipeline.steps.iter().enumerate() {
+        let (name, number, kind) = (&pipeline.name, index + 1, step.kind());
+        let is_for_all = !matches!(step, Step::When(..));
+        let taker = Some(Taker { number, kind }).filter(|_| is_for_all);
+        let gone = known.gone.clone();
         let mut tell = |field: &str, then: &str| {
-            let (name, number, kind) = (&pipeline.name, index + 1, step.kind());
-            told.push(format!(
-                "pipeline {name}: step {number} ({kind}) asks for the field \"{}\", which no step before it makes, so {then}: put \
-                 a parse step before it, or correct the name; capturer try shows the fields of a line",
-                shown(field)
-            ));
+            let asks =
+                format!("pipeline {name}: step {number} ({kind}) asks for the field \"{}\"", shown(field));
+            told.push(match gone.get(field) {
+                None => format!(
+                    "{asks}, which no step before it makes, so {then}: put a parse step before it, or correct the name; \
+                     capturer try shows the fields of a line"
+                ),
+                Some(Taker { number: before, kind: "parse" }) => format!(
+                    "{asks}, which step {before} (parse) made the message, so it is no field any more and {then}: leave out \
+                     message in step {before}; a keep, drop or when without field looks at the message"
+                ),
+                Some(Taker { number: before, kind: took }) => format!(
+                    "{asks}, which step {before} ({took}) took away, so {then}: put this step before step {before}, or \
+                     correct the name"
+                ),
+            });
         };
         if let Step::When(condition, _) = step
             && let Some(field) = unmade(condition, &known)
@@ -102,17 +139,19 @@ pub(in crate::settings) fn never_made(pipeline: &Pipeline) -> Vec<String> {
                 }
             }
             Step::Rename(names) => {
-                for (from, to) in names {
+                for from in names.keys() {
                     if !known.has(from) {
                         tell(from, "nothing is renamed");
                     }
-                    known.names.insert(to.clone());
                 }
+                names.keys().for_each(|from| known.take(from, taker));
+                names.values().for_each(|to| known.make(to));
             }
             Step::Remove(names) => {
                 for field in names.iter().filter(|field| !known.has(field)) {
                     tell(field, "nothing is removed");
                 }
+                names.iter().for_each(|name| known.take(name, taker));
             }
             Step::Parse(parse) => {
                 match &parse.from {
@@ -121,6 +160,9 @@ pub(in crate::settings) fn never_made(pipeline: &Pipeline) -> Vec<String> {
                 }
                 if let Some(field) = parse.message.as_ref().filter(|field| !known.has(field)) {
                     tell(field, "no message is replaced");
+                }
+                if let Some(field) = &parse.message {
+                    known.take(field, taker);
                 }
             }
             _ => {}
