@@ -102,6 +102,16 @@ fn unknown_keys() {
         "c.yaml:1:21: container_monitor.interval: unknown key; \
          did you mean container_monitor.stream_rotation.interval?",
     );
+    // Another section has such a key; this one has a longer name for it, or none.
+    check(
+        "container_monitor: {socket: /x}",
+        "c.yaml:1:21: container_monitor.socket: unknown key; did you mean socket_path?",
+    );
+    check(
+        "admin: {level: x}",
+        "c.yaml:1:9: admin.level: unknown key; did you mean log.level? Known here: listen, hosts, token, tls_cert, \
+         tls_key, socket, tap, profile",
+    );
     check(
         "admin: {xyz: 1}",
         "c.yaml:1:9: admin.xyz: unknown key; known here: listen, hosts, token, tls_cert, tls_key, socket, tap, profile",

@@ -83,11 +83,21 @@ impl<'a> Reader<'a> {
         if !near.is_empty() {
             return format!("unknown key{near}");
         }
+        // `socket` for `socket_path`.
+        let longer =
+            |key: &&&str| key.strip_prefix(unknown.name.as_str()).is_some_and(|rest| rest.starts_with('_'));
+        if let Some(longer) = unknown.siblings.iter().find(longer) {
+            return format!("unknown key; did you mean {longer}?");
+        }
         let suffix = format!(".{}", unknown.name);
         let known = self.known.borrow();
+        let here = unknown.siblings.join(", ");
         match known.iter().find(|path| path.ends_with(&suffix) || **path == unknown.name) {
-            Some(elsewhere) => format!("unknown key; did you mean {elsewhere}?"),
-            None => format!("unknown key; known here: {}", unknown.siblings.join(", ")),
+            Some(below) if below.starts_with(&unknown.section) => {
+                format!("unknown key; did you mean {below}?")
+            }
+            Some(elsewhere) => format!("unknown key; did you mean {elsewhere}? Known here: {here}"),
+            None => format!("unknown key; known here: {here}"),
         }
     }
 
