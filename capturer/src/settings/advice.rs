@@ -23,6 +23,12 @@ pub fn warnings(settings: &Settings) -> Vec<String> {
     warnings.extend(never_match::warnings(settings));
     warnings.extend(times_in_a_name(settings));
     warnings.extend(tls_without_tls(settings));
+    warnings.extend(path_without_push(settings));
+    warnings.extend(settings.sinks.loki_left_off.then(|| {
+        "sinks.loki has settings and is not enabled, so nothing goes to Loki: write enabled: true, or enabled: false if that is \
+         meant"
+            .to_owned()
+    }));
     warnings.extend(labels_that_went(settings));
     warnings.extend(labels_of_pipelines(settings));
     warnings
@@ -234,7 +240,23 @@ fn tls_without_tls(settings: &Settings) -> Option<String> {
     })
 }
 
-/// A list or map in the config replaces the default one; it is not added to it.
+/// A path is used as it is, and Loki's API is below the address that people know.
+fn path_without_push(settings: &Settings) -> Option<String> {
+    let url = &settings.sinks.loki.as_ref()?.url;
+    (!url.path().ends_with("/push")).then(|| {
+        let (scheme, host) =
+            (url.scheme_str().unwrap_or_default(), url.authority().map_or("", |host| host.as_str()));
+        let base = url.path().trim_end_matches('/');
+        let base = base.trim_end_matches("/api/v1").trim_end_matches("/push").trim_end_matches("/loki");
+        let base = base.trim_end_matches("/loki/api/v1");
+        format!(
+            "sinks.loki.url has a path that does not end in /push, and is used as it is: Loki is mostly at \
+             {scheme}://{host}{base}/loki/api/v1/push"
+        )
+    })
+}
+
+/// A list or map in the config replaces the defaults, it does not add to them.
 fn labels_that_went(settings: &Settings) -> Vec<String> {
     let mut warnings = Vec::new();
     let mut tell = |key: &str, gone: Vec<String>| {
@@ -295,7 +317,22 @@ mod tests {
         );
     }
 
-    /// A tenant comes from a container's labels; a label that a pipeline sets would be ignored silently.
+    /// What people write first, and what is silently not what they mean.
+    #[test]
+    fn an_address_of_loki_that_is_not_its_push_api() {
+        let text = |url: &str| format!("sinks: {{loki: {{enabled: true, url: \"http://loki:3100{url}\"}}}}");
+        for good in ["", "/", "/loki/api/v1/push", "/a/loki/api/v1/push", "/api/prom/push"] {
+            check(&text(good), &[]);
+        }
+        for bad in ["/loki", "/loki/", "/loki/api/v1", "/loki/api/v1/push/"] {
+            check(&text(bad), &["is mostly at http://loki:3100/loki/api/v1/push"]);
+        }
+        check(&text("/gate/"), &["is mostly at http://loki:3100/gate/loki/api/v1/push"]);
+        check("sinks: {loki: {url: \"http://loki:3100\"}}", &["sinks.loki has settings and is not enabled"]);
+        check("sinks: {loki: {enabled: false, url: \"http://loki:3100\"}}", &[]);
+    }
+
+    /// A tenant is made of a container's labels; one that a pipeline sets would silently not count.
     #[test]
     fn a_tenant_of_a_pipeline_is_none() {
         let text = |set: &str| {
@@ -418,34 +455,6 @@ mod tests {
             ("{parse: {format: json, from: log}}", "it parses nothing"),
             ("{parse: {format: cri, message: msg}}", "no message is replaced"),
             ("{parse: {format: regex, pattern: '(?P<a>x)'}}, {keep: {field: b}}", "the field \"b\""),
-        ] {
-            check(&pipeline(steps), &[expected]);
-        }
-        for steps in [
-            "{parse: {format: json}}, {keep: {field: anything}}",
-            "{parse: {format: logfmt}}, {drop: {field: anything}}",
-            "{parse: {format: syslog, message: message}}, {keep: {field: origin.ip}}",
-            "{parse: {format: regex, pattern: '(?P<a>x)'}}, {rename: {fields: {a: b}}}, {keep: {field: b}}",
-            "{parse: {format: cri}}, {parse: {format: json, from: message}}",
-            "{parse: {format: nginx, message: message}}, {keep: {field: upstream}}",
-            "{keep: {matches: error}}",
-        ] {
-            check(&pipeline(steps), &[]);
-        }
-        check(
-            "container_monitor: {include_names: ['^web-.*$']}",
-            &["include_names: \"^web-.*$\" looks like"],
-        );
-        check("container_monitor: {exclude_images: ['a|b']}", &["exclude_images: \"a|b\" looks like"]);
-        check("container_monitor: {include_names: ['web-*', 'a.b', 'db[0-9]']}", &[]);
-        check(
-            "pipelines: [{name: p, match: {names: ['web.*']}, steps: [{strip_ansi: {}}]}]",
-            &["pipeline p: match.names"],
-        );
-        check("container_monitor: {record_labels: [team]}", &["com.docker.compose.project, "]);
-        check("container_monitor: {record_labels: []}", &[]);
-    }
-}
             // Made, and then taken away.
             (
                 "{parse: {format: json, message: msg}}, {timestamp: {field: msg}}",
@@ -471,8 +480,36 @@ mod tests {
                 "{parse: {format: level}}, {remove: {fields: [level]}}, {keep: {field: level, matches: e}}",
                 "every line",
             ),
+        ] {
+            check(&pipeline(steps), &[expected]);
+        }
+        for steps in [
+            "{parse: {format: json}}, {keep: {field: anything}}",
+            "{parse: {format: logfmt}}, {drop: {field: anything}}",
+            "{parse: {format: syslog, message: message}}, {keep: {field: origin.ip}}",
+            "{parse: {format: regex, pattern: '(?P<a>x)'}}, {rename: {fields: {a: b}}}, {keep: {field: b}}",
+            "{parse: {format: cri}}, {parse: {format: json, from: message}}",
+            "{parse: {format: nginx, message: message}}, {keep: {field: upstream}}",
+            "{keep: {matches: error}}",
             // What is made again is there, and what only some lines lose.
             "{parse: {format: json, message: msg}}, {parse: {format: json}}, {keep: {field: msg}}",
             "{parse: {format: json}}, {when: {field: a}, remove: {fields: [b]}}, {keep: {field: b}}",
             "{parse: {format: json}}, {rename: {fields: {a: b, b: a}}}, {keep: {field: a}}",
             "{parse: {format: json, message: msg}}, {keep: {field: msg.a}}",
+        ] {
+            check(&pipeline(steps), &[]);
+        }
+        check(
+            "container_monitor: {include_names: ['^web-.*$']}",
+            &["include_names: \"^web-.*$\" looks like"],
+        );
+        check("container_monitor: {exclude_images: ['a|b']}", &["exclude_images: \"a|b\" looks like"]);
+        check("container_monitor: {include_names: ['web-*', 'a.b', 'db[0-9]']}", &[]);
+        check(
+            "pipelines: [{name: p, match: {names: ['web.*']}, steps: [{strip_ansi: {}}]}]",
+            &["pipeline p: match.names"],
+        );
+        check("container_monitor: {record_labels: [team]}", &["com.docker.compose.project, "]);
+        check("container_monitor: {record_labels: []}", &[]);
+    }
+}

@@ -138,6 +138,7 @@ impl Default for Sinks {
         Sinks {
             local_file: Some(LocalFile::default()),
             loki: None,
+            loki_left_off: false,
             stdout: false,
             stdout_format: OutputFormat::Ndjson,
         }

@@ -339,7 +339,7 @@ fn read_sinks(s: &mut Section, into: &mut Sinks) {
         s.read("file_mode", &mut sink.file_mode, units::file_mode);
         into.local_file = enabled.then_some(sink);
     });
-    s.section("loki", |s| loki::read(s, &mut into.loki));
+    s.section("loki", |s| into.loki_left_off = loki::read(s, &mut into.loki));
     s.section("stdout", |s| {
         s.flag("enabled", &mut into.stdout);
         let [ndjson, raw, _] = OUTPUT_FORMATS;

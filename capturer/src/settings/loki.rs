@@ -208,11 +208,11 @@ impl Default for Loki {
     }
 }
 
-/// Reads the section; the sink stays off unless it says `enabled: true`.
-pub(super) fn read(s: &mut Section, into: &mut Option<Loki>) {
-    let mut enabled = into.is_some();
+/// Reads the section; the sink stays off unless it says `enabled: true`. Returns whether it says neither that nor `false`.
+pub(super) fn read(s: &mut Section, into: &mut Option<Loki>) -> bool {
+    let (mut said, was_on) = (None, into.is_some());
     let mut sink = into.take().unwrap_or_default();
-    s.flag("enabled", &mut enabled);
+    s.read("enabled", &mut said, |text| units::flag(text).map(Some));
     s.read("url", &mut sink.url, url);
     s.read("tenant_id", &mut sink.tenant, tenant);
     s.read("tenant_default", &mut sink.tenant_default, fixed_tenant);
@@ -265,7 +265,8 @@ pub(super) fn read(s: &mut Section, into: &mut Option<Loki>) {
             s.problem(key, format!("\"{}\" {why}", shown(name)));
         }
     }
-    *into = enabled.then_some(sink);
+    *into = said.unwrap_or(was_on).then_some(sink);
+    s.is_given() && said.is_none() && !was_on
 }
 
 fn read_auth(s: &mut Section, into: &mut LokiAuth) {

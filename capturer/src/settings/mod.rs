@@ -418,6 +418,8 @@ pub struct Sinks {
     pub local_file: Option<LocalFile>,
     /// Loki's push API.
     pub loki: Option<Loki>,
+    /// The config has settings for Loki, and does not say whether it is on.
+    pub loki_left_off: bool,
     /// Records on standard output.
     pub stdout: bool,
     /// Format of the records on standard output.
