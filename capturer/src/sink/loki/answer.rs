@@ -146,12 +146,9 @@ pub fn judge(outcome: &Outcome) -> Verdict {
     };
     let said = if words.is_empty() { format!("status {code}") } else { format!("status {code}: {words}") };
     let hold = |reason, cure: &str| Verdict::Hold { reason, words: format!("{said}; {cure}") };
-    let retry = |scope, reason| Verdict::Retry {
-        scope,
-        reason,
-        after: retry_after.unwrap_or_default().min(Duration::from_secs(LOKI_RETRY_AFTER_SECS_MAX)),
-        words: said.clone(),
-    };
+    let after = retry_after.unwrap_or_default().min(Duration::from_secs(LOKI_RETRY_AFTER_SECS_MAX));
+    let asked = asked_for(retry_after, after);
+    let retry = |scope, reason| Verdict::Retry { scope, reason, after, words: format!("{said}{asked}") };
     match code {
         204 => Verdict::Accepted,
         // A login page comes with 200 as well, and so does what some gateways say of an error.
@@ -186,7 +183,17 @@ pub fn judge(outcome: &Outcome) -> Verdict {
             "check that this user or token may write, and check sinks.loki.tenant_id; or a firewall in front of Loki \
              refuses the content of a line",
         ),
-        404 => hold(PushFailure::NotFound, "check sinks.loki.url: Loki's push API is not there"),
+        // What is pushed is not sent elsewhere by itself: credentials go only where the config says.
+        300..=399 => hold(
+            PushFailure::Unexpected,
+            "redirects are not followed: set sinks.loki.url to where Loki is, with its path (/loki/api/v1/push), or mend \
+             the proxy",
+        ),
+        404 => hold(
+            PushFailure::NotFound,
+            "check sinks.loki.url: Loki's push API is not there. A path in it is used as it is: behind a prefix write \
+             https://host/prefix/loki/api/v1/push",
+        ),
         429 => match throttle(words) {
             reason @ PushFailure::RateLimited => retry(Scope::Tenant, reason),
             reason => retry(Scope::LabelSet, reason),
@@ -204,6 +211,20 @@ pub fn may_mean_a_line(outcome: &Outcome) -> Option<(u16, &str)> {
     // Those left out are Loki's own, or say that nobody may push here.
     let may = (402..500).contains(code) && !matches!(code, 404 | 407 | 408 | 413 | 422 | 429);
     may.then_some((*code, words.trim()))
+}
+
+/// That the server, and not the agent, chose the pause.
+fn asked_for(retry_after: Option<Duration>, after: Duration) -> String {
+    match retry_after.map(|asked| asked.as_secs()) {
+        None | Some(0) => String::new(),
+        Some(asked) if asked > after.as_secs() => {
+            format!(
+                "; it asks for a pause of {asked} s (Retry-After), of which {} s are kept",
+                after.as_secs()
+            )
+        }
+        Some(asked) => format!("; it asks for a pause of {asked} s (Retry-After)"),
+    }
 }
 
 /// JSON that does not speak of an error.
@@ -413,8 +434,10 @@ mod tests {
         for (asked, expected) in [(2, 2), (86_400, LOKI_RETRY_AFTER_SECS_MAX)] {
             let retry_after = Some(Duration::from_secs(asked));
             let verdict = judge(&Outcome::Status { code: 429, retry_after, words: String::new() });
-            let Verdict::Retry { after, .. } = verdict else { panic!("{verdict:?}") };
+            let Verdict::Retry { after, words, .. } = verdict else { panic!("{verdict:?}") };
             assert_eq!(after, Duration::from_secs(expected));
+            assert!(words.contains(&format!("a pause of {asked} s (Retry-After)")), "{words}");
+            assert_eq!(words.contains("are kept"), asked != expected, "{words}");
         }
     }
 

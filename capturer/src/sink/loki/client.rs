@@ -18,7 +18,7 @@ use flate2::read::MultiGzDecoder;
 use http_body_util::{BodyExt as _, Full};
 use hyper::client::conn::http1::{self, SendRequest};
 use hyper::header::{
-    AUTHORIZATION, CONTENT_ENCODING, CONTENT_TYPE, HOST, HeaderValue, RETRY_AFTER, USER_AGENT,
+    AUTHORIZATION, CONTENT_ENCODING, CONTENT_TYPE, HOST, HeaderValue, LOCATION, RETRY_AFTER, USER_AGENT,
 };
 use hyper::{Request, Uri};
 use hyper_util::rt::TokioIo;
@@ -54,7 +54,15 @@ pub struct Client {
     claims: Claims,
 }
 
-/// A failed request: the reason's name, and a sentence.
+/// Where an answer leads that redirects, without what may be a key.
+fn redirect<B>(answer: &hyper::Response<B>) -> Option<String> {
+    const SHOWN_CHARS: usize = 200;
+    let place = answer.headers().get(LOCATION).filter(|_| answer.status().is_redirection())?.to_str().ok()?;
+    let plain = place.split_once('?').map_or(place, |(plain, _)| plain);
+    Some(plain.chars().take(SHOWN_CHARS).collect())
+}
+
+/// A request that failed, by name and in words.
 type Failure = (PushFailure, String);
 
 impl Client {
@@ -112,7 +120,9 @@ impl Client {
             let retry_after = asked.and_then(|text| dial::retry_after(text, unix_ms()));
             let encoding = answer.headers().get(CONTENT_ENCODING).cloned();
             let is_success = answer.status().is_success();
+            let leads_to = redirect(&answer);
             let (words, ended) = words_of(answer.into_body(), encoding.as_ref()).await;
+            let words = leads_to.map_or(words.clone(), |place| format!("it redirects to {place} {words}"));
             let whole = match ended {
                 // Nobody can tell whose answer it was: an empty body and a proxy's page that was cut look alike.
                 Ended::Broken(error) if is_success => return Err(broken(error)),
