@@ -262,6 +262,8 @@ pub struct Pool {
     granted: Vec<StreamId>,
     next_rotation_ms: u64,
     contended: bool,
+    /// The Engine was asked for its events and is not there: the log has it, once for all streams.
+    pub engine_is_away: bool,
 }
 
 impl Pool {
@@ -274,6 +276,7 @@ impl Pool {
             granted: Vec::new(),
             next_rotation_ms: 0,
             contended: false,
+            engine_is_away: false,
         }
     }
 

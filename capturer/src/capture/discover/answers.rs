@@ -240,8 +240,12 @@ impl Discovery {
     }
 
     fn on_odd_list(&mut self, odd: Odd, cx: &mut Context<'_>) {
-        self.list_error = format!("can't get the list of containers: {}", odd.counted(cx));
-        tracing::warn!("{}; trying again", self.list_error);
+        let error = format!("can't get the list of containers: {}", odd.counted(cx));
+        // The health of `docker` has it as long as it lasts.
+        if self.list_error != error {
+            tracing::warn!("{error}; trying again");
+        }
+        self.list_error = error;
         self.list_again(cx);
     }
 

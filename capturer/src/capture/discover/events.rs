@@ -32,6 +32,7 @@ impl Discovery {
             tracing::warn!("Docker is not reachable: {}; trying again", error.text);
         }
         self.reachable = false;
+        cx.pool.engine_is_away = true;
         self.last_error = error;
         self.failures += 1;
         let max = cx.settings.container_monitor.reconnect_interval.as_millis() as u64;
@@ -46,6 +47,7 @@ impl Discovery {
         match result {
             Ok((200, _)) => {
                 self.reachable = true;
+                cx.pool.engine_is_away = false;
                 self.last_error = EngineTrouble::default();
                 self.opened_at_ms = cx.now.mono_ms;
                 self.held.clear();

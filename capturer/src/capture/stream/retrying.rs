@@ -103,7 +103,13 @@ impl Stream {
         if !matches!(self.state, State::Opening | State::Following) {
             return;
         }
-        let is_news = self.failures == 0 || *self.last_error != text;
+        let is_news = match error {
+            // All of them break when the Engine goes, and its own line in the log is enough. One that breaks by itself is
+            // tried again first.
+            StreamError::DaemonGone if cx.pool.engine_is_away => false,
+            StreamError::DaemonGone => self.failures == 1 || self.failures > 1 && *self.last_error != text,
+            _ => self.failures == 0 || *self.last_error != text,
+        };
         text.clone_into(&mut self.last_error);
         self.back_off(cx);
         // If the daemon is unavailable all of them fail, and come back with it. A file that can't be opened is not
