@@ -83,7 +83,7 @@ async fn connect_any(addresses: Vec<SocketAddr>) -> Result<TcpStream, String> {
 
 /// The meaning of a failed TLS handshake, and what to do.
 pub(super) fn tls_words(error: &io::Error) -> String {
-    use rustls::{Error, InvalidMessage};
+    use rustls::{CertificateError, Error, InvalidMessage};
     let cause = error.get_ref().and_then(|cause| cause.downcast_ref::<Error>());
     match cause {
         Some(Error::InvalidMessage(InvalidMessage::InvalidContentType)) => {
@@ -94,6 +94,12 @@ pub(super) fn tls_words(error: &io::Error) -> String {
              sinks.loki.tls.ca_file has it: reissue the server's certificate with basicConstraints=CA:FALSE, or let \
              the CA sign one for the server"
                 .to_owned()
+        }
+        Some(Error::InvalidCertificate(CertificateError::UnknownIssuer | CertificateError::BadSignature)) => {
+            format!(
+                "{error}: nobody whom this host trusts signed the server's certificate; check sinks.loki.tls: ca_file must \
+                 have the certificate of the CA that signed it, or the server's own if it is self-signed"
+            )
         }
         _ => format!("{error}; {CHECK_TLS}"),
     }
@@ -172,6 +178,10 @@ mod tests {
         let other = CertificateError::Other(OtherError(std::sync::Arc::new(CaUsedAsEndEntity)));
         let own = words(Error::InvalidCertificate(other));
         assert!(own.contains("CA:FALSE"), "{own}");
+        for why in [CertificateError::UnknownIssuer, CertificateError::BadSignature] {
+            let unknown = words(Error::InvalidCertificate(why));
+            assert!(unknown.contains("ca_file must") && unknown.contains("self-signed"), "{unknown}");
+        }
         let expired = words(Error::InvalidCertificate(CertificateError::Expired));
         assert!(expired.contains("xpired") && expired.contains("check sinks.loki.tls"), "{expired}");
     }
