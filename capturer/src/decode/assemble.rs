@@ -11,8 +11,8 @@
 //!
 //! Other sources mark their pieces in other ways ([`Join`]).
 //!
-//! A line of a plain file may be delivered before it ends ([`Assembler::cut_open`]). Its record is marked, and so is
-//! the record with its rest ([`Assembler::continue_line`]).
+//! A line of a plain file may be delivered before its end is there ([`Assembler::cut_open`]), and so may one whose parts have
+//! tags ([`Assembler::cut_part`]). Its record is marked, and so is that of its rest ([`Assembler::continue_line`]).
 //!
 //! A line longer than `line_bytes_max` is cut there, marked and counted. The rest of the line is skipped, and reading
 //! goes on.
@@ -63,6 +63,8 @@ pub struct Assembler {
     strips_cr: bool,
     copies: bool,
     continued: bool,
+    /// By channel: parts with tags were delivered, and their rest was not read yet.
+    cut: [bool; 2],
 }
 
 #[derive(Debug)]
@@ -86,6 +88,7 @@ impl Assembler {
             strips_cr: false,
             copies: false,
             continued: false,
+            cut: [false; 2],
         }
     }
 
@@ -203,12 +206,14 @@ impl Assembler {
             self.close(piece.std_type, out);
             completed.previous = true;
         }
+        let is_rest = !continues && self.join == Join::Tag && std::mem::take(&mut self.cut[channel]);
+        let continued = self.continued || is_rest;
         let ends = piece.complete || self.join == Join::Docker && piece.decoded_len < PIECE_BYTES;
         if !continues && ends {
             // The usual line. An empty piece without a newline is not a line: nothing was printed.
             completed.this = piece.complete || piece.decoded_len > 0;
             if completed.this && deliver {
-                self.emit_in_place(buffer, piece, at, out);
+                self.emit_in_place(buffer, piece, at, continued, out);
             }
             return completed;
         }
@@ -220,7 +225,7 @@ impl Assembler {
                     text: Vec::new(),
                     form: piece.form,
                     decoded_len: 0,
-                    marks: Marks { continued: self.continued, ..Marks::default() },
+                    marks: Marks { continued, ..Marks::default() },
                 },
                 deliver,
                 latest_at: at,
@@ -264,6 +269,17 @@ impl Assembler {
         }
     }
 
+    /// Delivers a channel's open parts, whose rest did not come in time, marked. What comes next on the channel is the rest.
+    pub fn cut_part(&mut self, std_type: StdType, out: &mut Lines) {
+        let channel = std_type.index();
+        let Some(mut open) = self.open[channel].take_if(|open| open.join == Join::Tag) else { return };
+        self.cut[channel] = true;
+        if open.deliver && !is_empty_rest(&open.line.whole()) {
+            open.line.marks.partial = true;
+            self.put(std_type, &open.line.whole(), out);
+        }
+    }
+
     fn put(&mut self, std_type: StdType, line: &Whole<'_>, out: &mut Lines) {
         match &mut self.groups {
             Some(groups) => groups.take(std_type, line, out),
@@ -298,12 +314,13 @@ impl Assembler {
     /// Forgets open lines and groups, because their pieces will be read again.
     pub fn reset(&mut self) {
         self.open = [None, None];
+        self.cut = [false; 2];
         if let Some(groups) = &mut self.groups {
             groups.forget();
         }
     }
 
-    fn emit_in_place(&mut self, buffer: &[u8], piece: &Piece, at: u64, out: &mut Lines) {
+    fn emit_in_place(&mut self, buffer: &[u8], piece: &Piece, at: u64, continued: bool, out: &mut Lines) {
         debug_assert!(piece.time.len() <= timestamp::TIME_BYTES_MAX);
         let text = &buffer[piece.text.clone()];
         let returns = if self.strips_cr && piece.complete { trailing_cr(text, piece.form) } else { 0 };
@@ -317,7 +334,7 @@ impl Assembler {
             text: &text[..len],
             form: piece.form,
             decoded_len: decoded_len.min(self.line_bytes_max),
-            marks: Marks { truncated, partial: false, continued: self.continued },
+            marks: Marks { truncated, partial: false, continued },
         };
         if is_empty_rest(&whole) {
             return;
@@ -336,7 +353,7 @@ impl Assembler {
             place: Place::Read,
             truncated,
             partial: false,
-            continued: self.continued,
+            continued,
         });
     }
 }

@@ -146,3 +146,42 @@ fn traces_are_joined_whatever_their_colours() {
     assert_eq!(out.records.len(), 2);
     assert!(out.made.starts_with(b"\\u001b[31m2026-11-28"));
 }
+
+/// The rest of a tagged line that came late stood there as a line of its own, and nothing told that it was none.
+#[test]
+fn a_tagged_line_whose_rest_comes_late_is_delivered_in_marked_parts() {
+    use StdType::{Stderr, Stdout};
+    // Channel, text, whether it ends the line, and whether its rest does not come in time.
+    let delivered = |pieces: &[(StdType, &str, bool, bool)]| {
+        let (mut assembler, mut out, mut shown) = (Assembler::new(1 << 20), Lines::default(), Vec::new());
+        for (at, (std_type, text, complete, is_late)) in pieces.iter().enumerate() {
+            let buffer = format!("{at}{text}").into_bytes();
+            let (std_type, complete, form) = (*std_type, *complete, MessageForm::Raw);
+            let (text, decoded_len) = (1..buffer.len(), text.len());
+            let piece = Piece { text, time: 0..1, form, decoded_len, std_type, complete };
+            assembler.join(Join::Tag);
+            assembler.push(&buffer, &piece, at as u64, true, &mut out);
+            if *is_late {
+                assembler.cut_part(std_type, &mut out);
+            }
+            for record in out.records.drain(..) {
+                let from = if record.place == Place::Read { &buffer } else { &out.made };
+                let message = &from[record.message_start as usize..][..record.message_len as usize];
+                let (before, behind) =
+                    (if record.continued { "…" } else { "" }, if record.partial { "…" } else { "" });
+                shown.push(format!("{before}{}{behind}", String::from_utf8_lossy(message)));
+            }
+        }
+        shown.join(" ")
+    };
+    let check = |pieces: &[(StdType, &str, bool, bool)], expected: &str| {
+        assert_eq!(delivered(pieces), expected, "{pieces:?}");
+    };
+    check(&[(Stdout, "a", false, false), (Stdout, "b", true, false)], "ab");
+    check(&[(Stdout, "a", false, true), (Stdout, "b", true, false), (Stdout, "c", true, false)], "a… …b c");
+    check(&[(Stdout, "a", false, true), (Stdout, "b", false, true), (Stdout, "c", true, false)], "a… …b… …c");
+    check(&[(Stdout, "a", false, true), (Stdout, "b", false, false), (Stdout, "c", true, false)], "a… …bc");
+    check(&[(Stdout, "a", false, true), (Stderr, "e", true, false), (Stdout, "b", true, false)], "a… e …b");
+    // Nothing but the newline follows.
+    check(&[(Stdout, "a", false, true), (Stdout, "", true, false), (Stdout, "c", true, false)], "a… c");
+}

@@ -12,8 +12,8 @@ use crate::model::record::{StdType, StreamId};
 
 /// A group waits at least this long after a read.
 const GRACE_MS: u64 = 250;
-/// How long a part of a line waits for its rest, whatever the other channel does. A runtime writes a part when it has
-/// 16 KiB of a line, and the rest at the line's end.
+/// How long a part of a line waits for its rest, whatever the other channel does. A runtime writes a part when it has 16 KiB
+/// of a line, and the rest with the line's end. A program that prints a line slowly has it delivered in marked parts.
 const PART_WAITS_MS: u64 = 10_000;
 
 /// The deadlines of one stream.
@@ -95,7 +95,7 @@ impl Due {
                 assembler.end_group(std_type, lines);
             }
             if is_due(&mut self.parts[std_type.index()], all_is_read, cx.now.mono_ms) {
-                assembler.close(std_type, lines);
+                assembler.cut_part(std_type, lines);
                 self.parts_at[std_type.index()] = None;
                 self.note_group(assembler, std_type, cx);
             }
