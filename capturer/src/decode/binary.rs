@@ -51,38 +51,80 @@ pub fn judge(first: &[u8], is_known: bool) -> Option<Content> {
     match kind(first) {
         Kind::Unknown => None,
         Kind::Text => Some(Content::Text),
+        Kind::Binary if seems_utf32(first) => Some(Content::Utf32),
         Kind::Binary => Some(Content::Binary),
     }
 }
 
-/// UTF-16 in one of its two byte orders.
+/// What text that is not UTF-8 and has no mark seems to be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Utf16 {
-    /// Little-endian.
-    Le,
-    /// Big-endian.
-    Be,
+pub enum Seems {
+    /// UTF-16, little-endian.
+    Utf16Le,
+    /// UTF-16, big-endian.
+    Utf16Be,
+    /// One of the encodings in which each byte below 0x80 is ASCII. Which one, the bytes do not say.
+    Ascii,
 }
 
-impl Utf16 {
-    /// The name that `encoding` in the config has for it.
-    pub fn name(self) -> &'static str {
+impl Seems {
+    /// How it looks.
+    pub fn text(self) -> &'static str {
         match self {
-            Utf16::Le => "utf-16le",
-            Utf16::Be => "utf-16be",
+            Seems::Utf16Le => "utf-16le",
+            Seems::Utf16Be => "utf-16be",
+            Seems::Ascii => "text in an older encoding",
+        }
+    }
+
+    /// What the config needs.
+    pub fn cure(self) -> &'static str {
+        match self {
+            Seems::Utf16Le => "set `encoding: utf-16le` for it",
+            Seems::Utf16Be => "set `encoding: utf-16be` for it",
+            Seems::Ascii => "set its `encoding`, such as windows-1251, koi8-r, shift_jis or gbk",
         }
     }
 }
 
-/// The encoding that text without a mark seems to have, if every other byte is NUL: Latin letters in UTF-16.
-pub fn seems_utf16(first: &[u8]) -> Option<Utf16> {
+/// The encoding that text without a mark seems to have.
+pub fn seems(first: &[u8]) -> Option<Seems> {
+    if seems_utf32(first) {
+        return None;
+    }
+    seems_utf16(first).or_else(|| seems_ascii(first).then_some(Seems::Ascii))
+}
+
+/// Whether each character takes four bytes of which three are NUL: ASCII in UTF-32.
+fn seems_utf32(first: &[u8]) -> bool {
+    let first = &first[..first.len().min(LOOK_BYTES) & !3];
+    let is_text = |byte: u8| (0x20..0x7f).contains(&byte) || matches!(byte, b'\t' | b'\n' | b'\r');
+    let most = |at: usize| {
+        let chars = first.chunks_exact(4).filter(|four| {
+            is_text(four[at]) && four.iter().enumerate().all(|(other, byte)| other == at || *byte == 0)
+        });
+        chars.count() * 4 * 4 >= first.len() * 3
+    };
+    first.len() >= 4 * LOOK_BYTES_MIN && (most(0) || most(3))
+}
+
+/// Whether it has lines, and no byte that a text in no encoding of bytes has. What is packed or a table has NULs and other
+/// control characters.
+fn seems_ascii(first: &[u8]) -> bool {
+    let first = &first[damage::leading_nuls(first)..];
+    let first = &first[..first.len().min(LOOK_BYTES)];
+    first.len() >= 2 * LOOK_BYTES_MIN && first.contains(&b'\n') && !first.iter().any(is_control)
+}
+
+/// If every other byte is NUL: letters of the Latin alphabet in UTF-16.
+fn seems_utf16(first: &[u8]) -> Option<Seems> {
     let first = &first[..first.len().min(LOOK_BYTES) & !1];
     let nuls = |from: usize| first.iter().skip(from).step_by(2).filter(|byte| **byte == 0).count();
     let half = first.len() / 2;
     let most = |nuls: usize| half >= LOOK_BYTES_MIN / 2 && nuls * 10 >= half * 9;
     match (most(nuls(0)), most(nuls(1))) {
-        (false, true) => Some(Utf16::Le),
-        (true, false) => Some(Utf16::Be),
+        (false, true) => Some(Seems::Utf16Le),
+        (true, false) => Some(Seems::Utf16Be),
         _ => None,
     }
 }
@@ -126,12 +168,14 @@ pub fn kind(bytes: &[u8]) -> Kind {
 
 /// Bytes that are not UTF-8, and control characters that text does not have.
 fn strange_bytes(bytes: &[u8]) -> usize {
+    let controls = |text: &str| text.as_bytes().iter().filter(|byte| is_control(byte)).count();
+    bytes.utf8_chunks().map(|chunk| chunk.invalid().len() + controls(chunk.valid())).sum()
+}
+
+/// A control character that no text has.
+fn is_control(byte: &u8) -> bool {
     const IN_TEXT: [u8; 6] = [b'\t', b'\n', b'\r', 0x08, 0x0c, 0x1b];
-    let is_strange = |byte: &&u8| (**byte < 0x20 && !IN_TEXT.contains(byte)) || **byte == 0x7f;
-    let chunks = bytes.utf8_chunks();
-    chunks
-        .map(|chunk| chunk.invalid().len() + chunk.valid().as_bytes().iter().filter(is_strange).count())
-        .sum()
+    (*byte < 0x20 && !IN_TEXT.contains(byte)) || *byte == 0x7f
 }
 
 #[cfg(test)]
@@ -143,8 +187,8 @@ mod tests {
         let encoded = |bytes: fn(u16) -> [u8; 2]| -> Vec<u8> {
             "a line of a log, é\n".encode_utf16().flat_map(bytes).collect()
         };
-        assert_eq!(seems_utf16(&encoded(u16::to_le_bytes)), Some(Utf16::Le));
-        assert_eq!(seems_utf16(&encoded(u16::to_be_bytes)), Some(Utf16::Be));
+        assert_eq!(seems_utf16(&encoded(u16::to_le_bytes)), Some(Seems::Utf16Le));
+        assert_eq!(seems_utf16(&encoded(u16::to_be_bytes)), Some(Seems::Utf16Be));
         for other in [&b"plain text"[..], &[0; 64], b"", b"a\0"] {
             assert_eq!(seems_utf16(other), None, "{other:?}");
         }
@@ -196,6 +240,42 @@ mod tests {
         let mut file = b"LPKSHHRH".to_vec();
         file.extend((0..248_u32).map(|at| (at.wrapping_mul(2_654_435_761) >> 24) as u8));
         file
+    }
+
+    /// A log in Russian was left out as if it were wtmp, and health said that all is well; of UTF-32 it said UTF-16.
+    #[test]
+    fn text_in_another_encoding_is_told_from_what_is_no_text() {
+        let in_encoding = |label: &str, text: &str| {
+            let encoding = encoding_rs::Encoding::for_label(label.as_bytes()).unwrap();
+            encoding.encode(text).0.into_owned()
+        };
+        let russian = "2026-11-25 ошибка: нет места на диске\n";
+        let chinese = "错误：磁盘空间不足\n".repeat(3);
+        let random: Vec<u8> =
+            (0..4096_u32).map(|at| (at.wrapping_mul(2_654_435_761).rotate_left(9) >> 13) as u8).collect();
+        let utf32 = |bytes: fn(u32) -> [u8; 4]| -> Vec<u8> {
+            "ein Bericht, schön, über 日本\n".chars().flat_map(|char| bytes(char.into())).collect()
+        };
+        let (text, binary) = (Some(Seems::Ascii), Some(Content::Binary));
+        let table = [
+            ("windows-1251", in_encoding("windows-1251", russian), text, binary),
+            ("koi8-r", in_encoding("koi8-r", russian), text, binary),
+            ("ibm866", in_encoding("ibm866", russian), text, binary),
+            ("gbk", in_encoding("gbk", &chinese), text, binary),
+            ("shift_jis", in_encoding("shift_jis", "エラー、ディスクに空きがありません\n"), text, binary),
+            ("euc-kr", in_encoding("euc-kr", "오류: 디스크 공간이 부족합니다\n"), text, binary),
+            ("behind a hole", [vec![0; 5000], in_encoding("koi8-r", russian)].concat(), text, binary),
+            ("UTF-32, little-endian", utf32(u32::to_le_bytes), None, Some(Content::Utf32)),
+            ("UTF-32, big-endian", utf32(u32::to_be_bytes), None, Some(Content::Utf32)),
+            ("wtmp", utmp("pts/0", "root", "192.168.0.17"), None, binary),
+            ("a journal", journal(), None, binary),
+            ("random", random, None, binary),
+            ("a key", vec![0x9a; 32], None, binary),
+        ];
+        for (name, bytes, expected, content) in table {
+            assert_eq!(seems(&bytes), expected, "{name}");
+            assert_eq!(judge(&bytes, false), content, "{name}");
+        }
     }
 
     #[test]

@@ -13,7 +13,7 @@ use super::own::Own;
 use super::patterns::{self, With};
 use super::report::{PatternReport, cure};
 use crate::capture::io::{FoundPath, NO_DATA};
-use crate::decode::binary::{self, Content};
+use crate::decode::binary::{self, Content, Seems};
 use crate::decode::damage::leading_nuls;
 use crate::decode::text::{Mark, mark};
 use crate::limits::READ_BYTES;
@@ -255,12 +255,13 @@ fn look(set: &FileSet, all_sets: &[FileSet], own: &Own, named: &[PathPattern]) -
             } else {
                 Inside::Fit
             };
-            if let Inside::NotUtf8 = inside {
-                not_utf8.push(path.clone());
+            if let Inside::NotUtf8(seems) = inside {
+                not_utf8.push(with_looks(&path, seems.map(Seems::text)));
             }
             match inside {
                 Inside::Unfit(why) => report.pass(why, path),
-                Inside::Fit | Inside::NotUtf8 => {
+                Inside::NotText(looks) => report.pass(PassedOver::Binary, with_looks(&path, looks)),
+                Inside::Fit | Inside::NotUtf8(_) => {
                     files.push(target.map_or(path.clone(), |target| format!("{path} -> {target}")));
                     all_paths.push(path);
                 }
@@ -298,7 +299,12 @@ fn beside(paths: &[String], set: &FileSet, named: &[PathPattern]) -> (Vec<String
     (archives.into_iter().collect(), strange.into_iter().collect())
 }
 
-/// Files that are read as rotated files of other logs; capture/core/paths.rs and its olddir.rs do the same.
+/// A path, and what the file looks like.
+fn with_looks(path: &str, looks: Option<&str>) -> String {
+    looks.map_or_else(|| path.to_owned(), |looks| format!("{path} (looks like {looks})"))
+}
+
+/// Rotated files of others that are followed: capture/core/paths.rs and its olddir.rs leave them to those.
 fn rotated(set: &FileSet, all: &BTreeSet<String>, takes: &dyn Fn(&str) -> bool) -> BTreeSet<String> {
     let mut rotated = BTreeSet::new();
     let mut olddirs: BTreeMap<String, BTreeSet<&str>> = BTreeMap::new();
@@ -330,9 +336,11 @@ fn rotated(set: &FileSet, all: &BTreeSet<String>, takes: &dyn Fn(&str) -> bool) 
 enum Inside {
     /// It would be read.
     Fit,
-    /// It would be read, although not all of it is UTF-8.
-    NotUtf8,
-    /// It would be skipped, or not read as text.
+    /// It would be read, and not all of it is UTF-8. With what most of it looks like.
+    NotUtf8(Option<Seems>),
+    /// It would not be read, because it is not text. With what it looks like.
+    NotText(Option<&'static str>),
+    /// It would not be read for another reason.
     Unfit(PassedOver),
 }
 
@@ -367,11 +375,11 @@ fn look_into(path: &Path, set: &FileSet, is_named: bool) -> Inside {
     }
     let left_out = binary.of_path(|| is_named) == Binary::Skip;
     match binary::judge(&first, is_known) {
-        Some(Content::Utf32) => Inside::Unfit(PassedOver::Binary),
-        Some(Content::Binary) if left_out => Inside::Unfit(PassedOver::Binary),
-        Some(Content::Binary) => Inside::NotUtf8,
+        Some(Content::Utf32) => Inside::NotText(Some("utf-32, which is not decoded")),
+        Some(Content::Binary) if left_out => Inside::NotText(binary::seems(&first).map(Seems::text)),
+        Some(Content::Binary) => Inside::NotUtf8(binary::seems(&first)),
         Some(Content::Text) | None if is_known || has_mark(&first) => Inside::Fit,
-        Some(Content::Text) | None if binary::has_invalid_utf8(&first) => Inside::NotUtf8,
+        Some(Content::Text) | None if binary::has_invalid_utf8(&first) => Inside::NotUtf8(None),
         Some(Content::Text) | None => Inside::Fit,
     }
 }
@@ -428,7 +436,7 @@ mod tests {
             "passes over 1 (a rotated file",
             "a.log.1\n",
             "passes over 3 (not text in UTF-8",
-            "holes, no-mark, wtmp\n",
+            "holes, no-mark (looks like utf-16le), wtmp\n",
             "not UTF-8 in 1 (latin1)",
             "  files[0] none*: no file\n",
             "  files[0] link: 1 file\n",

@@ -3,7 +3,7 @@
 
 use super::FileSource;
 use crate::capture::context::Context;
-use crate::decode::binary::{self, Content, Kind, Utf16, kind};
+use crate::decode::binary::{self, Content, Kind, Seems, kind};
 use crate::model::cursor::{FileId, TailPrint};
 use crate::settings::{Binary, FileFormat};
 use crate::telemetry::metrics::UnreadableReason;
@@ -17,8 +17,8 @@ pub(super) struct JudgedContent {
     /// Which file that is.
     file: Option<FileId>,
     verdict: Option<Content>,
-    /// It seems to have this encoding.
-    encoding: Option<Utf16>,
+    /// What it seems to be.
+    seems: Option<Seems>,
 }
 
 /// What a file holds instead of text that can be decoded.
@@ -26,18 +26,18 @@ pub(super) struct JudgedContent {
 pub enum NotText {
     /// It is left out, whatever the config says.
     Utf32,
-    /// It is skipped, although it is a log if it has the encoding that it seems to have.
-    SeemsEncoded(&'static str),
-    /// It is skipped, as it should be.
+    /// It is left out, and is somebody's log if it has the encoding that it seems to have.
+    SeemsEncoded(Seems),
+    /// It is left out, as it should be.
     Binary,
     /// It is read because it is named, or because the config says so.
-    ReadAllTheSame,
+    ReadAllTheSame(Option<Seems>),
 }
 
 impl NotText {
     pub fn reason(self) -> UnreadableReason {
         match self {
-            NotText::Utf32 | NotText::ReadAllTheSame => UnreadableReason::Undecodable,
+            NotText::Utf32 | NotText::ReadAllTheSame(_) => UnreadableReason::Undecodable,
             NotText::SeemsEncoded(_) | NotText::Binary => UnreadableReason::Binary,
         }
     }
@@ -48,17 +48,24 @@ impl NotText {
             NotText::Utf32 => {
                 format!("{path} is UTF-32, which is not decoded, and is left out: write it as UTF-8")
             }
-            NotText::SeemsEncoded(encoding) => format!(
-                "{path} is not text in UTF-8 and is left out: it looks like {encoding}, so set `encoding: {encoding}` for it, or \
-                 name it in `exclude`"
+            NotText::SeemsEncoded(seems) => format!(
+                "{path} is not text in UTF-8 and is left out: it looks like {}, so {}, or name it in `exclude`",
+                seems.text(),
+                seems.cure()
             ),
             NotText::Binary => format!(
                 "{path} is not text and is left out: name it in `exclude`, or set `encoding` or `binary: read` to read it"
             ),
-            NotText::ReadAllTheSame => format!(
-                "{path} is read because it is named, but most of it is not UTF-8: set its `encoding`, or `binary: skip` or \
-                 `binary: read` if it has none"
-            ),
+            NotText::ReadAllTheSame(seems) => {
+                let cure = match seems {
+                    Some(seems) => format!("it looks like {}, so {}", seems.text(), seems.cure()),
+                    None => "set its `encoding`".to_owned(),
+                };
+                format!(
+                    "{path} is read because it is named, but most of it is not UTF-8: {cure}, or `binary: skip` or \
+                     `binary: read` if it has none"
+                )
+            }
         }
     }
 }
@@ -77,8 +84,7 @@ impl FileSource {
             let head = &front.found.head;
             let first = if front.offset > 0 && kind(head) != Kind::Unknown { head } else { buffer };
             let is_known = self.text.rules.encoding.is_some() || self.text.rules.binary == Binary::Read;
-            (self.judged.verdict, self.judged.encoding) =
-                (binary::judge(first, is_known), binary::seems_utf16(first));
+            (self.judged.verdict, self.judged.seems) = (binary::judge(first, is_known), binary::seems(first));
         }
         self.is_left_out()
     }
@@ -128,12 +134,12 @@ impl FileSource {
     /// What to report of a file that is not text, with its path.
     pub fn not_text(&self) -> Option<(NotText, String)> {
         let name = &self.chain.links.front()?.found.name;
-        let not_text = match (self.verdict()?, self.is_left_out(), self.judged.encoding) {
+        let not_text = match (self.verdict()?, self.is_left_out(), self.judged.seems) {
             (Content::Text, ..) => return None,
             (Content::Utf32, ..) => NotText::Utf32,
-            (Content::Binary, true, Some(encoding)) => NotText::SeemsEncoded(encoding.name()),
+            (Content::Binary, true, Some(seems)) => NotText::SeemsEncoded(seems),
             (Content::Binary, true, None) => NotText::Binary,
-            (Content::Binary, false, _) => NotText::ReadAllTheSame,
+            (Content::Binary, false, seems) => NotText::ReadAllTheSame(seems),
         };
         Some((not_text, format!("{}/{name}", self.directory)))
     }

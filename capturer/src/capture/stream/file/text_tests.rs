@@ -4,6 +4,7 @@
 use super::*;
 use crate::capture::core::bench::Bench;
 use crate::capture::io::OpenedFile;
+use crate::decode::binary::Seems;
 use crate::limits::{HEAD_BYTES, LINE_PIECE_BYTES};
 use crate::model::cursor::FileCursor;
 use crate::settings::file::{Outside, parse as parse_config};
@@ -539,7 +540,7 @@ fn files_that_are_not_text_are_left_out_where_the_config_says_so() {
     let is_of = |host: &Host| host.source.not_text().map(|(not_text, _)| not_text);
     for (rule, comes, said) in [
         (Binary::Skip, false, Some(NotText::Binary)),
-        (Binary::Auto, true, Some(NotText::ReadAllTheSame)),
+        (Binary::Auto, true, Some(NotText::ReadAllTheSame(None))),
         (Binary::Read, true, None),
     ] {
         let mut host = Host::new(TextRules { binary: rule, ..rules(None) }, FileFormat::Auto);
@@ -562,6 +563,13 @@ fn files_that_are_not_text_are_left_out_where_the_config_says_so() {
     let utf16: Vec<u8> = "a line of a log\n".repeat(100).encode_utf16().flat_map(u16::to_le_bytes).collect();
     host.append(&utf16);
     assert!(host.got.is_empty());
-    assert_eq!(is_of(&host), Some(NotText::SeemsEncoded("utf-16le")));
-    assert!(NotText::SeemsEncoded("utf-16le").text("/x").contains("set `encoding: utf-16le`"));
+    let seems = NotText::SeemsEncoded(Seems::Utf16Le);
+    assert_eq!(is_of(&host), Some(seems));
+    assert!(seems.text("/x").contains("set `encoding: utf-16le`"));
+    let named = NotText::ReadAllTheSame(Some(Seems::Utf16Be)).text("/x");
+    assert!(named.contains("looks like utf-16be, so set `encoding: utf-16be`"), "{named}");
+    let mut host = Host::new(TextRules { binary: Binary::Skip, ..rules(None) }, FileFormat::Auto);
+    host.append(&encoding_rs::KOI8_R.encode(&"журнал программы\n".repeat(100)).0);
+    assert!(host.got.is_empty());
+    assert_eq!(is_of(&host), Some(NotText::SeemsEncoded(Seems::Ascii)));
 }
