@@ -191,17 +191,37 @@ fn ranked(names: Vec<(String, RotatedName, bool)>) -> BTreeSet<(u32, String, boo
     // Rank 0 belongs to the live file.
     let first = u32::from(names.iter().any(|(_, rotated, _)| *rotated == RotatedName::Number(0)));
     let highest = names.iter().map(|(_, rotated, _)| number(rotated) + first).max().unwrap_or(0);
-    let is_date = |rotated: &&RotatedName| matches!(rotated, RotatedName::Date(_));
-    let dates: BTreeSet<Vec<u64>> =
-        names.iter().map(|(_, rotated, _)| rotated).filter(is_date).map(RotatedName::date_key).collect();
-    let later = |rotated: &RotatedName| dates.range(rotated.date_key()..).count();
-    let rank = |rotated: &RotatedName| match rotated {
+    // A file and its archive have one rank. Of two files with one date (`a.log-20261125`, `a-20261125.log`) each has its own.
+    let dated = |name: &str, rotated: &RotatedName| {
+        (rotated.date_key(), name.strip_suffix(".gz").unwrap_or(name).to_owned())
+    };
+    let is_date = |rotated: &RotatedName| matches!(rotated, RotatedName::Date(_));
+    let dates = names.iter().filter(|(_, rotated, _)| is_date(rotated));
+    let dates: BTreeSet<(Vec<u64>, String)> = dates.map(|(name, rotated, _)| dated(name, rotated)).collect();
+    let rank = |name: &str, rotated: &RotatedName| match rotated {
         RotatedName::Live => 0,
         RotatedName::Number(number) => *number + first,
-        RotatedName::Date(_) => highest.saturating_add(later(rotated) as u32),
+        RotatedName::Date(_) => highest.saturating_add(dates.range(dated(name, rotated)..).count() as u32),
         RotatedName::Stranger => RANK_UNKNOWN,
     };
-    names.iter().map(|(name, rotated, compressed)| (rank(rotated), name.clone(), *compressed)).collect()
+    names.iter().map(|(name, rotated, compressed)| (rank(name, rotated), name.clone(), *compressed)).collect()
+}
+
+/// Where files in an olddir have the ranks of files beside the log, each rank would count once. logrotate began to use that
+/// directory, or left off: all that lies in the one place is newer than all in the other, and times tell in which.
+fn part_same_ranks(found: &mut [FoundFile]) {
+    let is_ranked = |file: &FoundFile| file.rank > 0 && file.rank < FoundFile::RANK_STRANGE;
+    let is_beneath = |file: &FoundFile| file.name.contains('/');
+    let of = |beneath: bool| found.iter().filter(move |file| is_ranked(file) && is_beneath(file) == beneath);
+    let ranks = [false, true].map(|beneath| of(beneath).map(|file| file.rank).collect::<BTreeSet<u32>>());
+    if ranks[0].is_disjoint(&ranks[1]) {
+        return;
+    }
+    let newest = [false, true].map(|beneath| of(beneath).map(|file| file.modified_ns).max());
+    let is_older_beneath = newest[1] <= newest[0];
+    let highest = ranks[usize::from(!is_older_beneath)].last().copied().unwrap_or_default();
+    let older = found.iter_mut().filter(|file| is_ranked(file) && is_beneath(file) == is_older_beneath);
+    older.for_each(|file| file.rank = file.rank.saturating_add(highest));
 }
 
 fn scan_once(
@@ -228,6 +248,9 @@ fn scan_once(
             }
             Err(error) => return Err(error),
         }
+    }
+    if !chain.olddirs.is_empty() {
+        part_same_ranks(&mut found);
     }
     turn_if_ascending(&mut found, chain.live_name);
     Ok(found)
@@ -460,7 +483,21 @@ mod tests {
         );
     }
 
-    /// Numbers from 0, although rank 0 is the live file's; and a number before the ending, which may be another log's.
+    /// One of the two had no rank of its own, and was not read.
+    #[test]
+    fn two_files_of_one_date_are_two_files() {
+        let dir = tempfile::tempdir().unwrap();
+        let directory = dir.path().to_str().unwrap();
+        let all = ["a.log", "a.log-20261125", "a-20261125.log", "a.log.2026-11-25", "a.log-20261124"];
+        for name in all {
+            std::fs::write(dir.path().join(name), name).unwrap();
+        }
+        let mut ranks: Vec<u32> = scan(directory, "a.log").unwrap().iter().map(|file| file.rank).collect();
+        ranks.sort_unstable();
+        assert_eq!(ranks, [0, 1, 2, 3, 4]);
+    }
+
+    /// Numbers from 0, for rank 0 is the live file's; and a number before the ending, which may be another log's.
     #[test]
     fn numbers_from_zero_and_numbers_of_other_logs() {
         let dir = tempfile::tempdir().unwrap();

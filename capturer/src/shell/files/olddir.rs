@@ -98,6 +98,28 @@ mod tests {
         for olddirs in [&[][..], &["link"], &["missing"], &["../old"], &["old", "old/web"]] {
             assert_eq!(listed(olddirs), only_the_log, "{olddirs:?}");
         }
+        // Those beside the log and those in the directory have the same numbers: whichever came second was not read.
+        let set = |name: &str, age_s: u64| {
+            let file = fs::File::create(dir.path().join(name)).unwrap();
+            std::io::Write::write_all(&mut &file, name.as_bytes()).unwrap();
+            file.set_modified(std::time::SystemTime::now() - std::time::Duration::from_secs(age_s)).unwrap();
+        };
+        let by_rank = || {
+            let mut found = names(directory, &["both".to_owned()]);
+            found.sort();
+            found.into_iter().map(|(_, name)| name).collect::<Vec<_>>()
+        };
+        fs::create_dir(dir.path().join("both")).unwrap();
+        let (beside, beneath) =
+            (["a.log.1", "a.log.2"], ["both/a.log.1", "both/a.log.2", "both/a.log-20261125"]);
+        for newer_beneath in [true, false] {
+            let age_s = |beneath: bool| if beneath == newer_beneath { 100 } else { 10_000 };
+            beside.iter().zip(0..).for_each(|(name, at)| set(name, age_s(false) + at));
+            beneath.iter().zip(0..).for_each(|(name, at)| set(name, age_s(true) + at));
+            let groups = if newer_beneath { [&beneath[..], &beside] } else { [&beside[..], &beneath] };
+            assert_eq!(by_rank(), [&["a.log"][..], groups[0], groups[1]].concat(), "{newer_beneath}");
+        }
+        beside.iter().for_each(|name| fs::remove_file(dir.path().join(name)).unwrap());
         fs::write(dir.path().join("old/a.log"), "another log").unwrap();
         assert_eq!(listed(&["old"]), only_the_log);
     }
