@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use crate::settings::FileSet;
 use crate::shell::files::Walked;
-use crate::shell::files::report::{PatternReport, cure};
+use crate::shell::files::report::PatternReport;
 use crate::telemetry::metrics::PassedOver;
 
 /// A pattern that matches nothing for this long is a fault. Until then it is a note, since files are created one after
@@ -61,53 +61,18 @@ impl Patterns {
                     continue;
                 }
                 let is_walked = of_pattern.clone().next().is_some();
-                let mut all = PatternReport::default();
-                of_pattern.for_each(|report| all.extend(report));
                 let pattern = entry.paths[index].as_str();
-                // Whatever else is at that path does not become a file by waiting.
-                let is_late = now_ms >= since_ms + PATIENCE_MS || is_named(pattern, &all);
+                let mut all = PatternReport { pattern: pattern.to_owned(), ..PatternReport::default() };
+                of_pattern.for_each(|report| all.extend(report));
+                // What stands there does not become a file by waiting.
+                let is_late = now_ms >= since_ms + PATIENCE_MS || all.is_of_named(pattern);
                 let unmatched = if is_late { &mut look.unmatched } else { &mut look.unmatched_yet };
                 if is_late || is_walked {
-                    unmatched.insert(pattern.to_owned(), explain(pattern, &all));
+                    unmatched.insert(pattern.to_owned(), all.explain(pattern));
                 }
             }
         }
         look
-    }
-}
-
-/// Says why a pattern matches nothing.
-fn explain(pattern: &str, report: &PatternReport) -> String {
-    let passed = report.passed.iter().map(|(why, named)| match (named.count, named.first.first()) {
-        (1, Some(name)) => format!("{name} is {}", of_path(*why, name)),
-        (count, first) => {
-            let names = first.iter().map(|name| name.as_str()).collect::<Vec<_>>().join(", ");
-            format!("{count} paths such as {names} are skipped: {}", cure(*why))
-        }
-    });
-    let passed: Vec<String> = passed.collect();
-    match report.passed.iter().next().filter(|_| is_named(pattern, report)) {
-        Some((why, _)) => format!("{pattern} is {}", of_path(*why, pattern)),
-        None if passed.is_empty() => pattern.to_owned(),
-        None => format!("{pattern} ({})", passed.join(", ")),
-    }
-}
-
-/// The pattern is a plain path to a directory, pipe or the like, which will not be a file in a minute either.
-fn is_named(pattern: &str, report: &PatternReport) -> bool {
-    let lasting = [PassedOver::Directory, PassedOver::Special];
-    let mut passed = report.passed.iter();
-    passed.any(|(why, named)| lasting.contains(why) && named.first.iter().any(|name| name == pattern))
-}
-
-/// Explains why one path is not followed; the advice names the path itself.
-fn of_path(why: PassedOver, path: &str) -> String {
-    let directory = path.trim_end_matches('/');
-    match why {
-        PassedOver::Directory => {
-            format!("a directory: write {directory}/* for its files, or {directory}/** for all below it")
-        }
-        why => cure(why).to_owned(),
     }
 }
 

@@ -181,7 +181,10 @@ fn foreign(text: &str) -> Result<(), String> {
         let next = bytes.get(at + 1).copied();
         match (byte, class) {
             // The first character of a class may be a ].
-            (b']', Some(from)) if at > from => class = None,
+            (b']', Some(from)) if at > from => {
+                no_regex_class(&text[from..at])?;
+                class = None;
+            }
             (b'[', Some(_)) if next == Some(b':') => {
                 return Err(
                     "classes such as [[:digit:]] are not supported: write [0-9] or [a-zA-Z]".to_owned()
@@ -211,7 +214,84 @@ fn foreign(text: &str) -> Result<(), String> {
     Ok(())
 }
 
-/// Expands braces.
+/// Refuses what makes a class that nobody means: one of a regular expression, or a range that is turned around.
+fn no_regex_class(class: &str) -> Result<(), String> {
+    let mut chars = class.char_indices();
+    let escape = chars.find_map(|(at, char)| {
+        let next = class[at + char.len_utf8()..].chars().next()?;
+        (char == '\\' && "dDwWsS".contains(next)).then_some(next)
+    });
+    if let Some(letter) = escape {
+        return Err(format!(
+            "[\\{letter}] is of regular expressions: write [0-9] or [a-zA-Z]; [{letter}\\] for a \\ or the letter"
+        ));
+    }
+    let chars: Vec<char> = class.chars().collect();
+    let mut at = 0;
+    while at + 2 < chars.len() {
+        let (from, dash, to) = (chars[at], chars[at + 1], chars[at + 2]);
+        if dash != '-' {
+            at += 1;
+            continue;
+        }
+        if from > to {
+            return Err(format!("[{from}-{to}] matches nothing: write [{to}-{from}]"));
+        }
+        at += 3;
+    }
+    Ok(())
+}
+
+/// What to write instead of a path that does not begin with a `/`, where that is known.
+pub(super) fn not_absolute(text: &str) -> Option<String> {
+    if let Some(path) = text.strip_prefix("~/").or_else(|| text.strip_prefix("$HOME/")) {
+        return Some(format!("write ${{HOME}}/{path} for the home of the agent's user"));
+    }
+    let name: String = text.strip_prefix('$')?.chars().take_while(is_of_variable).collect();
+    (!name.is_empty()).then(|| format!("write ${{{name}}} for the variable"))
+}
+
+fn is_of_variable(char: &char) -> bool {
+    char.is_ascii_alphanumeric() || *char == '_'
+}
+
+/// What may be wrong with a pattern that matches nothing: it has something that other programs replace, and that stands for
+/// itself here. A file may well have such a name, so it is not refused.
+pub fn advice(pattern: &str) -> Option<String> {
+    let variable = pattern.match_indices('$').find_map(|(at, _)| {
+        let name: String = pattern[at + 1..].chars().take_while(is_of_variable).collect();
+        (!name.is_empty()).then_some(name)
+    });
+    if let Some(name) = variable {
+        return Some(format!("${name} is taken literally: write ${{{name}}} for the variable"));
+    }
+    if pattern.ends_with('$') {
+        return Some("the $ at its end is taken literally: this is not a regular expression".to_owned());
+    }
+    let time = pattern.match_indices('%').find_map(|(at, _)| {
+        let letter = pattern[at + 1..].chars().next()?;
+        "YmdHMSyjbBs".contains(letter).then_some(letter)
+    });
+    if let Some(letter) = time {
+        return Some(format!("%{letter} is taken literally: write * or [0-9]* in its place"));
+    }
+    if pattern.contains("{{") && pattern.contains("}}") || pattern.contains("{%") || pattern.contains("<%") {
+        return Some("it looks like a template that nothing has filled in".to_owned());
+    }
+    if let Some(sign) = [",/", ", /", ":/", ";/"].into_iter().find(|between| pattern.contains(between)) {
+        let sign = if sign.starts_with(',') { "a comma" } else { &sign[..1] };
+        return Some(format!("{sign} is taken literally: write each path as an item of its own"));
+    }
+    if pattern.ends_with(char::is_whitespace) {
+        return Some("it ends with a blank".to_owned());
+    }
+    if pattern.contains(['"', '\'']) {
+        return Some("quotation marks are taken literally".to_owned());
+    }
+    None
+}
+
+/// Writes braces out.
 fn expand(text: &str) -> Result<Vec<String>, String> {
     let mut done = Vec::new();
     let mut todo = vec![text.to_owned()];
@@ -414,6 +494,11 @@ mod tests {
             ("/a/b}", "[}]"),
             ("/a/{1..3}", "{1,2,3}"),
             ("/a/[[:digit:]]", "[0-9]"),
+            ("/a/[\\d].log", "write [0-9]"),
+            ("/a/[!x\\w]*", "[w\\] for a"),
+            ("/a/[z-a]", "write [a-z]"),
+            ("/a/[0-9z-a]", "write [a-z]"),
+            ("/a/[!9-0]", "write [0-9]"),
             ("/a/\\*", "[*]"),
             ("/a/\\d+", "[*]"),
             ("/a/+(b)", "{a,b}"),
@@ -424,6 +509,56 @@ mod tests {
         for (pattern, hint) in table {
             let error = PathPattern::new(pattern).expect_err(pattern);
             assert!(error.contains(hint), "{pattern}: {error}");
+        }
+    }
+
+    /// Each matched nothing, and nothing told why. Names may have all of it.
+    #[test]
+    fn what_other_programs_replace_is_told_where_nothing_matches() {
+        let table = [
+            ("/srv/$APP/*.log", "write ${APP}"),
+            ("/srv/a.log$", "not a regular expression"),
+            ("/srv/%Y/a.log", "%Y is taken literally"),
+            ("/srv/app-%d.log", "write *"),
+            ("/srv/{{ app }}/a.log", "template"),
+            ("/srv/a.log,/srv/b.log", "an item of its own"),
+            ("/srv/a.log, /srv/b.log", "a comma is taken literally"),
+            ("/srv/a.log:/srv/b.log", ": is taken literally"),
+            ("/srv/a.log ", "ends with a blank"),
+            ("/srv/\"a b\".log", "quotation marks"),
+        ];
+        for (pattern, expected) in table {
+            PathPattern::new(pattern).unwrap_or_else(|error| panic!("{pattern}: {error}"));
+            let told = advice(pattern).unwrap_or_default();
+            assert!(told.contains(expected), "{pattern}: {told:?}");
+        }
+        for plain in ["/srv/{a,b}/*.log", "/srv/a b/c.log", "/srv/{a,{b,c}}x", "/srv/100%/a", "/srv/[a-z],b"]
+        {
+            assert_eq!(advice(plain), None, "{plain}");
+        }
+        for (text, expected) in
+            [("~/a.log", "${HOME}/a.log"), ("$HOME/*", "${HOME}/*"), ("$APP/a.log", "${APP}")]
+        {
+            assert!(not_absolute(text).unwrap().contains(expected), "{text}");
+        }
+        assert_eq!(not_absolute("var/log/a.log"), None);
+    }
+
+    /// Classes whose characters are as meant.
+    #[test]
+    fn classes_that_are_meant_so() {
+        let table = [
+            ("/a/[\\]", "/a/\\"),
+            ("/a/[d\\]", "/a/\\"),
+            ("/a/[a-]", "/a/-"),
+            ("/a/[-a]", "/a/-"),
+            ("/a/[0-9a-f]", "/a/c"),
+            ("/a/[+--]", "/a/,"),
+            ("/a/[]-a]", "/a/^"),
+        ];
+        for (pattern, path) in table {
+            let read = PathPattern::new(pattern).unwrap_or_else(|error| panic!("{pattern}: {error}"));
+            assert!(read.matches(path), "{pattern} should match {path}");
         }
     }
 

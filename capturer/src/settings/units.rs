@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use bytesize::ByteSize;
 
-use super::path_pattern::PathPattern;
+use super::path_pattern::{self, PathPattern};
 use crate::limits::SOCKET_PATH_BYTES_MAX;
 use crate::text::encoding::Encoding;
 
@@ -185,7 +185,10 @@ pub(super) fn pattern(text: &str) -> Result<glob::Pattern, Mismatch> {
 pub(super) fn path_pattern(text: &str) -> Result<PathPattern, Mismatch> {
     let expected = || Mismatch::new("an absolute path or pattern, such as /var/log/*.log");
     if !text.starts_with(['/', '^']) {
-        return Err(expected());
+        return Err(match path_pattern::not_absolute(text) {
+            Some(hint) => expected().hint(hint),
+            None => expected(),
+        });
     }
     PathPattern::new(text).map_err(|why| expected().hint(why))
 }

@@ -322,7 +322,7 @@ fn logs(read_from: ReadFrom, engine: &EngineFact, container: Option<ContainerFac
 
 /// Files and directories that the patterns of file_monitor match and that this user may not read, by name.
 fn file_monitor(access: &Access, container: Option<ContainerFact>) -> CheckLine {
-    let Access { files, denied, unlistable, looked_at, silent } = access;
+    let Access { files, denied, unlistable, unmatched, looked_at, silent } = access;
     let followed = format!("{} matched by the patterns", counted(*files as u64, "file"));
     let mut notes = String::new();
     if looked_at < files {
@@ -343,9 +343,21 @@ fn file_monitor(access: &Access, container: Option<ContainerFact>) -> CheckLine 
     if *silent {
         faults.push("a file system that they lead to does not answer".to_owned());
     }
+    let matches = which(unmatched.len() as u64, "pattern matches", "patterns match");
+    let unmatched = (!unmatched.is_empty())
+        .then(|| format!("{} {matches} no file: {}", unmatched.len(), named(unmatched.iter().cloned())));
     if faults.is_empty() {
-        return ok("file_monitor", format!("{followed}, none unreadable{notes}"));
+        return match unmatched {
+            None => ok("file_monitor", format!("{followed}, none unreadable{notes}")),
+            Some(unmatched) => warn(
+                "file_monitor",
+                format!("{followed}; {unmatched}{notes}"),
+                "Correct it, or set may_be_empty: true where that is expected; capturer check says what each pattern passes over.",
+            ),
+        };
     }
+    // What is in a directory that can't be listed, the pattern can't match.
+    faults.extend(unmatched.filter(|_| unlistable.is_empty()));
     let cure = match (denied.is_empty() && unlistable.is_empty(), container.is_some()) {
         (true, _) => "Bring the file server back; the log of the agent and /health name it.",
         (false, true) => {

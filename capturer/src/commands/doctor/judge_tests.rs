@@ -227,6 +227,27 @@ fn files_that_can_not_be_read_are_named_and_their_number_is_bounded() {
         access(|access| access.silent = true),
         &[("file_monitor", CheckStatus::Warn, "does not answer", "Bring the file server back")],
     );
+    check(
+        access(|access| access.unmatched = vec!["/srv/x/*.log (there is no /srv/x)".to_owned()]),
+        &[(
+            "file_monitor",
+            CheckStatus::Warn,
+            "1 pattern matches no file: /srv/x/*.log (there is no /srv/x)",
+            "may_be_empty",
+        )],
+    );
+    check(
+        access(|access| {
+            access.unmatched = vec!["/a/*".to_owned(), "/b/*".to_owned()];
+            access.silent = true;
+        }),
+        &[(
+            "file_monitor",
+            CheckStatus::Warn,
+            "does not answer; 2 patterns match no file: /a/*; /b/*",
+            "Bring the file server back",
+        )],
+    );
 }
 
 #[test]

@@ -42,7 +42,9 @@ pub struct Access {
     pub denied: Vec<String>,
     /// Directories that can't be listed, with the reason.
     pub unlistable: BTreeSet<String>,
-    /// How many files were tried.
+    /// Patterns that match nothing and should, each with what is wrong with it, as far as is known.
+    pub unmatched: Vec<String>,
+    /// How many were tried.
     pub looked_at: usize,
     /// A file system did not answer in time.
     pub silent: bool,
@@ -62,6 +64,7 @@ pub fn access(settings: &Settings) -> Access {
                 all.looked_at += of_set.looked_at;
                 all.denied.extend(of_set.denied);
                 all.unlistable.extend(of_set.unlistable);
+                all.unmatched.extend(of_set.unmatched);
             }
             Err(_) => all.silent = true,
         }
@@ -77,7 +80,10 @@ fn access_of(set: &FileSet, sets: &[FileSet], own: &Own) -> Access {
     let with = With { set, takes: &takes, own, lane_of: &|_| None, watch: &mut |_, _| () };
     let found = patterns::walk(with, patterns::starts(set));
     let paths = found.paths();
-    let mut access = Access { files: paths.len(), unlistable: found.unlistable, ..Access::default() };
+    let empty = found.reports.iter().filter(|report| report.matched == 0 && !set.may_be_empty);
+    let unmatched = empty.map(|report| report.explain(&report.pattern)).collect();
+    let unlistable = found.unlistable;
+    let mut access = Access { files: paths.len(), unlistable, unmatched, ..Access::default() };
     for FoundPath { path, target, .. } in paths.into_iter().take(LOOKED_INTO_MAX) {
         access.looked_at += 1;
         let at = target.as_deref().unwrap_or(&path);
@@ -158,9 +164,11 @@ impl Look {
             1 => "1 file".to_owned(),
             count => format!("{count} files"),
         };
-        writeln!(out, "  files[{index}] {}: {count}", shown(pattern))?;
+        let nothing = self.report.nothing().filter(|_| self.files.is_empty());
+        let why = nothing.map(|why| format!(": {}", shown(&why))).unwrap_or_default();
+        writeln!(out, "  files[{index}] {}: {count}{why}", shown(pattern))?;
         for file in self.files.iter().take(LISTED_MAX) {
-            writeln!(out, "      {file}")?;
+            writeln!(out, "      {}", shown(file))?;
         }
         if self.files.len() > LISTED_MAX {
             writeln!(out, "      and {} more", self.files.len() - LISTED_MAX)?;
@@ -172,15 +180,16 @@ impl Look {
                 "    passes over {} ({}): {}{more}",
                 named.count,
                 cure(*why),
-                named.first.join(", ")
+                shown(&named.first.join(", "))
             )?;
         }
         if let Some(first) = self.not_utf8.first() {
             let more = if self.not_utf8.len() > 1 { ", …" } else { "" };
             writeln!(
                 out,
-                "    not UTF-8 in {} ({first}{more}): each wrong byte would become U+FFFD; set `encoding`, such as latin1 or utf-16le",
-                self.not_utf8.len()
+                "    not UTF-8 in {} ({}{more}): each wrong byte would become U+FFFD; set `encoding`, such as latin1 or utf-16le",
+                self.not_utf8.len(),
+                shown(first)
             )?;
         }
         if let Some((path, first)) = self.others.first() {
@@ -214,7 +223,7 @@ impl Look {
             )?;
         }
         for text in self.unlistable.iter().take(LISTED_MAX) {
-            writeln!(out, "    can't look at {text}")?;
+            writeln!(out, "    can't look at {}", shown(text))?;
         }
         Ok(())
     }
@@ -418,7 +427,7 @@ mod tests {
         std::os::unix::fs::FileExt::write_all_at(&holes, b"\x08\x00\x00\x00tty1\x00\x00", 1 << 20).unwrap();
         std::os::unix::fs::symlink("a.log", dir.path().join("link")).unwrap();
         std::fs::create_dir(dir.path().join("d")).unwrap();
-        let text = listing(dir.path(), &["*", "none*", "link"]);
+        let text = listing(dir.path(), &["*", "none*", "d/x/*.log", "latin1/*", "a.log,/b.log", "link"]);
         let expected = [
             "What the patterns match now:",
             "  files[0] *: 3 files",
@@ -439,6 +448,9 @@ mod tests {
             "holes, no-mark (looks like utf-16le), wtmp\n",
             "not UTF-8 in 1 (latin1)",
             "  files[0] none*: no file\n",
+            "  files[0] d/x/*.log: no file: there is no d/x\n",
+            "  files[0] latin1/*: no file: latin1 is a file, not a directory\n",
+            "  files[0] a.log,/b.log: no file: there is no a.log,, and a comma is taken literally",
             "  files[0] link: 1 file\n",
             "      link -> a.log\n",
         ];

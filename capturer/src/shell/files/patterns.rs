@@ -272,6 +272,8 @@ impl Walk<'_> {
             Err(error) => {
                 if error.kind() == io::ErrorKind::NotFound && !is_shown {
                     self.pass(PassedOver::Dangling, &shown, &format!(" -> {}", text_of_path(&at)));
+                } else if error.kind() == io::ErrorKind::NotFound && !place.found && !tail.is_empty() {
+                    self.miss(|| format!("there is no {}", text_of_path(&shown)));
                 }
                 self.note_name(&at, error);
             }
@@ -296,8 +298,9 @@ impl Walk<'_> {
             FileType::Directory => self.enter_directory(place, tail),
             FileType::RegularFile if tail.is_empty() => self.take(&place, stat),
             _ if tail.is_empty() => self.pass(PassedOver::Special, &place.shown, ""),
-            // A file where the pattern has a directory.
-            _ => {}
+            // One that a wildcard found is like any other name that does not match.
+            _ if place.found => {}
+            _ => self.miss(|| format!("{} is a file, not a directory", text_of_path(&place.shown))),
         }
     }
 
@@ -405,6 +408,11 @@ impl Walk<'_> {
         if self.seen.insert((self.pattern, shown.to_owned())) {
             self.found.reports[self.pattern].pass(why, format!("{}{more}", text_of_path(shown)));
         }
+    }
+
+    /// The names before the first wildcard do not lead on.
+    fn miss(&mut self, what: impl FnOnce() -> String) {
+        self.found.reports[self.pattern].missing.get_or_insert_with(what);
     }
 
     fn watch(&mut self, at: &Path, interest: Interest) {

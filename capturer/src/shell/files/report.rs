@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use crate::settings::path_pattern::advice;
 use crate::telemetry::metrics::PassedOver;
 
 /// How many names are kept of those passed over for the same reason.
@@ -16,6 +17,8 @@ pub struct PatternReport {
     pub matched: usize,
     /// What it matches but does not follow.
     pub passed: BTreeMap<PassedOver, Named>,
+    /// What its first names do not lead to.
+    pub missing: Option<String>,
 }
 
 /// A number, and the first names.
@@ -54,6 +57,50 @@ impl PatternReport {
         for (why, named) in &other.passed {
             self.passed.entry(*why).or_default().extend(named);
         }
+        if self.missing.is_none() {
+            self.missing.clone_from(&other.missing);
+        }
+    }
+
+    /// Why it matches nothing, as far as its names tell.
+    pub fn nothing(&self) -> Option<String> {
+        let parts: Vec<String> = self.missing.iter().cloned().chain(advice(&self.pattern)).collect();
+        (!parts.is_empty()).then(|| parts.join(", and "))
+    }
+
+    /// The pattern, which matches nothing, and what it comes to instead.
+    pub fn explain(&self, pattern: &str) -> String {
+        let passed = self.passed.iter().map(|(why, named)| match (named.count, named.first.first()) {
+            (1, Some(name)) => format!("{name} is {}", of_path(*why, name)),
+            (count, first) => {
+                let names = first.iter().map(|name| name.as_str()).collect::<Vec<_>>().join(", ");
+                format!("{count} paths such as {names} are skipped: {}", cure(*why))
+            }
+        });
+        let parts: Vec<String> = passed.chain(self.nothing()).collect();
+        match self.passed.iter().next().filter(|_| self.is_of_named(pattern)) {
+            Some((why, _)) => format!("{pattern} is {}", of_path(*why, pattern)),
+            None if parts.is_empty() => pattern.to_owned(),
+            None => format!("{pattern} ({})", parts.join(", ")),
+        }
+    }
+
+    /// The pattern is a path, and what stands there is a directory, pipe or such: it will be no file in a minute either.
+    pub fn is_of_named(&self, pattern: &str) -> bool {
+        let lasting = [PassedOver::Directory, PassedOver::Special];
+        let mut passed = self.passed.iter();
+        passed.any(|(why, named)| lasting.contains(why) && named.first.iter().any(|name| name == pattern))
+    }
+}
+
+/// What is said of one path, with its own name in what to write instead.
+fn of_path(why: PassedOver, path: &str) -> String {
+    let directory = path.trim_end_matches('/');
+    match why {
+        PassedOver::Directory => {
+            format!("a directory: write {directory}/* for its files, or {directory}/** for all below it")
+        }
+        why => cure(why).to_owned(),
     }
 }
 
