@@ -410,6 +410,41 @@ fn links_of_the_kubelet_are_followed_to_logs_of_pods() -> Result<()> {
     agent.stop()
 }
 
+/// The log of one entry, and its rotated files matched by another: these were dropped as the log's, and the log was read
+/// from its own beginning, so that nobody read them. Of two with the same number or date one was left out as well.
+#[test]
+fn rotated_files_that_another_entry_matches_are_read_with_their_log() -> Result<()> {
+    let mut host = Host::new(&[], "")?;
+    let logs = host.path("");
+    let entry = |pattern: &str| format!("{{paths: ['{}{pattern}'], format: raw}}", logs.display());
+    host.config = host.home.config(&format!(
+        "container_monitor: {{enabled: false}}\nfile_monitor: {{sweep_interval: 600s, files: [{}, {}, {}]}}\n",
+        entry("app.log"),
+        entry("*"),
+        entry("old/*")
+    ));
+    let rotated =
+        ["app-20261124.log", "app.log-20261124", "old/app.log.2", "old/app.log.1", "app.log.2", "app.log.1"];
+    for name in rotated.iter().chain(&["app.log", "web.log"]) {
+        host.write(name)?;
+    }
+    let agent = host.home.start(&host.config)?;
+    host.all_came()?;
+    assert_eq!(agent.metric("paths_passed_over{reason=\"rotated\"}")?, rotated.len() as f64);
+    host.write("app.log")?;
+    fs::rename(host.path("app.log.2"), host.path("app.log.3"))?;
+    fs::rename(host.path("app.log.1"), host.path("app.log.2"))?;
+    fs::rename(host.path("app.log"), host.path("app.log.1"))?;
+    host.write("app.log")?;
+    host.all_came()?;
+    agent.assert_nothing_lost()?;
+    agent.stop()?;
+    let agent = host.home.start(&host.config)?;
+    host.write("app.log")?;
+    host.all_came()?;
+    agent.stop()
+}
+
 /// Days before now.
 fn set_age(path: &Path, days: u64) -> Result<()> {
     let at = SystemTime::now() - Duration::from_secs(days * 86_400);

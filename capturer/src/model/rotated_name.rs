@@ -122,8 +122,18 @@ pub fn looks_rotated(name: &str, live_name: &str) -> bool {
         && RotatedName::of_unread_archive(name, live_name).is_none()
 }
 
-/// Live names that `name` may be a rotated name of, including those with the mark before the ending: more than
-/// [`live_names`] returns.
+/// Names that rotated files of a log may have, one of each common form.
+pub fn examples(live_name: &str) -> Vec<String> {
+    let marks = [".1", ".0", "-20260102", ".2026-01-02", ".1.gz", "-20260102.gz"];
+    let mut names: Vec<String> = marks.iter().map(|mark| format!("{live_name}{mark}")).collect();
+    if let Some((stem, ending)) = live_name.rsplit_once('.').filter(|(stem, _)| !stem.is_empty()) {
+        let marks = ["-2026-01-02", "-20260102", "-2026-01-02T03-04-05.678"];
+        names.extend(marks.iter().map(|mark| format!("{stem}{mark}.{ending}")));
+    }
+    names
+}
+
+/// Live names that `name` may be a rotated name of, also with the mark before the ending: more than [`live_names`] gives.
 pub fn stems(name: &str) -> impl Iterator<Item = &str> {
     let plain = name.strip_suffix(".gz").unwrap_or(name);
     plain.match_indices(['.', '-', '_']).map(|(at, _)| &plain[..at]).filter(|stem| !stem.is_empty())
@@ -306,5 +316,15 @@ mod tests {
         check("a-1.log", &[]);
         check(".1", &[]);
         check("größe.log.1", &["größe.log"]);
+    }
+
+    #[test]
+    fn examples_are_rotated_names() {
+        for live in ["a.log", "syslog", "a.b.log", ".hidden"] {
+            for name in examples(live) {
+                let rotated = RotatedName::of(&name, live);
+                assert!(rotated.is_some_and(|(rotated, _)| rotated != RotatedName::Live), "{name} of {live}");
+            }
+        }
     }
 }

@@ -276,3 +276,39 @@ fn rotated_files_in_a_directory_beneath_are_read_with_their_log() {
     let two = ["/l/a.log", "/l/x/a.log.1", "/l/y/a.log.1"];
     assert_eq!(own(&two), is(&two.join(" "), ""), "they may be of two other logs");
 }
+
+/// Its rotated files were dropped as those of the log, which had begun behind them: nobody read them, and nothing was told.
+#[test]
+fn a_log_of_one_entry_has_rotated_files_that_another_matches() {
+    let with = |entries: &[(&str, fn(&mut FileSet))]| {
+        let mut scene = Scene::new();
+        let mut settings = (*scene.capture.settings).clone();
+        let entry = |(pattern, change): &(&str, fn(&mut FileSet))| {
+            let paths = vec![PathPattern::new(pattern).unwrap()];
+            let mut entry = FileSet { paths, ..FileSet::default() };
+            change(&mut entry);
+            entry
+        };
+        settings.file_monitor.files = entries.iter().map(entry).collect();
+        scene.capture.paths = Paths::new(&settings.file_monitor.files);
+        scene.capture.settings = Arc::new(settings);
+        scene.capture.is_rotated_elsewhere(0, "/l/a.log")
+    };
+    let (log, plain): ((&str, fn(&mut FileSet)), fn(&mut FileSet)) = (("/l/a.log", |_| ()), |_| ());
+    for pattern in
+        ["/l/**", "/l/*", "/**/a*", "/l/a.log.*", "/l/a-*.log", "/l/a.log-*", "/l/*.{1,2}", "/l/*.gz"]
+    {
+        assert!(with(&[log, (pattern, plain)]), "{pattern}");
+    }
+    assert!(with(&[log, ("/l/old/*", plain)]), "as olddir moves them");
+    for pattern in ["/l/?.log", "/m/**", "/l/b.log.*", "/l/*/a.log.1", "/l/old/b*"] {
+        assert!(!with(&[log, (pattern, plain)]), "{pattern}");
+    }
+    assert!(!with(&[log]));
+    let exclude = |entry: &mut FileSet| entry.exclude = vec![PathPattern::exclude("/l/a*").unwrap()];
+    assert!(!with(&[log, ("/l/**", exclude)]));
+    assert!(!with(&[log, ("/l/**", |entry| entry.start_at = crate::settings::StartAt::End)]));
+    let week: fn(&mut FileSet) = |entry| entry.ignore_older = std::time::Duration::from_secs(7 * 86400);
+    assert!(!with(&[log, ("/l/**", week)]));
+    assert!(with(&[("/l/a.log", week), ("/l/**", week)]));
+}

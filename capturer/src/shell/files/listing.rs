@@ -106,7 +106,8 @@ pub fn show(settings: &Settings, out: &mut dyn Write) -> io::Result<()> {
         return Ok(());
     }
     writeln!(out, "What the patterns match now:")?;
-    // A file belongs to the first entry that matches it.
+    let everything = everything(settings);
+    // Of each file, the entry that comes first.
     let mut taken: BTreeMap<String, usize> = BTreeMap::new();
     for (index, set) in settings.file_monitor.files.iter().enumerate() {
         let (own, entry) = (Own::of(settings), set.clone());
@@ -114,8 +115,8 @@ pub fn show(settings: &Settings, out: &mut dyn Write) -> io::Result<()> {
         // Nothing can end a look at a file system that hangs, so this thread is then left behind.
         let named: Vec<PathPattern> =
             settings.file_monitor.files.iter().flat_map(|set| set.paths.iter().cloned()).collect();
-        let all = settings.file_monitor.files.clone();
-        std::thread::spawn(move || drop(sender.send(look(&entry, &all, &own, &named))));
+        let (all, everything) = (settings.file_monitor.files.clone(), everything[index].clone());
+        std::thread::spawn(move || drop(sender.send(look(&entry, &all, &own, &named, &everything))));
         match answer.recv_timeout(PATIENCE) {
             Ok(mut looks) => {
                 let files = looks.iter().flat_map(|look| look.paths.iter().cloned());
@@ -137,7 +138,29 @@ pub fn show(settings: &Settings, out: &mut dyn Write) -> io::Result<()> {
     Ok(())
 }
 
-/// The result for one pattern.
+/// Of each entry, what it and those before it match: a rotated file may be found by another one than its log. The agent looks
+/// at them in this order, too.
+fn everything(settings: &Settings) -> Vec<BTreeSet<String>> {
+    let mut all = vec![BTreeSet::new()];
+    for set in &settings.file_monitor.files {
+        let (own, set, sets) = (Own::of(settings), set.clone(), settings.file_monitor.files.clone());
+        let (sender, answer) = channel();
+        // As in `access`.
+        std::thread::spawn(move || drop(sender.send(paths_of(&set, &sets, &own))));
+        let mut with = all.last().cloned().unwrap_or_default();
+        with.extend(answer.recv_timeout(PATIENCE).into_iter().flatten());
+        all.push(with);
+    }
+    all.split_off(1)
+}
+
+fn paths_of(set: &FileSet, sets: &[FileSet], own: &Own) -> Vec<String> {
+    let takes = |path: &str| sets.iter().any(|set| set.takes(path));
+    let with = With { set, takes: &takes, own, lane_of: &|_| None, watch: &mut |_, _| () };
+    patterns::walk(with, patterns::starts(set)).paths.into_keys().map(|path| path.to_string()).collect()
+}
+
+/// Of one pattern.
 struct Look {
     report: PatternReport,
     /// Files that are followed, with the targets of links.
@@ -230,16 +253,20 @@ impl Look {
 }
 
 /// Walks the patterns one by one, so that each has its own files.
-fn look(set: &FileSet, all_sets: &[FileSet], own: &Own, named: &[PathPattern]) -> Vec<Look> {
+fn look(
+    set: &FileSet,
+    all_sets: &[FileSet],
+    own: &Own,
+    named: &[PathPattern],
+    everything: &BTreeSet<String>,
+) -> Vec<Look> {
     let takes = |path: &str| all_sets.iter().any(|set| set.takes(path));
     let walk = |paths: Vec<PathPattern>| {
         let set = FileSet { paths, ..set.clone() };
         let with = With { set: &set, takes: &takes, own, lane_of: &|_| None, watch: &mut |_, _| () };
         patterns::walk(with, patterns::starts(&set))
     };
-    let all: BTreeSet<String> =
-        walk(set.paths.clone()).paths.into_keys().map(|path| path.to_string()).collect();
-    let rotated = rotated(set, &all, &takes);
+    let rotated = rotated(named, everything, &takes);
     let mut room = LOOKED_INTO_MAX;
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     let since_ns = set.changed_since_ns(i64::try_from(now.as_nanos()).unwrap_or(i64::MAX));
@@ -314,14 +341,13 @@ fn with_looks(path: &str, looks: Option<&str>) -> String {
 }
 
 /// Rotated files of others that are followed: capture/core/paths.rs and its olddir.rs leave them to those.
-fn rotated(set: &FileSet, all: &BTreeSet<String>, takes: &dyn Fn(&str) -> bool) -> BTreeSet<String> {
+fn rotated(named: &[PathPattern], all: &BTreeSet<String>, takes: &dyn Fn(&str) -> bool) -> BTreeSet<String> {
     let mut rotated = BTreeSet::new();
     let mut olddirs: BTreeMap<String, BTreeSet<&str>> = BTreeMap::new();
     let mut moved = Vec::new();
     for path in all {
         let (directory, name) = path.rsplit_once('/').unwrap_or(("", path));
-        let (is_named, is_archive) =
-            (set.paths.iter().any(|pattern| pattern.names(path)), path.ends_with(".gz"));
+        let (is_named, is_archive) = (named.iter().any(|pattern| pattern.names(path)), path.ends_with(".gz"));
         if rotated_name::live_names(name).any(|live| all.contains(&format!("{directory}/{live}"))) {
             if !is_named {
                 rotated.insert(path.clone());
@@ -510,6 +536,46 @@ mod tests {
         );
     }
 
+    /// They were listed as if they were followed, and the agent read them with the log of another entry, or not at all.
+    #[test]
+    fn rotated_files_of_a_log_of_another_entry_are_told() {
+        let dir = tempfile::tempdir().unwrap();
+        for name in ["a.log", "a.log.1", "a-2026-11-25.log", "b.log", "b.log.1"] {
+            std::fs::write(dir.path().join(name), "text\n").unwrap();
+        }
+        let set = |name: &str| FileSet {
+            paths: vec![PathPattern::new(dir.path().join(name).to_str().unwrap()).unwrap()],
+            ..FileSet::default()
+        };
+        let mut settings = Settings { data_dir: dir.path().join("data"), ..Settings::default() };
+        settings.file_monitor.files = vec![set("a.log"), set("a*[0-9]*"), set("b.log"), set("b.log.1")];
+        let mut out = Vec::new();
+        show(&settings, &mut out).unwrap();
+        let text = String::from_utf8(out).unwrap().replace(&format!("{}/", dir.path().display()), "");
+        let told: Vec<&str> = text.lines().filter(|line| line.contains("(a rotated file")).collect();
+        assert!(told.len() == 1 && told[0].ends_with("): a-2026-11-25.log, a.log.1"), "{text}");
+        assert!(text.contains("files[3] b.log.1: 1 file\n"), "named, it is a log of its own: {text}");
+    }
+
+    /// A name of a file made a line of the answer.
+    #[test]
+    fn names_are_shown_in_one_line() {
+        let dir = tempfile::tempdir().unwrap();
+        for name in ["a\n  forged: 9 files", "b\u{1b}[2J.bin", "d\n.gz", "e\n"] {
+            std::fs::write(
+                dir.path().join(name),
+                [b"caf\xe9\0\x01 au lait\n".as_slice(), name.as_bytes()].concat(),
+            )
+            .unwrap();
+        }
+        std::os::unix::fs::symlink("a\nb", dir.path().join("l\nink")).unwrap();
+        let text = listing(dir.path(), &["*"]);
+        assert!(!text.contains("\n  forged") && !text.contains('\u{1b}'), "{text}");
+        let known =
+            ["What", "  files[0]", "      ", "    passes", "    not UTF-8", "    beside", "    archives"];
+        assert!(text.lines().all(|line| known.iter().any(|begins| line.starts_with(begins))), "{text}");
+    }
+
     #[test]
     fn files_that_look_rotated_are_named_beside_their_log() {
         let dir = tempfile::tempdir().unwrap();
@@ -556,7 +622,9 @@ mod tests {
         };
         let shown = |older| {
             let mut out = Vec::new();
-            for look in look(&set(older), &[], &Own::of(&Settings::default()), &[]) {
+            let own = Own::of(&Settings::default());
+            let everything = paths_of(&set(older), &[], &own).into_iter().collect();
+            for look in look(&set(older), &[], &own, &[], &everything) {
                 look.show(0, &mut out).unwrap();
             }
             String::from_utf8(out).unwrap().replace(&format!("{}/", dir.path().display()), "")

@@ -62,6 +62,10 @@ impl Capture {
             Some(Cursor::File(cursor)) => Start::Resume(cursor),
             None if at_end => Start::End,
             _ if look.with_rotated => Start::Oldest,
+            // Of those a look at another entry tells, and that one may come later.
+            _ if look.is_first && look.target.is_none() && self.is_rotated_elsewhere(set, path) => {
+                Start::Oldest
+            }
             _ if look.is_first => Start::Live,
             // It may have been rotated after it was made and before it was found.
             _ => Start::Since(self.paths.since_ns[set]),

@@ -73,14 +73,19 @@ impl Capture {
         Some((Arc::clone(path), log, olddir.to_owned()))
     }
 
-    /// Where logrotate may move rotated files of a log: directories where some were found, and directories that a
-    /// pattern searches.
+    /// Directories beneath this one in which a pattern looks for files.
+    pub(super) fn looked_into_beneath(&self, directory: &str) -> impl Iterator<Item = &str> {
+        let beneath = format!("{directory}/");
+        let named = self.paths.looked_into.range(beneath.clone()..).map(String::as_str);
+        named.take_while(move |at| at.starts_with(&beneath)).take(OLDDIRS_MAX)
+    }
+
+    /// Where logrotate may move rotated files of a log: directories where they were found, and where a pattern looks for them.
     pub(super) fn olddirs_of(&mut self, path: &str) -> Vec<String> {
         let (directory, name) = split_path(path);
         let mut olddirs = self.paths.olddirs.get(path).cloned().unwrap_or_default();
         let beneath = format!("{directory}/");
-        let named = self.paths.looked_into.range(beneath.clone()..).take_while(|at| at.starts_with(&beneath));
-        for at in named.take(OLDDIRS_MAX) {
+        for at in self.looked_into_beneath(&directory) {
             let rotated = ["1", "1.gz"].map(|end| format!("{at}/{name}.{end}"));
             let dated = ["", ".gz"].map(|end| format!("{at}/{name}-20260102{end}"));
             let is_of_it = |rotated: &String| {

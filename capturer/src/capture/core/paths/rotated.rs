@@ -10,6 +10,7 @@ use crate::model::cursor::{Cursor, FileId};
 use crate::model::record::{StreamId, StreamKey};
 use crate::model::rotated_name;
 use crate::model::rotated_name::RotatedName;
+use crate::settings::{FileSet, StartAt};
 
 impl Capture {
     /// Removes rotated files of another followed path, which are read with it. Also returns the paths that have such
@@ -35,7 +36,35 @@ impl Capture {
         (paths, with_rotated)
     }
 
-    /// Whether an entry names exactly this path, without a wildcard.
+    /// Whether another entry's patterns match rotated files of this log, and ask for what they hold. Those are read with the log, so
+    /// it has to begin with them.
+    pub(super) fn is_rotated_elsewhere(&self, set: usize, path: &str) -> bool {
+        let entries = &self.settings.file_monitor.files;
+        let own_older = entries[set].ignore_older;
+        let asks = |other: &FileSet| {
+            other.start_at == StartAt::Beginning
+                && (other.ignore_older.is_zero() || other.ignore_older == own_older)
+        };
+        let others: Vec<&FileSet> = (0..)
+            .zip(entries)
+            .filter(|(at, other)| *at != set && asks(other))
+            .map(|(_, other)| other)
+            .collect();
+        if others.is_empty() {
+            return false;
+        }
+        let (directory, name) = split_path(path);
+        let rotated = rotated_name::examples(&name);
+        let mut directories = std::iter::once(directory.as_str()).chain(self.looked_into_beneath(&directory));
+        directories.any(|at| {
+            rotated
+                .iter()
+                .map(|name| format!("{at}/{name}"))
+                .any(|path| others.iter().any(|set| set.takes(&path)))
+        })
+    }
+
+    /// An entry names this very path, not a pattern that it matches.
     pub(super) fn is_named(&self, path: &str) -> bool {
         let patterns = self.settings.file_monitor.files.iter().flat_map(|files| &files.paths);
         patterns.into_iter().any(|pattern| pattern.names(path))
