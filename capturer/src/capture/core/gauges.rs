@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::Capture;
 use crate::capture::io::FileNo;
+use crate::capture::stream::file::FileSource;
 use crate::capture::stream::{Kind, State, Stream};
 use crate::model::clock::Now;
 use crate::model::record::{StreamId, StreamKey};
@@ -139,15 +140,20 @@ impl Capture {
     /// A file was measured. That changes what is reported of the stream, now and if the file is emptied or deleted, but not
     /// what the stream does.
     pub fn measured(&mut self, stream: StreamId, file: FileNo, len: u64) {
-        if let Some(Kind::File(source)) = self.streams.get_mut(&stream).map(|stream| &mut stream.kind) {
-            source.measured(file, len);
-        }
+        self.note_of_file(stream, |source| source.measured(file, len));
     }
 
     /// The opening of a file waits for a descriptor. That changes what is reported of the stream, and not what it does.
     pub(super) fn file_waits(&mut self, stream: StreamId, file: FileNo, len: Option<u64>) {
-        if let Some(Kind::File(source)) = self.streams.get_mut(&stream).map(|stream| &mut stream.kind) {
-            source.waits_for_descriptor(file, len);
+        self.note_of_file(stream, |source| source.waits_for_descriptor(file, len));
+    }
+
+    /// Notes what was learnt of a stream's files. It may have something to read by that, as far as is known.
+    fn note_of_file(&mut self, stream: StreamId, note: impl FnOnce(&mut FileSource)) {
+        let Some(stream) = self.streams.get_mut(&stream) else { return };
+        if let Kind::File(source) = &mut stream.kind {
+            note(source);
+            self.sums.note_busy(stream);
         }
     }
 

@@ -237,9 +237,17 @@ impl World {
         const TRY_EVERY_US: u64 = 500_000;
         const TELL_EVERY_US: u64 = 1_000_000;
         let now_us = self.now_us;
+        let Work::Open { stream, directory, found, .. } = &work else { return };
+        let node = self.disk.node(&format!("{directory}/{}", found.name)).filter(|_| !found.compressed);
+        let len = node.map(|node| self.disk.file(node).content.len() as u64);
+        let waits = Event::FileWaits { stream: *stream, file, len };
         let run = self.run_mut();
-        run.without_room.insert(file);
+        let begins_to_wait = run.without_room.insert(file);
         let (number, files) = (run.number, run.without_room.len());
+        if begins_to_wait {
+            self.later(0, Happening::Deliver { run: number, event: Box::new(waits) });
+        }
+        let run = self.run_mut();
         if now_us >= run.told_short_us + TELL_EVERY_US {
             run.told_short_us = now_us;
             let event = Box::new(Event::DescriptorsRanOut { files });
