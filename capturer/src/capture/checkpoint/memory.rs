@@ -196,22 +196,34 @@ impl Table {
         sinks.filter_map(|sink| sink.left.as_ref()).map(|(at_s, ..)| *at_s).max()
     }
 
+    /// A number may stand under several logs: it belongs to the one that had it before, else to the one that noted it last.
     fn index(&mut self) {
         let before = std::mem::take(&mut self.log_of);
         self.had_before.clear();
         self.heads = Heads::default();
         self.files = 0;
+        let mut noted_s: BTreeMap<(u64, u64), u64> = BTreeMap::new();
         for (key, log) in &self.logs {
             for (id, (at_s, place)) in log.sinks.values().flat_map(|sink| &sink.files) {
+                self.heads.put(key, place);
+                self.files += 1;
                 let number = (id.device, id.inode);
+                let (before, had) = (before.get(&number), self.log_of.get(&number));
+                let is_of = |log: &StreamKey| before.is_some_and(|before| before.log == *log);
+                let noted_s = noted_s.entry(number).or_default();
+                let is_last = is_of(key) || had.is_none_or(|had| !is_of(&had.log) && *at_s >= *noted_s);
+                if !is_last {
+                    if self.log_of.get(&number).is_some_and(|had| had.log != *key) {
+                        self.had_before.entry(number).or_default().insert(key.clone());
+                    }
+                    continue;
+                }
+                *noted_s = *at_s;
                 let new = Had { log: key.clone(), is_there: false, was_followed: false, read_s: *at_s };
-                let had =
-                    before.get(&number).map_or(new, |before| Had { log: key.clone(), ..before.clone() });
+                let had = before.map_or(new, |before| Had { log: key.clone(), ..before.clone() });
                 if let Some(other) = self.log_of.insert(number, had).filter(|other| other.log != *key) {
                     self.had_before.entry(number).or_default().insert(other.log);
                 }
-                self.heads.put(key, place);
-                self.files += 1;
             }
         }
     }
@@ -453,6 +465,41 @@ mod tests {
 
     fn names(names: &[&str]) -> Vec<String> {
         names.iter().map(|name| (*name).to_owned()).collect()
+    }
+
+    /// After the table had been pruned, a file belonged to whichever of its logs came last in the alphabet: the log that reads
+    /// it was not asked for it any more, and its lines came again.
+    #[test]
+    fn a_file_belongs_to_the_log_that_had_it_last_also_when_the_table_was_pruned() {
+        let logs = ["/a.log", "/b.log", "/c.log"].map(StreamKey::file);
+        let first = |bounds| {
+            let mut table = Table::default();
+            table.set_bounds(bounds);
+            table.set_now(1_000_000_000_000);
+            table
+        };
+        for last in &logs {
+            let bounds = Remember { files: 20, ..Remember::default() };
+            let mut table = first(bounds);
+            logs.iter().for_each(|log| table.note(log, "file", place(1, 10)));
+            table.set_now(1_001_000_000_000);
+            table.note(last, "file", place(1, 20));
+            for inode in 2..40 {
+                table.set_now(1_001_000_000_000 + inode as i64 * 1_000_000);
+                table.note(&StreamKey::file("/other.log"), "file", place(inode, 1));
+            }
+            table.index();
+            assert_eq!(table.log_of(place(1, 0).file), Some(last));
+            let mut all: Vec<StreamKey> = table.logs_of(place(1, 0).file).cloned().collect();
+            assert_eq!(all.remove(0), *last);
+            assert!(!all.contains(last));
+            // As the next run loads it: the log that noted it last.
+            let mut loaded = first(bounds);
+            logs.iter().for_each(|log| loaded.note(log, "file", place(1, 10)));
+            loaded.set_now(1_001_000_000_000);
+            loaded.note(last, "file", place(1, 20));
+            assert_eq!(Table::new(loaded.take_unsaved()).log_of(place(1, 0).file), Some(last));
+        }
     }
 
     #[test]
