@@ -584,7 +584,12 @@ impl Chain {
         }
     }
 
-    /// Inserts before a doubted link the older files that did not exist when it was listed.
+    /// A file that was read before is gone and was not opened again. Returns what is lost with it.
+    pub fn drop_parked(&mut self, at: usize) -> Vec<Gone> {
+        self.parked.remove(at).link.lost_unopened().into_iter().collect()
+    }
+
+    /// Before a doubted link: what is older than it and was not there when it was listed.
     fn insert_made_meanwhile(&mut self, index: usize, older: &[FoundFile]) {
         let was_there = |file: &&FoundFile| self.listed.iter().any(|(id, head)| is_same(file, *id, head));
         let new = older.iter().rev().take_while(|file| !was_there(file));

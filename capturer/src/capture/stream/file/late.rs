@@ -12,7 +12,7 @@ use super::FileSource;
 use crate::capture::context::{Context, Purpose};
 use crate::capture::io::Action;
 use crate::capture::stream::SourceEvent;
-use crate::capture::stream::chain::{Handle, Link};
+use crate::capture::stream::chain::{Changes, Handle, Link};
 use crate::decode::assemble::Lines;
 use crate::model::record::StdType;
 
@@ -124,9 +124,11 @@ impl FileSource {
             let is_due = self.gone || due_ms <= cx.now.mono_ms;
             let link = &mut parked.link;
             let Handle::Open(file) = link.handle else {
-                // Nothing is to be had of one that is gone before it was opened.
-                if link.handle == Handle::None && (link.deleted || self.gone && !self.scanning) {
-                    self.chain.parked.remove(at);
+                // Nothing is to be had of one that is gone before it was opened. One that waits for a descriptor gets it.
+                let is_over = link.deleted || self.gone && !self.scanning && !link.is_to_be_opened();
+                if link.handle == Handle::None && is_over {
+                    let lost = self.chain.drop_parked(at);
+                    self.declare(&Changes { lost, ..Changes::default() }, cx);
                 } else {
                     at += 1;
                 }

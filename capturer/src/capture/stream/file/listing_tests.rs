@@ -366,3 +366,56 @@ fn who_waits_for_a_descriptor_holds_none_that_it_does_not_read() {
     assert!(!orders.iter().any(asks), "{orders:?}");
     assert_eq!((source.files_open(), source.chain.links[1].handle), (1, Handle::None));
 }
+
+/// What had been added to a rotated file was dropped without a word when its path went before there was a descriptor for it.
+#[test]
+fn a_file_that_grew_late_is_read_though_its_path_went_before_it_could_be_opened() {
+    let mut bench = Bench::new(1);
+    // Others have all there is.
+    bench.shared.open_files.set_most(2);
+    bench.shared.open_files.note(StreamId(9), 1_000_000, false, false, 0);
+    let (directory, name) = ("/d".to_owned(), "a.log".to_owned());
+    let mut source = FileSource::new(StreamId(1), directory, name, FileFormat::Raw, Start::Oldest, 64 * 1024)
+        .rotated_while_written(0);
+    source.open(&mut bench.cx());
+    list(&mut source, vec![live_file()], &mut bench);
+    let old = FoundFile {
+        name: "a.log.1".to_owned(),
+        rank: 1,
+        id: FileId { device: 1, inode: 7, birth_ns: 1 },
+        len: 8,
+        head: b"old\nnew\n".to_vec(),
+        ..live_file()
+    };
+    let read = FoundFile { head: b"old\n".to_vec(), ..old.clone() };
+    let place = FilePlace {
+        file: old.id,
+        head: read.print(),
+        tail: TailPrint::of(b"old\n", 4),
+        offset: 4,
+        skip: [0; 2],
+    };
+    source.remember(vec![place]);
+    list(&mut source, vec![old, live_file()], &mut bench);
+    assert_eq!(source.chain.parked.len(), 1);
+    let mut told = Vec::new();
+    source.gone(&mut bench.cx(), &mut told);
+    list(&mut source, vec![live_file()], &mut bench);
+    list(&mut source, vec![live_file()], &mut bench);
+    assert_eq!(source.chain.parked.len(), 1);
+    assert!(!told.iter().any(|told| matches!(told, SourceEvent::Drained)));
+    bench.actions();
+    bench.shared.open_files.forget(StreamId(9));
+    source.open_at_last(&mut bench.cx());
+    let is_opening =
+        |action: &Action| matches!(action, Action::OpenFile { found, .. } if found.id.inode == 7);
+    assert!(bench.actions().iter().any(is_opening));
+    // It went before that: it is told.
+    let Handle::Opening(file) = source.chain.parked[0].link.handle else { panic!("it is opened") };
+    fail_to_open(&mut source, file, FileError::Changed("a.log.1".to_owned()), &mut bench);
+    list(&mut source, vec![live_file()], &mut bench);
+    list(&mut source, vec![live_file()], &mut bench);
+    let losses = bench.cx().metrics.take_source_losses();
+    assert_eq!(losses.len(), 1, "{losses:?}");
+    assert_eq!((losses[0].bytes, losses[0].possible), (4, false));
+}
