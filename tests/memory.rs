@@ -503,6 +503,34 @@ fn what_a_program_writes_again_under_another_name_is_no_copy() -> Result<()> {
     agent.stop()
 }
 
+/// Its lines would be lost: the log had been emptied before, or goes on.
+#[test]
+fn what_is_written_again_beside_a_log_that_was_emptied_or_stays_is_no_copy() -> Result<()> {
+    let mut host = Host::new("*.log*")?;
+    host.write("app.log", 60)?;
+    let agent = host.start()?;
+    host.all_came_once()?;
+    let text = fs::read(host.path("app.log"))?;
+    fs::write(host.path("app.log.bak"), &text)?;
+    let count = |expected: usize| {
+        wait_until("what was written again", DEADLINE, || {
+            let got = host.home.count();
+            ensure!(got == expected, "{got} lines of {expected}");
+            anyhow::Ok(())
+        })
+    };
+    count(120)?;
+    File::create(host.path("app.log"))?;
+    wait_until("the agent to notice", DEADLINE, || {
+        let noted = agent.get("/metrics")?.contains("possible_losses_total{reason=\"file_truncated\"} 1");
+        ensure!(noted, "not yet");
+        anyhow::Ok(())
+    })?;
+    fs::write(host.path("web.log"), &text)?;
+    count(180)?;
+    agent.stop()
+}
+
 /// What was written within the crash's second stood in the outputs of both paths.
 #[test]
 fn a_log_that_is_renamed_before_the_agent_is_back_from_a_crash_brings_nothing_again() -> Result<()> {

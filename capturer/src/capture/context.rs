@@ -25,7 +25,9 @@ pub enum Timer {
     Pool,
     /// The file patterns are looked at again.
     Paths,
-    /// Quiet files are closed, and waiting ones opened.
+    /// Files that may be copies are decided.
+    Doubts,
+    /// Quiet files are closed, and others opened.
     OpenFiles,
     /// A checkpoint is due.
     Checkpoint,

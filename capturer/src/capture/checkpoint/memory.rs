@@ -6,6 +6,7 @@
 //!
 //! Not here: how it is saved (journal.rs).
 
+mod begun;
 mod heads;
 mod live;
 
@@ -16,6 +17,8 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use crate::model::cursor::{Cursor, FileId, FilePlace, HeadPrint, TailPrint};
 use crate::model::record::StreamKey;
 use crate::settings::Remember;
+use begun::Begun;
+pub use begun::beginning_of;
 use heads::Heads;
 pub use live::LiveFile;
 
@@ -129,6 +132,7 @@ pub struct Table {
     /// Logs that had it before, where it had several names.
     had_before: BTreeMap<(u64, u64), BTreeSet<StreamKey>>,
     heads: Heads,
+    begun: Begun,
     remember: Remember,
     /// Files in it, once for each sink.
     files: usize,

@@ -27,9 +27,9 @@ mod unsaved;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use super::memory::Table;
+use super::memory::{Table, beginning_of};
 use super::{BySink, Checkpoint};
-use crate::model::cursor::{Cursor, FileId, FilePlace};
+use crate::model::cursor::{Cursor, FileCursor, FileId, FilePlace};
 use crate::model::packed::Pack;
 use crate::model::record::{OutputMark, StreamKey};
 use outputs::{Output, keep_uncovered, use_output};
@@ -61,6 +61,21 @@ struct Position {
     output: Option<Arc<str>>,
     /// When it was acknowledged, seconds since 1970; 0 = in an earlier run, or never.
     acked_s: u64,
+    /// Places that were acknowledged one second ago or more, and since then, with their times. Of logs that are written to.
+    earlier: Option<Box<[(u64, FilePlace); 2]>>,
+}
+
+impl Position {
+    /// Notes where it stands, before it moves on. At most once a second.
+    fn note_earlier(&mut self, now_s: u64) {
+        let Cursor::File(cursor) = &self.cursor else { return };
+        let entry = |cursor: &FileCursor| (now_s, FilePlace { skip: [0; 2], ..cursor.place() });
+        match &mut self.earlier {
+            Some(earlier) if now_s <= earlier[1].0 => {}
+            Some(earlier) => **earlier = [earlier[1], entry(cursor)],
+            None => self.earlier = Some(Box::new([entry(cursor); 2])),
+        }
+    }
 }
 
 type Positions = BySink<Position>;
@@ -145,18 +160,27 @@ impl Tracker {
                 }
                 let order = Order::Ahead(sink.rank);
                 let (cursor, output) = (sink.cursor, sink.output);
-                positions.or_insert(&name, || Position { order, cursor, output, acked_s: 0 });
+                positions.or_insert(&name, || Position { order, cursor, output, acked_s: 0, earlier: None });
             }
             if let Some((rank, cursor)) = fallback {
                 let order = if known { Order::Ahead(rank) } else { Order::Joined(0) };
                 for name in &tracker.sinks {
                     let cursor = cursor.clone();
-                    positions.or_insert(name, || Position { order, cursor, output: None, acked_s: 0 });
+                    positions.or_insert(name, || Position {
+                        order,
+                        cursor,
+                        output: None,
+                        acked_s: 0,
+                        earlier: None,
+                    });
                 }
             }
             join_lowest(&mut positions);
             for (name, position) in positions.iter() {
                 tracker.memory.know(&key, name, &position.cursor, loaded.saved_s);
+                beginning_of(&position.cursor).iter().for_each(|(_, sum)| {
+                    tracker.memory.note_begun(*sum, &key, usize::MAX / 4);
+                });
             }
             tracker.streams.insert(key, positions);
         }
@@ -278,13 +302,18 @@ impl Tracker {
         for place in initial.take_done() {
             self.memory.note(stream, sink, place);
         }
+        let begun = beginning_of(&initial);
         let name = self.sinks.get(sink).cloned().unwrap_or_else(|| sink.into());
         self.streams.entry(stream.clone()).or_default().or_insert(&name, || Position {
             order: Order::Joined(0),
             cursor: initial,
             output: None,
             acked_s: 0,
+            earlier: None,
         });
+        if let Some((_, sum)) = begun {
+            self.note_begun(sum, stream);
+        }
         // Others may have written to that output since this mark was taken.
         let known = mark.as_ref().and_then(|mark| self.outputs.get(sink)?.get(&mark.path));
         let mark = known.map(|output| output.mark.clone()).or(mark);
@@ -310,12 +339,45 @@ impl Tracker {
         }
         position.order = Order::Joined(seq);
         position.acked_s = acked_s;
+        position.note_earlier(acked_s);
+        let begun_before = beginning_of(&position.cursor);
         position.cursor.clone_from(cursor);
+        let begun = beginning_of(cursor).filter(|begun| Some(*begun) != begun_before);
         for place in position.cursor.take_done() {
             self.memory.note(stream, sink, place);
         }
+        if let Some((_, sum)) = begun {
+            self.note_begun(sum, stream);
+        }
         self.set_output(stream, sink, mark);
         self.touch(stream);
+    }
+
+    /// A stream stands in a file that begins so.
+    fn note_begun(&mut self, sum: u32, stream: &StreamKey) {
+        if self.memory.note_begun(sum, stream, self.streams.len()) {
+            let streams = &self.streams;
+            let has =
+                |position: &Position, sum| beginning_of(&position.cursor).is_some_and(|begun| begun.1 == sum);
+            self.memory.retain_begun(|sum, log| {
+                streams
+                    .get(log)
+                    .is_some_and(|positions| positions.values().any(|position| has(position, sum)))
+            });
+        }
+    }
+
+    /// Where these sinks stood with a stream a second ago or longer, the latest first.
+    pub fn earlier(&self, stream: &StreamKey, sinks: &[String]) -> impl Iterator<Item = FilePlace> {
+        let positions = self.streams.get(stream).into_iter();
+        let own = positions.flat_map(|positions| sinks.iter().filter_map(|sink| positions.get(sink)));
+        own.filter_map(|position| position.earlier.as_deref()).flat_map(|[older, newer]| [newer.1, older.1])
+    }
+
+    /// When a sink acknowledged something of a stream last in this run, seconds since 1970; 0 = it did not.
+    pub fn acked_s(&self, stream: &StreamKey) -> u64 {
+        let positions = self.streams.get(stream).into_iter().flat_map(Positions::values);
+        positions.map(|position| position.acked_s).max().unwrap_or(0)
     }
 
     /// The stream is not read any more. Its positions are remembered in case it comes back; outputs that no other stream uses

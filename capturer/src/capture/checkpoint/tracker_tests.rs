@@ -345,3 +345,30 @@ fn dirty_until_saved() {
     tracker.on_saved(taken);
     assert_eq!(tracker.saved_seq(), tracker.dirty_seq());
 }
+
+/// A new file that begins as a log may be its copy. The log may have moved on before that is asked.
+#[test]
+fn a_log_is_found_by_its_beginning_and_where_it_stood_a_second_ago() {
+    let log = StreamKey::file("/app.log");
+    let sinks = ["file".to_owned()];
+    let at = |offset| match file_cursor(offset) {
+        Cursor::File(cursor) => Cursor::File(Arc::new(FileCursor::at(cursor.place()))),
+        other => other,
+    };
+    let mut tracker = Tracker::new(Checkpoint::default(), ["file"]);
+    tracker.memory_mut().set_now(100_000_000_000);
+    tracker.attach(&log, "file", at(0), None);
+    assert_eq!(tracker.memory().begun_so(0xdead_beef).collect::<Vec<_>>(), [&log]);
+    for (seq, (now_s, offset)) in
+        [(100, 10), (100, 20), (101, 30), (102, 40), (102, 50)].into_iter().enumerate()
+    {
+        tracker.memory_mut().set_now(now_s * 1_000_000_000);
+        tracker.on_ack(&log, "file", seq as u64 + 1, &at(offset), None);
+    }
+    assert_eq!(tracker.acked_s(&log), 102);
+    let earlier: Vec<u64> = tracker.earlier(&log, &sinks).map(|place| place.offset).collect();
+    assert_eq!(earlier, [30, 20]);
+    let again = reload(&mut tracker, &["file"]);
+    assert_eq!(again.memory().begun_so(0xdead_beef).collect::<Vec<_>>(), [&log]);
+    assert_eq!(again.memory().begun_so(7).count(), 0);
+}

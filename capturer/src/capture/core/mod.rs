@@ -298,6 +298,7 @@ impl Capture {
                 self.with_file(now, stream, |file, cx, told| {
                     file.on_read(result, buffer, file_len, data_at, cx, told)
                 });
+                self.note_doubt(now, stream);
             }
             Event::FileGrew { stream } => {
                 self.with_file(now, stream, |file, cx, _| file.on_grew(cx));
@@ -360,6 +361,7 @@ impl Capture {
                 Timer::Pool => self.share_slots(now),
                 Timer::Discovery => self.with_discovery(now, |discovery, cx, _| discovery.on_timer(cx)),
                 Timer::Paths => self.on_paths_timer(now),
+                Timer::Doubts => self.decide_doubts(now),
                 // Checked with every event.
                 Timer::OpenFiles => {}
                 Timer::Checkpoint => self.save(now),

@@ -1,5 +1,6 @@
 //! Followed paths: what the patterns of `file_monitor` match becomes streams, and what no longer matches drains.
 
+mod doubts;
 mod follow;
 mod olddir;
 mod rotated;
@@ -64,7 +65,9 @@ pub(super) struct Paths {
     /// not watch, otherwise 0.
     told: BTreeSet<(String, FileId, u64)>,
     looking: Vec<Looking>,
-    /// By entry: hash of its last local answer, if everything in it is followed.
+    /// Files that may be copies of logs that are followed.
+    doubts: BTreeMap<StreamId, doubts::DoubtedFile>,
+    /// By entry: hash of its last local answer, if all that it named is followed.
     settled: Vec<Option<Settled>>,
     /// When to look at all patterns even if no change was reported.
     sweep_ms: u64,
@@ -150,6 +153,7 @@ impl Paths {
             live_with_olddir: BTreeSet::new(),
             told: BTreeSet::new(),
             looking: vec![Looking::default(); sets],
+            doubts: BTreeMap::new(),
             sweep_ms: 0,
             directory: Arc::default(),
             settled: vec![None; sets],

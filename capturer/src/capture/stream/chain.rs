@@ -12,6 +12,7 @@
 //! behind another one remains a comparison of two numbers when the chain moves on.
 
 mod copies;
+mod doubt;
 mod known;
 mod link;
 mod moved;
@@ -31,6 +32,7 @@ use crate::capture::io::{FileNo, FoundFile};
 use crate::model::cursor::{ApiCursor, FileCursor, FileId, FilePlace, HeadPrint, TailPrint};
 use crate::model::rare::{Begins, Rare};
 
+pub use doubt::{Doubt, Standing};
 use known::Known;
 pub use known::{Memory, Remembers};
 pub use link::{Copied, Handle, Link};
@@ -145,8 +147,11 @@ pub struct Chain {
     ended: bool,
     /// Content of a rewritten file that is searched for; what the file has now is not read meanwhile.
     orphan: Option<Box<Orphan>>,
-    /// The live file when its path was found; it may have been renamed before it was listed. Without a birth time = not
-    /// known.
+    /// Whether the first file is another log's copy.
+    doubt: Doubt,
+    /// What was read of the file that was written anew last, until somebody asks.
+    emptied: Option<Box<FilePlace>>,
+    /// The live file as it was found, which may have been renamed before it was listed. Without a birth = not known.
     first: FileId,
     /// Its writer may copy and empty it (logrotate's copytruncate). Copies made after this time, nanoseconds since
     /// 1970, are new; `None` = it is never copied.
@@ -210,6 +215,8 @@ impl Chain {
             known: Known::default(),
             ended: false,
             orphan: None,
+            doubt: Doubt::None,
+            emptied: None,
             first: FileId::default(),
             copied_since_ns: None,
             doubts: Rare::default(),

@@ -12,6 +12,7 @@
 
 mod around;
 mod binary;
+mod copied;
 mod elsewhere;
 mod ended;
 mod hanging;
@@ -38,6 +39,7 @@ use std::sync::Arc;
 
 use self::around::Around;
 pub use self::binary::NotText;
+pub use self::copied::Doubted;
 use self::elsewhere::Elsewhere;
 use self::ended::Exits;
 use self::hanging::SetAside;
@@ -448,6 +450,7 @@ impl FileSource {
 
     /// Finishes files that are read to their end, and the source when none is left.
     fn go_on(&mut self, cx: &mut Context<'_>, told: &mut Vec<SourceEvent>) {
+        self.note_emptied(cx);
         self.go_over(cx);
         loop {
             self.read_late_ones(cx, told);

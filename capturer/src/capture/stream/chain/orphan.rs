@@ -3,7 +3,7 @@
 
 use std::collections::VecDeque;
 
-use super::{Chain, Changes, Copied, Gone, Handle, Link, Parked, begins_as, link_at};
+use super::{Chain, Changes, Copied, Doubt, Gone, Handle, Link, Parked, begins_as, link_at};
 use crate::capture::io::{FileNo, FoundFile};
 use crate::limits::HEAD_BYTES;
 use crate::model::cursor::{FileCursor, FileId, FilePlace, HeadPrint, TailPrint};
@@ -127,6 +127,7 @@ impl Chain {
             is_copy,
             tried: Vec::new(),
         };
+        self.emptied = (front.offset > 0).then(|| Box::new(front.place()));
         self.base = self.base.wrapping_add(front.offset);
         let judged = front.found.head.len() >= front.head.len_bytes as usize && len > 0;
         front.head = if judged && !front.found.has_head(&front.head) {
@@ -157,7 +158,9 @@ impl Chain {
 
     /// Whether the first file may be read.
     pub fn may_read(&self) -> bool {
-        let may_read = |front: &Link| self.orphan.is_none() && !front.candidate && !front.doubted;
+        let is_decided = !matches!(self.doubt, Doubt::Asked | Doubt::Shown);
+        let may_read =
+            |front: &Link| is_decided && self.orphan.is_none() && !front.candidate && !front.doubted;
         self.links.front().is_some_and(may_read) && !self.is_being_copied()
     }
 
@@ -352,6 +355,7 @@ impl Chain {
         };
         front.copy = if is_another { Copied::No } else { Copied::Yes };
         if is_another {
+            self.doubt = Doubt::None;
             (front.offset, front.tail, front.unread) = (0, TailPrint::default(), true);
             self.go_on_at(position);
         }

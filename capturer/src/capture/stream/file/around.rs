@@ -1,21 +1,24 @@
-//! Names around a log: which are logs of their own, and where its rotated files may be besides.
+//! What is around a log: names that are logs of their own, where its rotated files may be besides, what it held before.
 
 use super::FileSource;
 use crate::capture::context::Context;
 use crate::capture::io::FoundFile;
+use crate::model::cursor::FilePlace;
 use crate::model::rare::Begins;
 
-/// What is known of the names around a log.
+/// What is known around a log.
 #[derive(Debug, Default)]
 pub(super) struct Around {
     /// Names in its directory that are logs of their own.
     pub(super) apart: Vec<String>,
     /// Directories beneath it where logrotate puts the log's rotated files (`olddir`), as paths from it.
     pub(super) olddirs: Vec<String>,
+    /// What was read of the file that was written anew last, and when that was noticed, nanoseconds since 1970.
+    pub(super) emptied: Option<(FilePlace, i64)>,
 }
 
 impl Begins for Around {
-    const BEGINNING: &'static Around = &Around { apart: Vec::new(), olddirs: Vec::new() };
+    const BEGINNING: &'static Around = &Around { apart: Vec::new(), olddirs: Vec::new(), emptied: None };
 }
 
 impl Around {

@@ -139,6 +139,10 @@ impl FileSource {
                 cx.credit.give_back(buffer, 0);
                 return self.go_on(cx, told);
             }
+            if is_copy && self.chain.is_shown() {
+                cx.credit.give_back(buffer, 0);
+                return self.go_on(cx, told);
+            }
             // It may bring no line that would tell where it stands.
             self.moved_on |= is_copy;
             if is_copy && self.chain.links.front().is_some_and(|front| front.found.rank == 0) {
@@ -150,7 +154,10 @@ impl FileSource {
                 );
             }
         }
-        if from == 0 && self.chain.begins_as_copy(&buffer) {
+        if from == 0
+            && !is_head
+            && (self.chain.begins_as_copy(&buffer) || self.begins_as_another(&buffer, cx))
+        {
             cx.credit.give_back(buffer, 0);
             return self.go_on(cx, told);
         }
