@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use crate::telemetry::fault::Fault as What;
 use crate::telemetry::status::HealthState;
 use crate::text::counted::{counted, which};
 use crate::text::over::over;
@@ -54,6 +55,23 @@ impl Kind {
             | Kind::Unlistable
             | Kind::NotText
             | Kind::UnwatchedDenied => HealthState::Bad,
+        }
+    }
+
+    /// What title and runbook go by.
+    fn what(self, count: usize) -> What {
+        match self {
+            Kind::Hung => What::Silent,
+            Kind::Unlistable if count == 1 => What::DirectoryUnlistable,
+            Kind::Unlistable => What::DirectoriesUnlistable,
+            Kind::Unwatched => What::NotWatched,
+            Kind::UnwatchedDenied => What::NotWatchedDenied,
+            Kind::Unreadable
+            | Kind::NotAFile
+            | Kind::NotText
+            | Kind::LeftOut
+            | Kind::Unmatched
+            | Kind::UnmatchedYet => What::Said,
         }
     }
 
@@ -175,12 +193,20 @@ impl Faults {
         self.by_kind.keys().map(|kind| kind.state()).max().unwrap_or(HealthState::Well)
     }
 
-    /// All faults in one sentence; `None` = nothing is wrong.
-    pub(super) fn health(&self) -> Option<String> {
-        // Beside real faults, files that are skipped on purpose would look like one more.
+    /// What is wrong as kinds, in the order of [`Faults::health`].
+    pub(super) fn kinds(&self) -> Vec<What> {
+        self.shown().map(|(kind, _)| kind.what(self.number(*kind))).collect()
+    }
+
+    /// What is left out as meant would look like one of the faults.
+    fn shown(&self) -> impl Iterator<Item = (&Kind, &BTreeMap<String, Fault>)> {
         let is_well = self.is_well();
-        let told = self.by_kind.iter().filter(|(kind, _)| is_well || **kind != Kind::LeftOut);
-        let parts = told.map(|(kind, texts)| {
+        self.by_kind.iter().filter(move |(kind, _)| is_well || **kind != Kind::LeftOut)
+    }
+
+    /// All of it in a sentence; `None` = nothing is wrong.
+    pub(super) fn health(&self) -> Option<String> {
+        let parts = self.shown().map(|(kind, texts)| {
             let count = self.number(*kind);
             if matches!(kind, Kind::Unmatched | Kind::UnmatchedYet) {
                 return kind.sentence(count, &patterns(texts));
@@ -315,6 +341,7 @@ fn patterns(texts: &BTreeMap<String, Fault>) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::telemetry::status::Health;
 
     /// Two of four patterns were once missing from the page, and it did not say so.
     #[test]
@@ -328,8 +355,10 @@ mod tests {
         assert!(text.contains(" and 2 more; /c is a directory; correct them"), "{text}");
         let expected = "7 patterns match no file: /a, /b, /c, /d, /e and 2 more; ";
         assert!(text.starts_with(expected) && text.ends_with("; all other files are read"), "{text}");
-        let told = crate::telemetry::told::Told::of("files", &text);
-        assert_eq!(told.title, "7 patterns match no file");
+        assert_eq!(faults.kinds(), [What::Said]);
+        let title = crate::telemetry::told::title("files", What::Said, &text);
+        assert_eq!(title, "7 patterns match no file");
+        let told = crate::telemetry::told::Told::of("files", &Health::new(false, text.as_str()));
         assert!(told.lines[0].contains("and 2 more") && told.all.is_empty(), "{told:?}");
     }
 

@@ -14,11 +14,11 @@ use crate::settings::{advice, shown_url};
 use crate::shell::Rest;
 use crate::shell::descriptors;
 use crate::shell::files::{Hung, Unwatched};
+use crate::telemetry::fault::Fault as Kinds;
 use crate::telemetry::losses;
 use crate::telemetry::metrics::PassedOver;
 use crate::telemetry::metrics::UnreadableReason;
 use crate::telemetry::status::HealthState;
-use crate::telemetry::told::Told;
 use crate::text::counted::{counted, named, which};
 use crate::text::over::over;
 
@@ -57,10 +57,7 @@ impl Said {
     fn news(&mut self, now_ms: u64, of: (&'static str, About), fault: Option<&str>) -> News {
         match (fault, self.0.contains_key(&of)) {
             (Some(message), false) => {
-                let what = match of.1 {
-                    About::Health => Told::of(of.0, message).title,
-                    About::Note => message.split([';', ':']).next().unwrap_or_default().to_owned(),
-                };
+                let what = message.split([';', ':']).next().unwrap_or_default().to_owned();
                 self.0.insert(of, Fault { since_ms: now_ms, what });
                 News::Begins
             }
@@ -123,6 +120,17 @@ impl Loop<'_> {
 
     /// Sets a component's state. A warning is a fault that neither loses nor delays a line.
     fn tell(&mut self, now: Now, component: &'static str, state: HealthState, message: String) {
+        self.tell_kind(now, component, (state, Kinds::Usual), message);
+    }
+
+    /// The same of a component that can have several faults.
+    fn tell_kind(
+        &mut self,
+        now: Now,
+        component: &'static str,
+        (state, kind): (HealthState, Kinds),
+        message: String,
+    ) {
         let fault = (state != HealthState::Well).then_some(message.as_str());
         match self.said.news(now.mono_ms, (component, About::Health), fault) {
             // `Status` logs the end of a fault.
@@ -130,7 +138,7 @@ impl Loop<'_> {
             News::Begins if state == HealthState::Warning => tracing::warn!(component, "{message}"),
             News::Begins => tracing::error!(component, "{message}"),
         }
-        self.process.status.set_state(component, state, message);
+        self.process.status.set_faults(component, state, &[kind], message);
     }
 
     /// As `tell`, for a note; `None` = there is no note any more.
@@ -155,7 +163,10 @@ impl Loop<'_> {
         let (state, message) = losses.health(now.mono_ms);
         match state {
             losses::State::Doubt => self.process.status.set_note("losses", message),
-            state => self.process.status.set_health("losses", state == losses::State::Well, message),
+            losses::State::Well => self.process.status.set_health("losses", true, message),
+            losses::State::Loss => {
+                self.process.status.set_faults("losses", HealthState::Bad, &[Kinds::Lost], message);
+            }
         }
     }
 
@@ -223,7 +234,8 @@ impl Loop<'_> {
                 format!("{}; {well}", all.collect::<Vec<_>>().join("; "))
             }
         };
-        self.tell(now, "containers", state, message);
+        let kind = if state == HealthState::Warning { Kinds::NoContainerMatches } else { Kinds::Usual };
+        self.tell_kind(now, "containers", (state, kind), message);
         unread.counts
     }
 
@@ -393,7 +405,7 @@ impl Loop<'_> {
             (state, message) => {
                 // The log has a line for each of them.
                 let message = message.unwrap_or_else(|| FILES_WELL.to_owned());
-                let _ = self.process.status.put("files", state, message);
+                let _ = self.process.status.put("files", state, &faults.kinds(), message);
             }
         }
         let told = hung.into_iter().flat_map(|Hung { place, operation, streams, .. }| {
@@ -431,7 +443,7 @@ mod tests {
         assert_eq!(said.news(2_000, of, Some("4 files wait")), News::Begins);
         assert_eq!(said.news(3_000, of, Some("5 files wait")), News::None);
         assert_eq!(said.news(3_000, ("descriptors", About::Note), Some("1 note; more")), News::Begins);
-        let ends = "over after 12 s: File descriptors are running out".to_owned();
+        let ends = "over after 12 s: 4 files wait".to_owned();
         assert_eq!(said.news(14_500, of, None), News::Ends(ends));
         assert_eq!(said.news(15_000, of, None), News::None);
         let ends = "over after 9 s: 1 note".to_owned();

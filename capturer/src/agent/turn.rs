@@ -30,6 +30,7 @@ use crate::settings::{ReadFrom, Settings};
 use crate::shell::ring;
 use crate::shell::{Rest, Shell};
 use crate::telemetry::docker_words;
+use crate::telemetry::fault::Fault;
 use crate::telemetry::reload_requests::Ticket;
 use crate::telemetry::status::HealthState;
 use crate::text::counted::{counted, which};
@@ -381,8 +382,9 @@ impl Loop<'_> {
             // At a start nothing has failed yet, so no end is reported.
             let is_told = trouble.as_ref().is_some_and(|trouble| trouble.fault != EngineFault::NotYet);
             let state = if trouble.is_none() { HealthState::Well } else { HealthState::Bad };
-            let over = self.process.status.put("docker", state, message);
-            if let Some(over) = over.filter(|_| self.docker_has_failed) {
+            let fault = trouble.as_ref().map_or(Fault::Usual, |trouble| docker_words::fault(trouble.fault));
+            let over = self.process.status.put("docker", state, &[fault], message);
+            for over in over.iter().filter(|_| self.docker_has_failed) {
                 tracing::info!(component = "docker", "{over}");
             }
             self.docker_has_failed = is_told || (self.docker_has_failed && trouble.is_some());

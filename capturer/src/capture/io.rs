@@ -4,6 +4,7 @@
 use std::sync::Arc;
 
 use crate::capture::checkpoint::Checkpoint;
+use crate::model::cause::Cause;
 use crate::model::cursor::{FileId, HeadPrint, TailPrint};
 use crate::model::delivery::FromSink;
 use crate::model::docker::{EngineFault, EngineTrouble};
@@ -68,7 +69,19 @@ pub enum RequestError {
 }
 
 impl RequestError {
-    /// The kind of trouble with the Engine.
+    /// In few words, where there are some.
+    pub fn cause(&self) -> Option<Cause> {
+        match (self.trouble().fault, self) {
+            (EngineFault::Denied, RequestError::Connect { socket, .. }) => {
+                Some(Cause::NoPermission(socket.clone()))
+            }
+            (EngineFault::Away, _) => Some(Cause::NoDocker),
+            (_, RequestError::NoAnswer { timeout_s, .. }) => Some(Cause::NoAnswer { waited_s: *timeout_s }),
+            _ => None,
+        }
+    }
+
+    /// What kind of trouble with the Engine it is.
     pub fn trouble(&self) -> EngineTrouble {
         let fault = match self {
             RequestError::Connect { errno, .. } => {

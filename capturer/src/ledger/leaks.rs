@@ -205,7 +205,28 @@ const NAME_CHARS_MAX: usize = 80;
 const UNHARMED: &str = "log lines still arrive; report it with what /api/v1/fds shows, then restart the agent when convenient: it \
                         continues where it stopped";
 
-/// What health says of leaks: who holds them, that no line is lost, what to do, and then every detail.
+/// What is wrong: descriptors of the agent's, of which so many are known, or dockerd's, or an amount that nobody explains.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Leaking {
+    /// So many descriptors of the agent.
+    Descriptors(usize),
+    /// More than is explained.
+    Amount,
+    /// Only dockerd's.
+    Dockerd,
+}
+
+/// See [`Leaking`].
+pub fn leaking(leaks: &[Leak]) -> Leaking {
+    let held = leaks.iter().filter(|leak| leak.suspect.is_some()).count();
+    match leaks.iter().all(|leak| leak.resource == Resource::DockerdDescriptors) {
+        _ if held > 0 => Leaking::Descriptors(held),
+        true => Leaking::Dockerd,
+        false => Leaking::Amount,
+    }
+}
+
+/// What health says of leaks: whose they are by name, that nothing is lost, what to do, and then all that is known.
 pub fn message(leaks: &[Leak], names: &BTreeMap<StreamKey, String>) -> String {
     let held: Vec<&Suspect> = leaks.iter().filter_map(|leak| leak.suspect.as_ref()).collect();
     let of_dockerd = |leak: &&Leak| leak.resource == Resource::DockerdDescriptors;

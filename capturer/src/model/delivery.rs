@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
+use crate::model::cause::Cause;
 use crate::model::record::{Ack, Batch, OutputMark, SavedMarks, SinkId, Source, StreamId};
 
 /// From capture to a sink.
@@ -51,6 +52,8 @@ pub enum FromSink {
         bytes: u64,
         /// Why, and what to do.
         cause: Arc<str>,
+        /// The same in few words, where there are some.
+        short: Option<Cause>,
     },
     /// Nothing of the stream waits for its output any more.
     Freed {

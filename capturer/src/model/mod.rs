@@ -1,6 +1,7 @@
 //! The nouns that everybody shares: a record and where it comes from, where to resume, what capture and sinks tell each
 //! other. They hold no file, no connection and no thread.
 
+pub(crate) mod cause;
 pub(crate) mod clock;
 pub(crate) mod cursor;
 pub(crate) mod delivery;

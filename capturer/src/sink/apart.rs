@@ -29,6 +29,7 @@ use super::{Sink, SinkError};
 use crate::limits::LANES_MAX;
 use crate::model::delivery::{FromSink, ToSink};
 use crate::model::record::{SinkId, Source, StreamId};
+use crate::telemetry::fault::Fault;
 use crate::telemetry::status::Beat;
 
 /// A step that takes longer counts as hung. The threads that read sources use the same time.
@@ -78,8 +79,8 @@ pub(super) struct Shared {
 #[derive(Default)]
 struct Out {
     streams: BTreeMap<StreamId, Waiting>,
-    /// Why the lane can't even open its sink.
-    trouble: Option<String>,
+    /// Why it can't even be opened.
+    trouble: Option<(String, Fault)>,
 }
 
 #[derive(Default)]
@@ -105,7 +106,7 @@ impl Shared {
         self.out.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(super) fn set_trouble(&self, trouble: Option<String>) {
+    pub(super) fn set_trouble(&self, trouble: Option<(String, Fault)>) {
         self.out().trouble = trouble;
     }
 
@@ -116,7 +117,7 @@ impl Shared {
         match from {
             // Only one of the sink's threads has stopped, not the sink.
             FromSink::Stopped(_) => {}
-            FromSink::Held { sink, stream, bytes, cause } => {
+            FromSink::Held { sink, stream, bytes, cause, short } => {
                 let mut fresh = true;
                 if let Some(waiting) = out.streams.get_mut(&stream) {
                     if let Some(job) = waiting.jobs.get_mut(waiting.held_there) {
@@ -124,7 +125,8 @@ impl Shared {
                     }
                     waiting.held_there += 1;
                 }
-                report(FromSink::Held { sink, stream, bytes: if fresh { bytes } else { 0 }, cause });
+                let bytes = if fresh { bytes } else { 0 };
+                report(FromSink::Held { sink, stream, bytes, cause, short });
             }
             FromSink::Freed { .. } | FromSink::SaveAgain(_) => report(from),
             FromSink::Attached { sink, stream, .. } => {
@@ -161,7 +163,8 @@ impl Out {
             let cause: Arc<str> = format!("{output}: {cause}").into();
             for job in waiting.jobs.iter_mut().filter(|job| !job.is_told) {
                 (job.is_told, waiting.is_told) = (true, true);
-                report(FromSink::Held { sink, stream, bytes: job.bytes, cause: Arc::clone(&cause) });
+                let (bytes, cause) = (job.bytes, Arc::clone(&cause));
+                report(FromSink::Held { sink, stream, bytes, cause, short: None });
             }
         }
     }
@@ -182,13 +185,14 @@ struct Lane {
 }
 
 impl Lane {
-    /// Why it does not answer. Whoever shows this adds for how long.
-    fn stuck(&self) -> Option<String> {
+    /// Why it does not answer. For how long is added where that is shown.
+    fn stuck(&self) -> Option<(String, Fault)> {
         let Place { what, cure, .. } = &self.place;
         if let Some(trouble) = &self.shared.out().trouble {
             return Some(trouble.clone());
         }
-        (self.shared.beat.age() >= LANE_PATIENCE).then(|| format!("{what} does not answer: {cure}"))
+        let hangs = self.shared.beat.age() >= LANE_PATIENCE;
+        hangs.then(|| (format!("{what} does not answer: {cure}"), Fault::Silent))
     }
 
     fn has(&self, stream: StreamId) -> bool {
@@ -220,7 +224,7 @@ impl Lane {
 pub(super) struct News {
     pub(super) id: u64,
     /// Which outputs hang, why and for how long; `None` = it answers again.
-    pub(super) text: Option<String>,
+    pub(super) wrong: Option<(String, Fault)>,
     /// How many outputs wait.
     pub(super) outputs: usize,
     /// Whether this is news.
@@ -336,7 +340,7 @@ impl Lanes {
         let ends = matches!(message, ToSink::Detach(_));
         lane.send(message, Some(output));
         if lane.is_stuck
-            && let Some(cause) = lane.stuck()
+            && let Some((cause, _)) = lane.stuck()
         {
             lane.shared.out().hold_all(self.sink, &self.apart.directory, &cause, &self.report);
         }
@@ -409,7 +413,7 @@ impl Lanes {
             let mut out = lane.shared.out();
             is_any_busy |= stuck.is_some() || !out.streams.is_empty() || !lane.shared.beat.age().is_zero();
             match stuck {
-                Some(cause) => {
+                Some((cause, fault)) => {
                     out.hold_all(self.sink, &self.apart.directory, &cause, &self.report);
                     let outputs = out.outputs();
                     let shown =
@@ -426,13 +430,13 @@ impl Lanes {
                     };
                     news.push(News {
                         id,
-                        text: Some(format!("{cause}; for {age} s; {waits}")),
+                        wrong: Some((format!("{cause}; for {age} s; {waits}"), fault)),
                         outputs: outputs.len(),
                         is_new: !std::mem::replace(&mut lane.is_stuck, true),
                     });
                 }
                 None if std::mem::take(&mut lane.is_stuck) => {
-                    news.push(News { id, text: None, outputs: 0, is_new: true });
+                    news.push(News { id, wrong: None, outputs: 0, is_new: true });
                 }
                 None => {}
             }

@@ -7,8 +7,10 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::SinkError;
+use crate::model::cause::Cause;
 use crate::model::record::{Batch, Source, StreamId};
 use crate::pipeline::Processed;
+use crate::telemetry::fault::Fault;
 use crate::text::age::age_text;
 use crate::text::disk_room;
 
@@ -59,6 +61,8 @@ struct Output {
     since: Instant,
     /// The complete reason.
     trouble: Arc<str>,
+    fault: Fault,
+    cause: Option<Cause>,
     said: Said,
 }
 
@@ -132,6 +136,8 @@ impl Held {
             attempt_at,
             since: Instant::now(),
             trouble: Arc::from(""),
+            fault: Fault::Usual,
+            cause: None,
             said: Said::default(),
         });
         held.failures += 1;
@@ -139,6 +145,7 @@ impl Held {
         let differs = *held.trouble != *trouble;
         if differs {
             held.said = Said::of(error);
+            (held.fault, held.cause) = (error.fault(), error.cause());
             held.trouble = trouble.into();
         }
         differs
@@ -153,7 +160,30 @@ impl Held {
         self.outputs.get(output).map(|held| Arc::clone(&held.trouble))
     }
 
-    /// Adds a message. Returns whether it is the first of its stream.
+    /// The same in few words, where there are some.
+    pub(super) fn short(&self, output: &str) -> Option<Cause> {
+        self.outputs.get(output).and_then(|held| held.cause.clone())
+    }
+
+    /// What is wrong, in the order in which [`Held::outputs`] tells it.
+    pub(super) fn faults(&self) -> Vec<Fault> {
+        self.groups().into_iter().flat_map(|group| group.into_iter().map(|held| held.fault)).collect()
+    }
+
+    /// Outputs that are told of together, most of them first.
+    fn groups(&self) -> Vec<Vec<&Output>> {
+        let mut groups: BTreeMap<(Option<&Alike>, &str), Vec<&Output>> = BTreeMap::new();
+        for held in self.outputs.values() {
+            let alike = held.said.alike.as_ref();
+            let alone = if alike.is_some() { "" } else { &*held.trouble };
+            groups.entry((alike, alone)).or_default().push(held);
+        }
+        let mut groups: Vec<_> = groups.into_values().collect();
+        groups.sort_by_key(|of_group| std::cmp::Reverse(of_group.len()));
+        groups
+    }
+
+    /// Adds a job. Returns whether it is the first of its stream.
     pub(super) fn push(&mut self, output: &Arc<str>, job: Job) -> bool {
         let Some(held) = self.outputs.get_mut(output) else { return false };
         let first = self.streams.insert(job.stream(), Arc::clone(output)).is_none();
@@ -203,20 +233,13 @@ impl Held {
     /// Which outputs are blocked, and why; `None` = none is. A full disk blocks hundreds for one reason, which is said
     /// once. With `now` it also says for how long.
     pub(super) fn outputs(&self, now: Option<Instant>) -> Option<String> {
-        let mut groups: BTreeMap<(Option<&Alike>, &str), Vec<&Output>> = BTreeMap::new();
-        for held in self.outputs.values() {
-            let alike = held.said.alike.as_ref();
-            let alone = if alike.is_some() { "" } else { &*held.trouble };
-            groups.entry((alike, alone)).or_default().push(held);
-        }
-        let mut groups: Vec<_> = groups.into_iter().collect();
-        groups.sort_by_key(|(_, of_group)| std::cmp::Reverse(of_group.len()));
+        let groups = self.groups();
         if groups.is_empty() {
             return None;
         }
         let (named, rest) = groups.split_at(groups.len().min(NAMED_MAX));
-        let told: Vec<String> = named.iter().map(|(_, of_group)| tell(of_group, now)).collect();
-        let more = match rest.iter().map(|(_, of_group)| of_group.len()).sum::<usize>() {
+        let told: Vec<String> = named.iter().map(|of_group| tell(of_group, now)).collect();
+        let more = match rest.iter().map(Vec::len).sum::<usize>() {
             0 => String::new(),
             more => format!("; and {more} more outputs for other reasons"),
         };
@@ -297,11 +320,16 @@ mod tests {
         );
         assert!(told.contains(&format!("; free some room on the disk of {shown} (df -h {shown}")), "{told}");
         assert!(told.contains("with sinks.local_file.directory; outputs blocked: 1"), "{told}");
+        assert_eq!(held.faults(), [Fault::NoRoom]);
+        assert_eq!(held.short(&format!("{shown}/a b.log")), Some(Cause::NoRoom));
         for number in 0..299 {
             block(&mut held, &dir.join(format!("{number}.log")), io::ErrorKind::StorageFull);
         }
         block(&mut held, Path::new("/p/x.log"), io::ErrorKind::StorageFull);
         block(&mut held, &dir.join("y.log"), io::ErrorKind::PermissionDenied);
+        let faults = held.faults();
+        assert_eq!(faults[0], Fault::NoRoom);
+        assert!(faults.contains(&Fault::Denied), "{faults:?}");
         let later = Instant::now() + Duration::from_secs(180);
         let told = held.outputs(Some(later)).unwrap();
         assert!(

@@ -38,6 +38,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::model::cause::Cause;
+use crate::telemetry::fault::Fault;
+
 use crate::model::record::{Batch, OutputMark, SavedMarks, Source, StreamId};
 use crate::text::disk_room;
 
@@ -155,7 +158,9 @@ pub struct SinkError {
     pub key: &'static str,
     /// The disk, or this user's share of it, has no room.
     pub is_disk_full: bool,
-    /// The system's error.
+    /// What is wrong, where the system's answer does not tell it.
+    pub known: Option<Fault>,
+    /// The system's answer.
     pub source: io::Error,
 }
 
@@ -164,7 +169,7 @@ impl SinkError {
     pub fn retry(what: impl Into<String>, source: impl Into<io::Error>) -> SinkError {
         let (kind, what, source) = (SinkErrorKind::Retry, what.into(), source.into());
         let is_disk_full = spool::is_disk_full(&source);
-        SinkError { kind, what, path: None, key: "", is_disk_full, source }
+        SinkError { kind, what, path: None, key: "", is_disk_full, known: None, source }
     }
 
     /// The same for a file; `key` = the key of the config that says where such files are.
@@ -175,6 +180,32 @@ impl SinkError {
     /// A failure that is tried again, and concerns all outputs.
     pub fn retry_all(what: impl Into<String>, source: impl Into<io::Error>) -> SinkError {
         SinkError { kind: SinkErrorKind::RetryAll, ..SinkError::retry(what, source) }
+    }
+
+    /// What is wrong as a kind.
+    pub fn fault(&self) -> Fault {
+        if let Some(known) = self.known {
+            return known;
+        }
+        match self.cause() {
+            Some(Cause::NoRoom) => Fault::NoRoom,
+            Some(Cause::QuotaUsed) => Fault::QuotaUsed,
+            Some(Cause::ReadOnly) => Fault::ReadOnly,
+            Some(Cause::NoPermission(_)) => Fault::Denied,
+            Some(Cause::Directory | Cause::NoDocker | Cause::NoAnswer { .. }) | None => {
+                match self.source.kind() {
+                    io::ErrorKind::PermissionDenied => Fault::Denied,
+                    io::ErrorKind::WouldBlock => Fault::Silent,
+                    _ => Fault::Usual,
+                }
+            }
+        }
+    }
+
+    /// Why, where a row has a short word for it.
+    pub fn cause(&self) -> Option<Cause> {
+        let cause = Cause::of(&self.source, self.path.as_deref());
+        cause.or(self.is_disk_full.then_some(Cause::NoRoom))
     }
 
     /// What went wrong, in what, and where.

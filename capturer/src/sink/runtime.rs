@@ -145,7 +145,7 @@ fn open_lane(open: &OpenAt, place: u64, shared: &Shared) -> Option<Box<dyn Sink>
                 shared.set_trouble(None);
                 return Some(sink);
             }
-            Err(error) => shared.set_trouble(Some(error.to_string())),
+            Err(error) => shared.set_trouble(Some((error.to_string(), error.fault()))),
         }
         std::thread::sleep(retry_pause(failures, chance()));
         failures += 1;
@@ -357,16 +357,17 @@ impl Worker {
         for message in lanes.moved(&|stream| held.has(stream)).into_iter().rev() {
             self.set_aside.push_front(message);
         }
-        for News { id, text, outputs, is_new } in lanes.look() {
-            match &text {
-                Some(text) if is_new => tracing::warn!(component = %self.component, "{text}"),
-                // Health says so, and the log with it.
+        for News { id, wrong, outputs, is_new } in lanes.look() {
+            match &wrong {
+                Some((text, _)) if is_new => tracing::warn!(component = %self.component, "{text}"),
+                // Health says that, and the log with it.
                 Some(_) | None => {}
             }
-            let text = text.map(|text| {
-                format!("{text}; their sources wait, and no line is lost while their log files are kept")
+            let wrong = wrong.map(|(text, fault)| {
+                let waits = "their sources wait, and no line is lost while their log files are kept";
+                (format!("{text}; {waits}"), vec![fault])
             });
-            self.of_all.troubles.set(Part::Hung(id), text, outputs);
+            self.of_all.troubles.set(Part::Hung(id), wrong, outputs);
         }
     }
 

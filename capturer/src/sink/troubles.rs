@@ -4,8 +4,9 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use crate::telemetry::fault::Fault;
 use crate::telemetry::metrics::Metrics;
-use crate::telemetry::status::Status;
+use crate::telemetry::status::{HealthState, Status};
 
 /// Which thread reports, and about what.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -18,13 +19,20 @@ pub(super) enum Part {
     Hung(u64),
 }
 
+/// What is wrong with a part.
+struct Wrong {
+    text: String,
+    faults: Vec<Fault>,
+    outputs: usize,
+}
+
 /// What is wrong with one sink, by who reports it.
 pub(super) struct Troubles {
     component: String,
     sink: String,
     status: Arc<Status>,
     metrics: Arc<Metrics>,
-    parts: Mutex<BTreeMap<Part, (String, usize)>>,
+    parts: Mutex<BTreeMap<Part, Wrong>>,
 }
 
 impl Troubles {
@@ -43,16 +51,16 @@ impl Troubles {
         }
     }
 
-    fn parts(&self) -> MutexGuard<'_, BTreeMap<Part, (String, usize)>> {
+    fn parts(&self) -> MutexGuard<'_, BTreeMap<Part, Wrong>> {
         // A panic leaves no value half written.
         self.parts.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Sets what is wrong with a part and how many of its outputs take nothing; `None` = nothing is wrong any more.
-    pub(super) fn set(&self, part: Part, text: Option<String>, outputs: usize) {
+    pub(super) fn set(&self, part: Part, wrong: Option<(String, Vec<Fault>)>, outputs: usize) {
         let mut parts = self.parts();
-        match text {
-            Some(text) => drop(parts.insert(part, (text, outputs))),
+        match wrong {
+            Some((text, faults)) => drop(parts.insert(part, Wrong { text, faults, outputs })),
             None => drop(parts.remove(&part)),
         }
         self.show(&parts, "works again");
@@ -61,8 +69,8 @@ impl Troubles {
     /// Sets how many outputs of a part are blocked, and leaves what is wrong with it.
     pub(super) fn set_outputs(&self, part: Part, outputs: usize) {
         let mut parts = self.parts();
-        if let Some((_, of_part)) = parts.get_mut(&part) {
-            *of_part = outputs;
+        if let Some(wrong) = parts.get_mut(&part) {
+            wrong.outputs = outputs;
         }
         self.count(&parts);
     }
@@ -72,15 +80,19 @@ impl Troubles {
         self.show(&self.parts(), message);
     }
 
-    fn show(&self, parts: &BTreeMap<Part, (String, usize)>, well: &str) {
-        let texts: Vec<&str> = parts.values().map(|(text, _)| text.as_str()).collect();
-        let message = if texts.is_empty() { well.to_owned() } else { texts.join(". ") };
-        self.status.set_health(&self.component, texts.is_empty(), message);
+    fn show(&self, parts: &BTreeMap<Part, Wrong>, well: &str) {
+        let texts: Vec<&str> = parts.values().map(|wrong| wrong.text.as_str()).collect();
+        let (state, message) = match texts.is_empty() {
+            true => (HealthState::Well, well.to_owned()),
+            false => (HealthState::Bad, texts.join(". ")),
+        };
+        let faults: Vec<Fault> = parts.values().flat_map(|wrong| wrong.faults.iter().copied()).collect();
+        self.status.set_faults(&self.component, state, &faults, message);
         self.count(parts);
     }
 
-    fn count(&self, parts: &BTreeMap<Part, (String, usize)>) {
-        let outputs: usize = parts.values().map(|(_, outputs)| outputs).sum();
+    fn count(&self, parts: &BTreeMap<Part, Wrong>) {
+        let outputs: usize = parts.values().map(|wrong| wrong.outputs).sum();
         self.metrics.outputs_blocked.with_label_values(&[self.sink.as_str()]).set(outputs as i64);
     }
 }

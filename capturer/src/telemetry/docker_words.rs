@@ -2,6 +2,7 @@
 
 use crate::model::docker::{EngineFault, EngineTrouble};
 use crate::settings::advice::SILENT_DOCKERD;
+use crate::telemetry::fault::Fault;
 use crate::text::age::age_text;
 
 /// What to do about an Engine that can't be asked, by what happened.
@@ -9,6 +10,15 @@ pub fn cure(fault: EngineFault, socket: &str) -> String {
     match fault_text(fault, socket) {
         Some((what, cure)) => format!("{what}: {cure}"),
         None => OTHER_CURE.to_owned(),
+    }
+}
+
+/// What title and runbook go by.
+pub fn fault(fault: EngineFault) -> Fault {
+    match fault {
+        EngineFault::Denied => Fault::DockerDenied,
+        EngineFault::Away => Fault::DockerAway,
+        EngineFault::Silent { .. } | EngineFault::NotYet | EngineFault::Other => Fault::Usual,
     }
 }
 
@@ -69,6 +79,7 @@ pub fn trouble_text(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::telemetry::status::Health;
 
     #[test]
     fn each_trouble_with_docker_has_its_cure() {
@@ -93,7 +104,7 @@ mod tests {
         ));
         assert!(silent.contains("json-file logs is still read"), "{silent}");
         assert!(silent.ends_with("the last error: no answer to GET /_ping"), "{silent}");
-        let told = super::super::told::Told::of("docker", &silent);
+        let told = crate::telemetry::told::Told::of("docker", &Health::new(false, silent.as_str()));
         assert!(told.lines.len() <= 3 && told.lines[1].starts_with("Check dockerd"), "{told:?}");
         assert!(told.lines[2].starts_with("Nothing is lost as far as"), "{told:?}");
         assert!(told.all.iter().any(|line| line.contains("GET /_ping")), "{told:?}");

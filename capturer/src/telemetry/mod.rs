@@ -3,6 +3,7 @@
 
 pub(crate) mod admin;
 pub(crate) mod docker_words;
+pub(crate) mod fault;
 pub(crate) mod losses;
 pub(crate) mod metrics;
 pub(crate) mod own_log;

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
+use crate::model::cause::Cause;
 use crate::model::docker::EngineFault;
 use crate::telemetry::status::{Health, Snapshot, StreamRow};
 use crate::telemetry::stream_row::Blocked;
@@ -103,7 +104,7 @@ impl<'a> About<'a> {
         Words {
             says: self.says(row, doubtful),
             attention: attention as u8,
-            waits: !row.now.held_up.is_empty() || matches!(row.now.blocked, Some(Blocked::Output(_))),
+            waits: !row.now.held_up.is_empty() || matches!(row.now.blocked, Some(Blocked::Output(..))),
             besides: self.besides(row),
             unknown: doubtful
                 || ((no_access || row.now.lacks_descriptor) && row.lag_bytes.unwrap_or_default() == 0),
@@ -116,10 +117,10 @@ impl<'a> About<'a> {
             return format!("not captured: {}", row.cause);
         }
         if !now.set_aside.is_empty() {
-            return format!("waits: {}", cause_first(&now.set_aside));
+            return format!("waits: {}", briefly(&now.set_aside));
         }
         if is_failing(row) {
-            return format!("waits: {}", cause_first(&now.last_error));
+            return waits_for(&now.last_error, now.last_error_short.as_ref());
         }
         if !now.held_up.is_empty() {
             return self.held_up(row);
@@ -128,9 +129,12 @@ impl<'a> About<'a> {
             return format!("left out: {}", now.left_out);
         }
         match &now.blocked {
-            Some(Blocked::Output(trouble)) => return format!("waits: {}", cause_first(trouble)),
-            Some(Blocked::Docker { waited_s }) => return no_answer(*waited_s),
-            Some(Blocked::NoDocker(error)) => return format!("waits: {}", cause_first(error)),
+            Some(Blocked::Output(text, short) | Blocked::NoDocker(text, short)) => {
+                return waits_for(text, short.as_ref());
+            }
+            Some(Blocked::Docker { waited_s }) => {
+                return waits_for("", Some(&Cause::NoAnswer { waited_s: *waited_s }));
+            }
             None => {}
         }
         if now.lacks_descriptor {
@@ -191,35 +195,9 @@ fn attention(row: &StreamRow) -> Attention {
     if is_left_out || is_late { Attention::Some } else { Attention::None }
 }
 
-fn no_answer(waited_s: u64) -> String {
-    format!("waits: no answer from dockerd within {waited_s} s")
-}
-
-/// The end of a narrow row is cut, so the cause comes first, in the fewest words. Only words depend on words here.
-fn cause_first(text: &str) -> String {
-    let text = briefly(text);
-    if let Some((_, within)) = text.rsplit_once(" within ").filter(|_| text.contains("no answer to ")) {
-        return format!("no answer from dockerd within {within}");
-    }
-    // The details have the full text.
-    let known = [
-        ("No space left on device", "disk full"),
-        ("Disk quota exceeded", "disk quota used up"),
-        ("Read-only file system", "its disk is read-only"),
-    ];
-    if let Some((_, cause)) = known.iter().find(|(words, _)| text.contains(words)) {
-        return (*cause).to_owned();
-    }
-    let denied = ["Permission denied", "no permission to read"].iter().any(|words| text.contains(words));
-    match text.find(" /").filter(|_| denied) {
-        Some(at) => format!("no permission: {}", path_at(&text[at + 1..])),
-        None => text,
-    }
-}
-
-/// The path at the beginning of a text.
-fn path_at(text: &str) -> &str {
-    text.split([' ', ',', ';']).next().unwrap_or_default().trim_end_matches([':', '.'])
+/// In a narrow row the end is cut: so the cause comes first, in the fewest words. The details have the whole of it.
+fn waits_for(text: &str, short: Option<&Cause>) -> String {
+    format!("waits: {}", short.map_or_else(|| briefly(text), Cause::words))
 }
 
 /// A title for the middle of a sentence.
@@ -237,6 +215,9 @@ fn lower(title: &str) -> String {
 mod tests {
     use super::*;
     use crate::model::rare::Rare;
+    use crate::telemetry::fault::Fault;
+    use crate::telemetry::metrics::PushFailure;
+    use crate::telemetry::status::Standing;
     use crate::telemetry::stream_row::{RowNow, StreamCounts};
 
     fn row(state: &'static str, cause: &str, now: RowNow) -> StreamRow {
@@ -257,6 +238,14 @@ mod tests {
         }
     }
 
+    fn told(component: &str, fault: Fault) -> (String, Health) {
+        let title = crate::telemetry::told::title(component, fault, "");
+        let faults = vec![Standing { fault, title, since_ms: 0 }];
+        let health = Health { faults, ..Health::new(false, "") };
+        let told = Some(crate::telemetry::told::Told::of(component, &health));
+        (component.to_owned(), Health { told, ..health })
+    }
+
     fn check(row: &StreamRow, says: &str, attention: Attention) {
         let words = About::default().words(row);
         assert_eq!((words.says.as_str(), words.attention), (says, attention as u8));
@@ -272,8 +261,13 @@ mod tests {
             Attention::Some,
         );
         let full = "No space left on device (os error 28) writing /o/a.log: free some room";
-        let full = RowNow { blocked: Some(Blocked::Output(full.into())), ..RowNow::default() };
+        let blocked = Some(Blocked::Output(full.into(), Some(Cause::NoRoom)));
+        let full = RowNow { blocked, ..RowNow::default() };
         check(&row("following", "x", full), "waits: disk full", Attention::Much);
+        // What a name or a server's answer says is no cause.
+        let said = "writing /o/No space left on device.log: EIO";
+        let other = RowNow { blocked: Some(Blocked::Output(said.into(), None)), ..RowNow::default() };
+        check(&row("following", "x", other), &format!("waits: {said}"), Attention::Much);
         let lacks = RowNow { lacks_descriptor: true, ..RowNow::default() };
         check(&row("opening", "x", lacks), "waits: no file descriptor is free", Attention::Much);
         check(&row("opening", PLANNED, RowNow::default()), "reopening (planned)", Attention::None);
@@ -303,7 +297,15 @@ mod tests {
         let error = format!("no answer to GET /containers/{}/logs?stdout=1 within 5 s", "a".repeat(64));
         let failing = StreamRow {
             failures: 1,
-            ..row("opening", "x", RowNow { last_error: error.clone(), ..RowNow::default() })
+            ..row(
+                "opening",
+                "x",
+                RowNow {
+                    last_error: error.clone(),
+                    last_error_short: Some(Cause::NoAnswer { waited_s: 5 }),
+                    ..RowNow::default()
+                },
+            )
         };
         check(&failing, says, Attention::Much);
         let silent = RowNow { blocked: Some(Blocked::Docker { waited_s: 5 }), ..RowNow::default() };
@@ -318,11 +320,7 @@ mod tests {
             RowNow { held_up: "loki has not taken it".to_owned(), ..RowNow::default() },
         );
         check(&held, "waits: loki has not taken it", Attention::Much);
-        let health = Health {
-            told: Some(crate::telemetry::told::Told::of("sink_loki", "the spool is full (4 MiB)")),
-            ..Health::new(false, "")
-        };
-        let components = [("sink_loki".to_owned(), health)].into();
+        let components = [told("sink_loki", Fault::SpoolFull)].into();
         let about = About::new(&Snapshot::default(), &components);
         let words = about.words(&held);
         assert_eq!((words.says.as_str(), words.waits), ("loki waits: the spool is full", true));
@@ -331,26 +329,16 @@ mod tests {
     /// A row once said "loki goes on" beside a full disk of the files, while Loki refused every push.
     #[test]
     fn what_goes_on_beside_a_sink_that_waits_is_true_in_each_state() {
-        let told = |message: &str| Health {
-            told: Some(crate::telemetry::told::Told::of("sink_loki_delivery", message)),
-            ..Health::new(false, message)
-        };
         let follows = row("following", "x", RowNow::default());
-        for (message, expected) in [
-            (
-                "Loki has been unreachable for 9 s: no",
-                "lines for loki wait in its spool: Loki cannot be reached",
-            ),
-            ("Loki has not answered for 9 s", "lines for loki wait in its spool: Loki does not answer"),
-            ("status 401: no", "lines for loki wait in its spool: Loki refuses the login (401)"),
-            (
-                "label set {a} waits: status 429: x",
-                "lines for loki wait in its spool: Loki limits the rate (429)",
-            ),
+        for (failure, expected) in [
+            (PushFailure::Unreachable, "lines for loki wait in its spool: Loki cannot be reached"),
+            (PushFailure::TimedOut, "lines for loki wait in its spool: Loki does not answer"),
+            (PushFailure::Unauthorized, "lines for loki wait in its spool: Loki refuses the login (401)"),
+            (PushFailure::StreamRateLimited, "lines for loki wait in its spool: Loki limits the rate (429)"),
         ] {
-            let components = [("sink_loki_delivery".to_owned(), told(message))].into();
+            let components = [told("sink_loki_delivery", Fault::Push(failure))].into();
             let words = About::new(&Snapshot::default(), &components).words(&follows);
-            assert_eq!((words.besides.as_str(), words.waits), (expected, false), "{message}");
+            assert_eq!((words.besides.as_str(), words.waits), (expected, false), "{failure:?}");
         }
         let words = About::default().words(&follows);
         assert_eq!(words.besides, "", "it goes on");
@@ -365,7 +353,11 @@ mod tests {
             ..row(
                 "waiting",
                 "x",
-                RowNow { last_error: "no permission to read /a.log".to_owned(), ..RowNow::default() },
+                RowNow {
+                    last_error: "no permission to read /a.log".to_owned(),
+                    last_error_short: Some(Cause::NoPermission("/a.log".to_owned())),
+                    ..RowNow::default()
+                },
             )
         };
         let words = About::default().words(&denied);

@@ -13,11 +13,12 @@ use serde::Serialize;
 
 use crate::ledger::table::FdTable;
 use crate::model::docker::EngineFault;
+use crate::telemetry::fault::Fault;
 use crate::telemetry::profile::Profiles;
 use crate::telemetry::reload_requests::ReloadRequests;
 pub use crate::telemetry::stream_row::{StreamCounts, StreamRow};
 use crate::telemetry::taps::Taps;
-use crate::telemetry::told::Told;
+use crate::telemetry::told::{Told, title};
 use crate::text::over::over;
 
 /// What the capture loop knows at one moment. Plain data, made by the pure core.
@@ -54,7 +55,11 @@ pub struct DockerRow {
     pub containers: u64,
 }
 
-/// How bad the state of a component is.
+/// A fault of a component that has others is over when it has not been there for so long. Requests that were under way end
+/// one after the other, each in its own way.
+const FADED_MS: u64 = 10_000;
+
+/// How bad it is with a component.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum HealthState {
     /// Nothing is wrong.
@@ -78,15 +83,38 @@ pub struct Health {
     /// Something is wrong, but no line is lost or waits: a page must not look as in an outage.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub warning: bool,
-    /// Since when (milliseconds since the agent began).
+    /// What is wrong, the one that the sentence begins with first; empty = it is well.
     #[serde(skip)]
-    pub since_ms: u64,
-    /// What the lines in a network sink's spool wait for; empty = none waits.
+    pub faults: Vec<Standing>,
+    /// What was wrong until a moment ago, and when it went. It may come back: the log has its end later.
+    #[serde(skip)]
+    pub faded: Vec<(Standing, u64)>,
+    /// What those lines wait for that a network sink has in its spool; empty = none waits.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub waits_for: String,
     /// A short form for a quick look; made on request for faults and notes.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub told: Option<Told>,
+}
+
+/// A fault that a component has.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Standing {
+    /// Its kind.
+    pub fault: Fault,
+    /// What people call it.
+    pub title: String,
+    /// Since when (milliseconds since the agent began).
+    pub since_ms: u64,
+}
+
+impl Standing {
+    /// The line that says that it has ended.
+    fn over(&self, now_ms: u64) -> String {
+        let after = self.fault.after();
+        let lasted_ms = now_ms.saturating_sub(self.since_ms).saturating_sub(after.told_ms);
+        over(lasted_ms / 1000, &format!("{}{}", self.title, after.but))
+    }
 }
 
 impl Health {
@@ -97,7 +125,8 @@ impl Health {
             message: message.into(),
             note: false,
             warning: false,
-            since_ms: 0,
+            faults: Vec::new(),
+            faded: Vec::new(),
             waits_for: String::new(),
             told: None,
         }
@@ -288,7 +317,19 @@ impl Status {
 
     /// Sets a component's state and message.
     pub fn set_state(&self, component: &str, state: HealthState, message: impl Into<String>) {
-        if let Some(over) = self.put(component, state, message) {
+        self.set_faults(component, state, &[Fault::Usual], message);
+    }
+
+    /// The same of a component that can have several faults: which of them it has, the one that the message begins with
+    /// first. The log has a line for each that has ended.
+    pub fn set_faults(
+        &self,
+        component: &str,
+        state: HealthState,
+        faults: &[Fault],
+        message: impl Into<String>,
+    ) {
+        for over in self.put(component, state, faults, message) {
             tracing::info!(component, "{over}");
         }
     }
@@ -296,33 +337,54 @@ impl Status {
     /// Sets a note: nothing is wrong, but the message should be read.
     pub fn set_note(&self, component: &str, message: impl Into<String>) {
         let health = Health { note: true, ..Health::new(true, message) };
-        if let Some(over) = self.insert(component, health) {
+        for over in self.insert(component, &[], health) {
             tracing::info!(component, "{over}");
         }
     }
 
-    /// As [`Status::set_state`], but returns the log line about the end of a fault instead of writing it.
+    /// The same as [`Status::set_faults`] without a line of the log: answers the lines that say which faults have ended.
     #[must_use]
-    pub fn put(&self, component: &str, state: HealthState, message: impl Into<String>) -> Option<String> {
+    pub fn put(
+        &self,
+        component: &str,
+        state: HealthState,
+        faults: &[Fault],
+        message: impl Into<String>,
+    ) -> Vec<String> {
         let warning = state == HealthState::Warning;
-        self.insert(component, Health { warning, ..Health::new(state == HealthState::Well, message) })
+        self.insert(component, faults, Health { warning, ..Health::new(state == HealthState::Well, message) })
     }
 
-    fn insert(&self, component: &str, mut health: Health) -> Option<String> {
-        let now_ms = self.elapsed_ms();
-        health.since_ms = now_ms;
+    fn insert(&self, component: &str, faults: &[Fault], health: Health) -> Vec<String> {
+        self.insert_at(self.elapsed_ms(), component, faults, health)
+    }
+
+    fn insert_at(&self, now_ms: u64, component: &str, faults: &[Fault], mut health: Health) -> Vec<String> {
         let mut all = lock(&self.health);
-        let mut ended = None;
-        if let Some(fault) = all.get(component).filter(|before| !before.ok) {
-            if health.ok {
-                let what = Told::of(component, &fault.message).title;
-                ended = Some(over(now_ms.saturating_sub(fault.since_ms) / 1000, &what));
-            } else {
-                health.since_ms = fault.since_ms;
+        let before = all.remove(component);
+        let (mut before, mut faded) = before.map(|before| (before.faults, before.faded)).unwrap_or_default();
+        for &fault in faults.iter().filter(|_| !health.ok) {
+            if health.faults.iter().any(|known| known.fault == fault) {
+                continue;
             }
+            let of_before = before.iter().position(|known| known.fault == fault);
+            let of_faded = faded.iter().position(|(known, _)| known.fault == fault);
+            let since_ms = match (of_before, of_faded) {
+                (Some(at), _) => before.swap_remove(at).since_ms,
+                (None, Some(at)) => faded.swap_remove(at).0.since_ms,
+                (None, None) => now_ms,
+            };
+            let title = title(component, fault, &health.message);
+            health.faults.push(Standing { fault, title, since_ms });
         }
+        faded.extend(before.into_iter().map(|gone| (gone, now_ms)));
+        // While another fault is there, this one may only be hidden by it.
+        let is_over = |gone_ms: u64| health.ok || now_ms.saturating_sub(gone_ms) >= FADED_MS;
+        let ended = faded.extract_if(.., |(_, gone_ms)| is_over(*gone_ms));
+        let told = ended.map(|(ended, gone_ms)| ended.over(gone_ms)).collect();
+        health.faded = faded;
         all.insert(component.to_owned(), health);
-        ended
+        told
     }
 
     /// Sets what the lines in a component's spool wait for.
@@ -417,6 +479,7 @@ impl Status {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::telemetry::metrics::PushFailure;
 
     fn streams(count: usize) -> Snapshot {
         Snapshot { streams: vec![StreamRow::default(); count], ..Snapshot::default() }
@@ -447,32 +510,63 @@ mod tests {
     #[test]
     fn the_end_of_every_components_fault_has_one_form() {
         let status = Status::default();
-        for (component, message, what) in [
-            ("docker", "Docker has not answered for 9 s", "Docker does not answer"),
-            ("checkpoint", "no room", "Positions cannot be saved"),
-            ("config", "no", "The new config was refused"),
-            ("streams", "2 streams read nothing", "Streams are stuck"),
-            ("descriptors", "4 files wait", "File descriptors are running out"),
-            ("containers", "no container matches x", "No container matches a pattern"),
-            ("sink_local_file", "No space left on device", "Disk full: outputs cannot be written"),
-            ("sink_stdout", "no", "Standard output cannot be written"),
-            ("sink_loki", "the spool is full", "The spool is full"),
-            ("sink_loki_delivery", "status 401", "Loki refuses the login (401)"),
-            ("losses", "lines were lost: 3 bytes, x", "Lines were lost: 3 bytes"),
-            ("leak_detector", "x leaks a file descriptor", "The agent leaks a file descriptor"),
-            ("probe", "the last look failed", "probe"),
+        for (component, fault, what) in [
+            ("docker", Fault::Usual, "Docker does not answer"),
+            ("checkpoint", Fault::Usual, "Positions cannot be saved"),
+            ("config", Fault::Usual, "The new config was refused"),
+            ("streams", Fault::Usual, "Streams are stuck"),
+            ("descriptors", Fault::Usual, "File descriptors are running out"),
+            ("containers", Fault::NoContainerMatches, "No container matches a pattern"),
+            ("sink_local_file", Fault::NoRoom, "Disk full: outputs cannot be written"),
+            ("sink_stdout", Fault::Usual, "Standard output cannot be written"),
+            ("sink_loki", Fault::SpoolFull, "The spool is full"),
+            ("sink_loki_delivery", Fault::Push(PushFailure::Unauthorized), "Loki refuses the login (401)"),
+            ("leak_detector", Fault::LeaksDescriptor, "The agent leaks a file descriptor"),
+            ("files", Fault::Said, "2 files are gone"),
+            ("probe", Fault::Usual, "probe"),
         ] {
+            let put = |state, message: &str| status.put(component, state, &[fault], message);
             for state in [HealthState::Bad, HealthState::Warning] {
-                assert_eq!(status.put(component, HealthState::Well, "well"), None, "{component}");
-                assert_eq!(status.put(component, state, message), None, "{component}");
-                assert_eq!(status.put(component, state, message), None, "{component}: as before");
-                let ended = status.put(component, HealthState::Well, "well");
-                assert_eq!(ended, Some(format!("over after 0 s: {what}")), "{component}");
+                assert!(put(HealthState::Well, "well").is_empty(), "{component}");
+                assert!(put(state, "2 files are gone: /a, /b").is_empty(), "{component}");
+                assert!(put(state, "2 files are gone: /b, /c").is_empty(), "{component}: as before");
+                assert_eq!(put(HealthState::Well, "well"), [format!("over after 0 s: {what}")]);
             }
         }
     }
 
-    /// A sink that a reload removed must not be waited for, nor raise an alarm.
+    /// One line once ended both: it named the last one, with the time of the first.
+    #[test]
+    fn each_of_two_faults_in_a_row_has_an_end_of_its_own() {
+        let status = Status::default();
+        let put = |now_ms, faults: &[Fault]| {
+            let health = Health::new(faults.is_empty(), "x");
+            status.insert_at(now_ms, "sink_loki_delivery", faults, health)
+        };
+        let (away, silent) = (Fault::Push(PushFailure::Unreachable), Fault::Push(PushFailure::TimedOut));
+        assert!(put(1_000, &[away]).is_empty());
+        assert!(put(2_000, &[silent, away]).is_empty());
+        assert!(put(5_000, &[silent, silent]).is_empty(), "it may come back");
+        assert_eq!(put(15_000, &[silent]), ["over after 4 s: Loki cannot be reached"]);
+        assert_eq!(put(32_000, &[]), ["over after 30 s: Loki does not answer"]);
+        // Hidden for a moment by requests that were under way: it goes on since it began.
+        assert!(put(40_000, &[away]).is_empty());
+        assert!(put(41_000, &[silent]).is_empty());
+        assert!(put(42_000, &[away]).is_empty());
+        let ends = ["over after 1 s: Loki does not answer", "over after 20 s: Loki cannot be reached"];
+        assert_eq!(put(60_000, &[]), ends);
+    }
+
+    /// Health tells of a loss for ten minutes. A line that calls that its length, and its end a cure, is untrue.
+    #[test]
+    fn the_end_of_a_loss_says_that_it_is_no_cure() {
+        let standing =
+            Standing { fault: Fault::Lost, title: "Lines were lost: 3 bytes".to_owned(), since_ms: 0 };
+        let expected = "over after 5 s: Lines were lost: 3 bytes; no more for 10 minutes, and those lines do not come back";
+        assert_eq!(standing.over(605_000), expected);
+    }
+
+    /// What a reload took away must not be waited for, nor alarm.
     #[test]
     fn a_sink_that_is_gone_is_not_waited_for() {
         let status = Status::default();

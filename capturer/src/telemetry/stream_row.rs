@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use serde::Serialize;
 
+use crate::model::cause::Cause;
 use crate::model::cursor::Cursor;
 use crate::model::rare::{Begins, Rare};
 
@@ -85,7 +86,10 @@ pub struct RowNow {
     /// Last error, empty if none.
     #[serde(skip_serializing_if = "str::is_empty")]
     pub last_error: String,
-    /// What it waits for; words and attention depend on this.
+    /// The same in few words, where there are some.
+    #[serde(skip)]
+    pub last_error_short: Option<Cause>,
+    /// What it waits for, of what words and attention depend on.
     #[serde(skip)]
     pub blocked: Option<Blocked>,
     /// It is skipped for its age, on purpose.
@@ -112,6 +116,7 @@ impl Begins for RowNow {
         held_up: String::new(),
         oldest_unacked_ms: None,
         last_error: String::new(),
+        last_error_short: None,
         blocked: None,
         left_out_for_age: false,
         lacks_descriptor: false,
@@ -130,15 +135,15 @@ impl Begins for RowNow {
 /// Why a stream waits, if the cause lies outside it.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Blocked {
-    /// Its output takes nothing, for this reason.
-    Output(Arc<str>),
-    /// dockerd does not answer; each request waits this long.
+    /// Its output takes nothing, for this reason; in few words, where there are some.
+    Output(Arc<str>, Option<Cause>),
+    /// dockerd is there and gives no answer; so long each question waits for one.
     Docker {
         /// Seconds.
         waited_s: u64,
     },
-    /// dockerd can't be asked; the reason.
-    NoDocker(Arc<str>),
+    /// dockerd can't be asked, in words; in few, where there are some.
+    NoDocker(Arc<str>, Option<Cause>),
 }
 
 fn is_empty(text: &impl AsRef<str>) -> bool {

@@ -8,6 +8,8 @@ use std::collections::BTreeSet;
 
 use serde::Serialize;
 
+use crate::telemetry::fault::Fault;
+use crate::telemetry::status::Health;
 use crate::text::ids::briefly;
 
 /// So many lines can be read at a glance if there may be several causes.
@@ -36,152 +38,30 @@ pub struct Told {
 }
 
 impl Told {
-    /// Shortens a component's message.
-    pub fn of(component: &str, message: &str) -> Told {
-        let all: Vec<String> = parts(message).iter().map(|part| capital(&briefly(part))).collect();
+    /// Of how a component is.
+    pub fn of(component: &str, health: &Health) -> Told {
+        let all: Vec<String> = parts(&health.message).iter().map(|part| capital(&briefly(part))).collect();
         let lines = match component {
             // They are in order of importance, and the page unfolds the rest.
             "docker" => all.iter().take(LINES_OF_ONE_CAUSE_MAX).cloned().collect(),
             _ => lines(&all),
         };
         let all = if lines == all { Vec::new() } else { all };
-        Told { title: title(component, message), lines, all, runbook: runbook(component, message) }
+        let first = health.faults.first();
+        let fault = first.map_or(Fault::Usual, |standing| standing.fault);
+        let title =
+            first.map_or_else(|| title(component, fault, &health.message), |standing| standing.title.clone());
+        Told { title, lines, all, runbook: fault.runbook(component) }
     }
 }
 
-/// If a component can be unwell for several reasons, the title is the first one in its message.
-fn title(component: &str, message: &str) -> String {
-    let lower = message.to_ascii_lowercase();
-    let (reasons, usual) = titles(component);
-    let named = reasons.iter().filter_map(|(words, title)| Some((lower.find(words)?, *title)));
-    let title = named.min_by_key(|(at, _)| *at).map_or(usual, |(_, title)| title);
-    match title {
-        "" => component.to_owned(),
-        // The beginning of the message says it, with its number.
-        OWN_WORDS => capital(message.split([':', ';']).next().unwrap_or_default().trim()),
-        LOSSES => capital(message.split([',', ';']).next().unwrap_or_default().trim()),
-        SERVER_ERROR => {
-            let code = lower.split("status ").nth(1).and_then(|rest| rest.get(..3)).unwrap_or("5xx");
-            format!("{SERVER_ERROR} ({code})")
-        }
-        title => title.to_owned(),
-    }
-}
-
-const REFUSED: &str = "Lines were refused and are kept as dead letters";
-const UNREACHABLE: &str = "Loki cannot be reached";
-const SILENT: &str = "Loki does not answer";
-const WRONG_URL: &str = "No Loki at this URL";
-const WRONG_URL_404: &str = "No Loki at this URL (404)";
-const OWN_WORDS: &str = "…";
-const LOSSES: &str = "losses";
-const SERVER_ERROR: &str = "Loki has an internal error";
-
-type Titles = (&'static [(&'static str, &'static str)], &'static str);
-
-/// Words of a component's message with the title for each, and the title if none of them occurs.
-fn titles(component: &str) -> Titles {
-    match component {
-        "losses" => (&[("lines are being lost", LOSSES), ("lines were lost", LOSSES)], "Lines may be lost"),
-        "leak_detector" => (
-            &[
-                ("leaks a file descriptor", "The agent leaks a file descriptor"),
-                ("file descriptors of", "The agent leaks file descriptors"),
-                ("dockerd seems to leak", "dockerd seems to leak"),
-            ],
-            "The agent leaks: logs still arrive",
-        ),
-        "capture_loop" => (&[], "The capture loop is stuck"),
-        "checkpoint" => (&[], "Positions cannot be saved"),
-        "streams" => (&[], "Streams are stuck"),
-        "descriptors" => (&[], "File descriptors are running out"),
-        "config" => (&[], "The new config was refused"),
-        "docker" => (
-            &[
-                ("permission denied", "No permission to use Docker"),
-                ("no process listens", "Docker is not running here"),
-            ],
-            "Docker does not answer",
-        ),
-        "files" => (
-            &[
-                ("permission", OWN_WORDS),
-                ("can't be read", OWN_WORDS),
-                ("match no file", OWN_WORDS),
-                ("matches no file", OWN_WORDS),
-                ("directory can't be listed", "A directory cannot be listed"),
-                ("directories can't be listed", "Directories cannot be listed"),
-                ("has not answered", "A file system does not answer"),
-                ("not text", OWN_WORDS),
-                ("not watched", "inotify is at its limit"),
-            ],
-            "Files need attention",
-        ),
-        "containers" => {
-            (&[("no container matches", "No container matches a pattern")], "Containers are not captured")
-        }
-        "sink_local_file" => (
-            &[
-                ("no space left", "Disk full: outputs cannot be written"),
-                ("quota exceeded", "Quota used up: outputs cannot be written"),
-                ("permission denied", "No permission to write outputs"),
-                ("read-only file system", "Read-only disk: outputs cannot be written"),
-                ("does not answer", "The disk of an output does not answer"),
-            ],
-            "An output cannot be written",
-        ),
-        "sink_stdout" => {
-            (&[("does not answer", "Standard output takes nothing")], "Standard output cannot be written")
-        }
-        "sink_loki" => (
-            &[
-                ("share of the spool is full", "A label set has filled its share of the spool"),
-                ("the spool is full", "The spool is full"),
-                ("the disk of data_dir is full", "Disk full: lines for Loki wait"),
-                ("does not answer", "The disk of the spool does not answer"),
-            ],
-            "The spool cannot be written",
-        ),
-        "sink_loki_delivery" => (
-            &[
-                ("unreachable", UNREACHABLE),
-                ("has not answered", SILENT),
-                ("this is not an answer from loki", WRONG_URL),
-                ("status 401", "Loki refuses the login (401)"),
-                ("status 403", "Loki refuses access (403)"),
-                ("status 404", WRONG_URL_404),
-                ("status 429", "Loki limits the rate (429)"),
-                ("status 5", SERVER_ERROR),
-                ("refused as", REFUSED),
-                ("lost", "Lines for Loki were lost"),
-            ],
-            "Lines for Loki wait",
-        ),
-        _ => (&[], ""),
-    }
-}
-
-/// The page in docs/runbooks that helps.
-fn runbook(component: &str, message: &str) -> &'static str {
-    match component {
-        "losses" => "losses",
-        "leak_detector" => "leak",
-        "capture_loop" => "capture-stalled",
-        "checkpoint" => "checkpoint-failing",
-        "streams" => "stuck-stream",
-        "descriptors" => "descriptors-exhausted",
-        "config" => "config-refused",
-        "files" | "containers" => "sources-unreadable",
-        "sink_local_file" | "sink_stdout" => "sink-failing",
-        "sink_loki" => "spool-filling",
-        "sink_loki_delivery" => match title(component, message).as_str() {
-            REFUSED => "dead-letters",
-            UNREACHABLE | SILENT | WRONG_URL | WRONG_URL_404 => "loki-unreachable",
-            _ => "pushes-refused",
-        },
-        "pipelines" => "pipelines",
-        "probe" => "probe-degraded",
-        _ => "component-unhealthy",
+/// What people call a fault of a component that says `message`.
+pub fn title(component: &str, fault: Fault, message: &str) -> String {
+    match fault.title(component) {
+        Ok("") => component.to_owned(),
+        Ok(title) => title.to_owned(),
+        // The beginning of the sentence says it, with its number.
+        Err(ends) => capital(message.split(ends).next().unwrap_or_default().trim()),
     }
 }
 
@@ -287,6 +167,8 @@ fn capital(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::telemetry::metrics::PushFailure;
+    use crate::telemetry::status::HealthState;
 
     /// A message was once cut inside its brackets, and the page said "lost: (4 MiB".
     #[test]
@@ -312,73 +194,76 @@ mod tests {
         let names = ["one", "two", "three", "four", "five", "six", "seven", "eight", "nine"];
         let parts: Vec<String> = names.iter().map(|name| format!("what is said of {name} only")).collect();
         let text = format!("it is bad; {}; raise the limit", parts.join("; "));
-        let told = Told::of("x", &text);
-        assert_eq!(told.lines.len(), LINES_MAX, "{told:?}");
-        assert_eq!((told.lines[0].as_str(), told.lines[5].as_str()), ("It is bad", "Raise the limit"));
-        assert_eq!(told.lines[6], "And 5 more: /health has all");
-        assert_eq!(told.all.len(), 11);
-        // Few parts are shown unchanged.
-        let told = Told::of("x", "it is bad: /a/b; look there");
-        assert_eq!((told.lines.len(), told.all.len()), (2, 0), "{told:?}");
-        let alike = Told::of("x", "read /a: EIO 5; read /b: EIO 5; read /c: EIO 5; check it");
+        let told = |text: &str| Told::of("x", &Health::new(false, text));
+        let shown = told(&text);
+        assert_eq!(shown.lines.len(), LINES_MAX, "{shown:?}");
+        assert_eq!((shown.lines[0].as_str(), shown.lines[5].as_str()), ("It is bad", "Raise the limit"));
+        assert_eq!(shown.lines[6], "And 5 more: /health has all");
+        assert_eq!(shown.all.len(), 11);
+        // Few are shown as they are.
+        let few = told("it is bad: /a/b; look there");
+        assert_eq!((few.lines.len(), few.all.len()), (2, 0), "{few:?}");
+        let alike = told("read /a: EIO 5; read /b: EIO 5; read /c: EIO 5; check it");
         assert_eq!(alike.lines, ["Read /a: EIO 5 (and 2 more like this)", "Check it"]);
         assert_eq!(alike.all.len(), 4);
     }
 
-    #[test]
-    fn titles_name_the_fault() {
-        let check = |component: &str, message: &str, expected: &str| {
-            assert_eq!(title(component, message), expected, "{message}");
-        };
-        let loki = "sink_loki_delivery";
-        check(
-            loki,
-            "Loki has been unreachable for 3 min: connecting to h:1: refused",
-            "Loki cannot be reached",
-        );
-        check(loki, "status 401: no; nothing was delivered", "Loki refuses the login (401)");
-        check(loki, "status 404; check sinks.loki.url", "No Loki at this URL (404)");
-        check(loki, "label set {a=\"b\"} waits: status 429: Per stream", "Loki limits the rate (429)");
-        let wrong =
-            "label set {a} waits: no; this is not an answer from Loki's push API: check sinks.loki.url";
-        check(loki, wrong, "No Loki at this URL");
-        check(loki, "status 503: shutting down", "Loki has an internal error (503)");
-        check(loki, "Loki has not answered for 34 s (no answer)", "Loki does not answer");
-        check(loki, "refused as too_old: 7 lines of {a}", REFUSED);
-        check(
-            "losses",
-            "lines are being lost: 3.4 MiB in the last 10 minutes; lost for loki: …",
-            "Lines are being lost: 3.4 MiB in the last 10 minutes",
-        );
-        check("files", "4 patterns match no file: /a, /b; correct them", "4 patterns match no file");
-        check("files", "no permission to read 2 files: /a, /b; give", "No permission to read 2 files");
-        check("docker", "Docker is not running here: no process listens at /x", "Docker is not running here");
-        check("docker", "Docker has not answered for 23 s", "Docker does not answer");
-        let space = "No space left on device (os error 28) in /o: 300 outputs wait";
-        check("sink_local_file", space, "Disk full: outputs cannot be written");
-        check("sink_loki", "the spool is full (4 MiB): reading for Loki waits", "The spool is full");
-        check("news", "x", "news");
+    fn health(component: &str, fault: Fault, message: &str) -> Health {
+        let status = crate::telemetry::status::Status::default();
+        status.set_faults(component, HealthState::Bad, &[fault], message);
+        status.health().remove(component).expect("it was set")
     }
 
     #[test]
-    fn a_loki_that_is_away_has_another_runbook_than_one_that_refuses() {
-        for (message, page) in [
-            ("Loki has been unreachable for 3 min: connecting to h:1: refused", "loki-unreachable"),
-            ("Loki has not answered for 34 s (no answer)", "loki-unreachable"),
-            ("status 404; check sinks.loki.url", "loki-unreachable"),
-            ("status 401: no; nothing was delivered", "pushes-refused"),
-            ("label set {a} waits: status 429: Per stream", "pushes-refused"),
-            ("status 503: shutting down", "pushes-refused"),
-            ("refused as too_old: 7 lines of {a}", "dead-letters"),
-        ] {
-            assert_eq!(runbook("sink_loki_delivery", message), page, "{message}");
-            let path = format!("{}/../docs/runbooks/{page}.md", env!("CARGO_MANIFEST_DIR"));
-            assert!(std::path::Path::new(&path).exists(), "{path}");
+    fn titles_name_the_fault() {
+        let check = |component: &str, fault: Fault, message: &str, expected: &str| {
+            assert_eq!(Told::of(component, &health(component, fault, message)).title, expected, "{message}");
+        };
+        let being = "lines are being lost: 3.4 MiB in the last 10 minutes; lost for loki: …";
+        check("losses", Fault::Lost, being, "Lines are being lost: 3.4 MiB in the last 10 minutes");
+        let patterns = "4 patterns match no file: /a, /b; correct them";
+        check("files", Fault::Said, patterns, "4 patterns match no file");
+        check("docker", Fault::DockerAway, "x", "Docker is not running here");
+        check("docker", Fault::Usual, "x", "Docker does not answer");
+        check("sink_local_file", Fault::NoRoom, "x", "Disk full: outputs cannot be written");
+        check("sink_loki", Fault::NoRoom, "x", "Disk full: lines for Loki wait");
+        check("news", Fault::Usual, "x", "news");
+    }
+
+    /// "Nothing is lost" was once titled "Lines for Loki were lost", and a gateway's words could name any fault.
+    #[test]
+    fn words_of_a_sentence_decide_nothing() {
+        for words in ["nothing is lost", "status 401: unreachable, no space left", "it does not answer"] {
+            let told = Told::of("sink_loki_delivery", &health("sink_loki_delivery", Fault::Usual, words));
+            assert_eq!(
+                (told.title.as_str(), told.runbook),
+                ("Lines for Loki wait", "pushes-refused"),
+                "{words}"
+            );
+            let told =
+                Told::of("docker", &health("docker", Fault::Usual, &format!("permission denied {words}")));
+            assert_eq!(told.title, "Docker does not answer");
         }
     }
 
     #[test]
-    fn each_runbook_is_there() {
+    fn a_loki_that_is_away_has_another_runbook_than_one_that_refuses() {
+        for (fault, page) in [
+            (Fault::Push(PushFailure::Unreachable), "loki-unreachable"),
+            (Fault::Push(PushFailure::TimedOut), "loki-unreachable"),
+            (Fault::Push(PushFailure::NotFound), "loki-unreachable"),
+            (Fault::Push(PushFailure::Unauthorized), "pushes-refused"),
+            (Fault::Push(PushFailure::StreamRateLimited), "pushes-refused"),
+            (Fault::Push(PushFailure::ServerError), "pushes-refused"),
+            (Fault::Refused, "dead-letters"),
+        ] {
+            assert_eq!(fault.runbook("sink_loki_delivery"), page, "{fault:?}");
+        }
+    }
+
+    /// Each fault of each component has a title that fits in a row, and a page that is there.
+    #[test]
+    fn each_fault_has_a_title_and_a_runbook() {
         let components = [
             "losses",
             "leak_detector",
@@ -392,17 +277,38 @@ mod tests {
             "sink_local_file",
             "sink_loki",
             "sink_loki_delivery",
+            "sink_stdout",
             "pipelines",
             "probe",
             "docker",
         ];
+        let of_pushes = PushFailure::ALL.iter().map(|failure| Fault::Push(*failure));
+        let faults: Vec<Fault> = [
+            Fault::Usual,
+            Fault::Said,
+            Fault::Lost,
+            Fault::Silent,
+            Fault::NoRoom,
+            Fault::QuotaUsed,
+            Fault::Denied,
+            Fault::ReadOnly,
+            Fault::SpoolFull,
+            Fault::SpoolRemoved,
+            Fault::SpoolUnsaved,
+            Fault::SpoolLost,
+            Fault::Refused,
+            Fault::LoginUnreadable,
+        ]
+        .into_iter()
+        .chain(of_pushes)
+        .collect();
         for component in components {
-            let page = format!(
-                "{}/../docs/runbooks/{}.md",
-                env!("CARGO_MANIFEST_DIR"),
-                runbook(component, "refused as too_old: 7 lines")
-            );
-            assert!(std::path::Path::new(&page).exists(), "{page}");
+            for fault in &faults {
+                let told = Told::of(component, &health(component, *fault, "it begins so; and goes on"));
+                assert!((5..=50).contains(&told.title.len()), "{component} {fault:?}: {told:?}");
+                let page = format!("{}/../docs/runbooks/{}.md", env!("CARGO_MANIFEST_DIR"), told.runbook);
+                assert!(std::path::Path::new(&page).exists(), "{page}");
+            }
         }
     }
 }

@@ -26,12 +26,13 @@ use std::time::{Duration, Instant};
 
 use crate::ledger::Resource;
 use crate::ledger::claims::{Claims, NoteOwner};
-use crate::ledger::leaks::{self, Detector, Fault, LeakReport, Suspect};
+use crate::ledger::leaks::{self, Detector, Fault, LeakReport, Leaking, Suspect};
 use crate::ledger::table::{DockerdRow, FdRow, FdTable, OwnerRow, kind};
 use crate::ledger::{KernelFd, OpenFd, Owner, Totals, View};
 use crate::model::clock::Now;
 use crate::model::record::StreamKey;
 use crate::settings::Settings;
+use crate::telemetry::fault;
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::status::{HealthState, Status};
 use crate::text::over::over;
@@ -348,7 +349,14 @@ impl Witness {
         if leaks.is_empty() {
             self.status.set_health(LEAK_DETECTOR, true, "nothing leaks");
         } else {
-            self.status.set_warning(LEAK_DETECTOR, leaks::message(&verdict.leaks, &self.names));
+            let fault = match leaks::leaking(&verdict.leaks) {
+                Leaking::Descriptors(1) => fault::Fault::LeaksDescriptor,
+                Leaking::Descriptors(_) => fault::Fault::LeaksDescriptors,
+                Leaking::Dockerd => fault::Fault::DockerdLeaks,
+                Leaking::Amount => fault::Fault::Usual,
+            };
+            let message = leaks::message(&verdict.leaks, &self.names);
+            self.status.set_faults(LEAK_DETECTOR, HealthState::Warning, &[fault], message);
         }
         *lock(&self.shared.last) = Last { leaks, dockerd };
     }

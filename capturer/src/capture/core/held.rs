@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use super::Capture;
 use crate::capture::stream::Stream;
+use crate::model::cause::Cause;
 use crate::model::clock::Now;
 use crate::model::record::StreamId;
 
@@ -21,6 +22,8 @@ pub(super) struct HeldStreams {
 struct HeldStream {
     /// Why it waits; `None` = it no longer does.
     cause: Option<Arc<str>>,
+    /// The same in few words, where there are some.
+    short: Option<Cause>,
     /// Batches that were on their way when it was held, oldest first, with the bytes set aside; `None` = it counts as usual.
     batches: VecDeque<Option<u64>>,
 }
@@ -31,6 +34,11 @@ impl HeldStreams {
         self.streams.get(&stream)?.cause.as_deref()
     }
 
+    /// The same in few words, where there are some.
+    pub(super) fn short(&self, stream: StreamId) -> Option<Cause> {
+        self.streams.get(&stream)?.short.clone()
+    }
+
     pub(super) fn forget(&mut self, stream: StreamId) {
         if self.streams.get(&stream).is_some_and(|held| held.batches.is_empty()) {
             self.streams.remove(&stream);
@@ -39,11 +47,17 @@ impl HeldStreams {
 }
 
 impl Capture {
-    pub(super) fn on_held(&mut self, now: Now, id: StreamId, bytes: u64, cause: Arc<str>) {
+    pub(super) fn on_held(
+        &mut self,
+        now: Now,
+        id: StreamId,
+        bytes: u64,
+        (cause, short): (Arc<str>, Option<Cause>),
+    ) {
         let Some(stream) = self.streams.get(&id) else { return };
         let outlet = usize::from(stream.source.outlet.index);
         let held = self.held.streams.entry(id).or_default();
-        held.cause = Some(cause);
+        (held.cause, held.short) = (Some(cause), short);
         if bytes > 0 {
             let fits = self.held.bytes + bytes <= self.settings.buffer_bytes_max;
             held.batches.push_back(fits.then_some(bytes));

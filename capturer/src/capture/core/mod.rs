@@ -335,8 +335,8 @@ impl Capture {
             Event::FileVanished { set, name } => self.on_file_vanished(now, set, &name),
             Event::Sink(FromSink::Attached { sink, stream, mark }) => self.on_attached(sink, stream, mark),
             Event::Sink(FromSink::Ack(ack)) => self.on_ack(now, ack),
-            Event::Sink(FromSink::Held { stream, bytes, cause, .. }) => {
-                self.on_held(now, stream, bytes, cause);
+            Event::Sink(FromSink::Held { stream, bytes, cause, short, .. }) => {
+                self.on_held(now, stream, bytes, (cause, short));
             }
             Event::Sink(FromSink::Freed { stream, .. }) => self.on_freed(now, stream),
             Event::Sink(FromSink::SaveAgain(_)) => self.save_again(now),

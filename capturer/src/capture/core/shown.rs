@@ -6,6 +6,7 @@ use super::look::SINK_WAITS_MS;
 use super::{Capture, READ_BYTES};
 use crate::capture::discover::Discovery;
 use crate::capture::stream::{Kind, State, Stream};
+use crate::model::cause::Cause;
 use crate::model::clock::Now;
 use crate::model::docker::{EngineFault, EngineTrouble};
 use crate::telemetry::status::{Snapshot, StreamRow};
@@ -42,7 +43,14 @@ impl Capture {
             row.cause = format!("Docker does not answer: {text}").into();
             row.now.blocked = Some(match fault {
                 EngineFault::Silent { waited_s } => Blocked::Docker { waited_s: *waited_s },
-                _ => Blocked::NoDocker(text.as_str().into()),
+                EngineFault::Denied => Blocked::NoDocker(
+                    text.as_str().into(),
+                    Some(Cause::NoPermission(
+                        self.settings.container_monitor.socket_path.display().to_string(),
+                    )),
+                ),
+                EngineFault::Away => Blocked::NoDocker(text.as_str().into(), Some(Cause::NoDocker)),
+                _ => Blocked::NoDocker(text.as_str().into(), None),
             });
         }
         if let Some(held_up) = self.held_up(stream, now) {
@@ -54,7 +62,7 @@ impl Capture {
         }
         if let Some(cause) = self.held.cause(stream.source.id) {
             row.cause = format!("its output is blocked: {cause}").into();
-            row.now.blocked = Some(Blocked::Output(cause.into()));
+            row.now.blocked = Some(Blocked::Output(cause.into(), self.held.short(stream.source.id)));
             if !row.now.held_up.is_empty() {
                 row.now.held_up.clear();
             }

@@ -353,8 +353,8 @@ impl ApiSource {
                 match status {
                     404 | 409 if self.gone => self.drain(cx, told),
                     404 | 409 => told.push(SourceEvent::Ended { cause: text, again: self.running }),
-                    501 => told.push(SourceEvent::Failed(StreamError::DriverUnreadable, text)),
-                    _ => told.push(SourceEvent::Failed(StreamError::ApiError, text)),
+                    501 => told.push(SourceEvent::Failed(StreamError::DriverUnreadable, text.into())),
+                    _ => told.push(SourceEvent::Failed(StreamError::ApiError, text.into())),
                 }
             }
             Err(error) => {
@@ -363,7 +363,7 @@ impl ApiSource {
                 if self.gone {
                     self.drain(cx, told);
                 }
-                told.push(SourceEvent::Failed(error_type(&error), error.to_string()));
+                told.push(SourceEvent::Failed(error_type(&error), (&error).into()));
             }
         }
     }
@@ -573,7 +573,10 @@ impl ApiSource {
             }
             BodyOutcome::Broken(cause) => {
                 self.close(Then::Rest, cx);
-                told.push(SourceEvent::Failed(StreamError::DaemonGone, format!("the stream broke: {cause}")));
+                told.push(SourceEvent::Failed(
+                    StreamError::DaemonGone,
+                    format!("the stream broke: {cause}").into(),
+                ));
             }
         }
     }

@@ -21,12 +21,13 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use crate::capture::context::{Context, Purpose};
-use crate::capture::io::{Action, ConnId};
+use crate::capture::io::{Action, ConnId, FileError, RequestError};
 use crate::decode::assemble::Lines;
 use crate::decode::timestamp;
 use crate::limits::{READ_BYTES, STREAM_BATCHES_MAX};
+use crate::model::cause::Cause;
 use crate::model::cursor::{ApiCursor, Cursor, FileId};
-use crate::model::rare::Rare;
+use crate::model::rare::{Begins, Rare};
 use crate::model::record::{Batch, Source};
 use crate::settings::FileFormat;
 use crate::telemetry::metrics::StreamError;
@@ -48,7 +49,42 @@ pub enum Kind {
     Api(Box<api::ApiSource>),
 }
 
-/// What a source reports to its stream.
+/// Why a source failed.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Why {
+    /// In words.
+    pub text: String,
+    /// In few, where there are some.
+    pub short: Option<Cause>,
+}
+
+impl Begins for Why {
+    const BEGINNING: &'static Why = &Why { text: String::new(), short: None };
+}
+
+impl From<String> for Why {
+    fn from(text: String) -> Why {
+        Why { text, short: None }
+    }
+}
+
+impl From<&RequestError> for Why {
+    fn from(error: &RequestError) -> Why {
+        Why { text: error.to_string(), short: error.cause() }
+    }
+}
+
+impl From<&FileError> for Why {
+    fn from(error: &FileError) -> Why {
+        let short = match error {
+            FileError::Denied(path) => Some(Cause::NoPermission(path.clone())),
+            _ => None,
+        };
+        Why { text: error.to_string(), short }
+    }
+}
+
+/// What a source tells its stream.
 #[derive(Debug)]
 // Nearly all events are lines, one event per batch.
 #[allow(clippy::large_enum_variant)]
@@ -56,9 +92,9 @@ pub enum SourceEvent {
     /// It is open and delivers.
     Opened,
     /// It failed; try again after a back-off.
-    Failed(StreamError, String),
-    /// Its files can't be read at all: they are not here, or permission is missing.
-    Unreadable(String),
+    Failed(StreamError, Why),
+    /// Its files can't be read at all: not here, or no right.
+    Unreadable(Why),
     /// There is nothing more for now.
     Ended {
         /// Why it ended.
@@ -124,8 +160,8 @@ pub struct Stream {
     ends_in_a_row: u32,
     /// It waits because it is quiet and others want slots.
     polled: bool,
-    last_error: Rare<String>,
-    /// Permissions of its file.
+    last_error: Rare<Why>,
+    /// Of its file.
     rights: retrying::Rights,
     /// Number of the last batch sent.
     seq: u64,
@@ -509,8 +545,8 @@ impl Stream {
                         self.change(Change::Opened, "delivering", cx);
                     }
                 }
-                SourceEvent::Failed(error, text) => self.failed(error, &text, cx),
-                SourceEvent::Unreadable(text) => self.unreadable(text, cx),
+                SourceEvent::Failed(error, why) => self.failed(error, why, cx),
+                SourceEvent::Unreadable(why) => self.unreadable(why, cx),
                 SourceEvent::Ended { cause, again } => self.ended(&cause, again, cx),
                 SourceEvent::Rotating => {
                     // Counted once, however many outlets read it.
@@ -545,11 +581,11 @@ impl Stream {
         alive && self.running && matches!(self.kind, Kind::Api(_))
     }
 
-    fn unreadable(&mut self, text: String, cx: &mut Context<'_>) {
+    fn unreadable(&mut self, why: Why, cx: &mut Context<'_>) {
         let Some(mut api) = self.fallback.take() else {
-            return self.failed(StreamError::OpenFailed, &text, cx);
+            return self.failed(StreamError::OpenFailed, why, cx);
         };
-        tracing::info!(stream = %self.source.key.0, "{text}; reading over the API instead");
+        tracing::info!(stream = %self.source.key.0, "{}; reading over the API instead", why.text);
         if let Kind::File(file) = &self.kind {
             for file in file.open_files() {
                 cx.act(Action::CloseFile { file });
@@ -561,7 +597,7 @@ impl Stream {
         cx.act(Action::Unwatch { stream: self.source.id });
         api.set_running(self.running, self.exited_at_ns);
         self.kind = Kind::Api(api);
-        self.kind_reason = text.into();
+        self.kind_reason = why.text.into();
         if self.state == State::Opening {
             self.open(cx);
         }

@@ -8,7 +8,7 @@
 //! quiet, and more containers than slots ─▶ asked again after a while (api/pace.rs)
 //! ```
 
-use super::{Kind, State, Stream, WELL_AFTER_MS, words};
+use super::{Kind, State, Stream, WELL_AFTER_MS, Why, words};
 use crate::capture::context::{Context, Purpose};
 use crate::capture::stream::state::Change;
 use crate::telemetry::metrics::StreamError;
@@ -90,27 +90,22 @@ impl Stream {
         }
     }
 
-    pub(super) fn failed(&mut self, error: StreamError, text: &str, cx: &mut Context<'_>) {
+    pub(super) fn failed(&mut self, error: StreamError, why: Why, cx: &mut Context<'_>) {
         cx.metrics.stream_error(error);
         // The health of `files` names a file that can't be opened, once.
         let is_file_not_opened = matches!(self.kind, Kind::File(_)) && error == StreamError::OpenFailed;
         self.rights.are_missing = is_file_not_opened;
         if self.state == State::Draining {
-            // The rest is still tried, but not at once.
-            text.clone_into(&mut self.last_error);
+            // What is left is still tried, but not at once.
+            *self.last_error = why;
             return self.back_off(cx);
         }
         if !matches!(self.state, State::Opening | State::Following) {
             return;
         }
-        let is_news = match error {
-            // All of them break when the Engine goes, and its own line in the log is enough. One that breaks by itself is
-            // tried again first.
-            StreamError::DaemonGone if cx.pool.engine_is_away => false,
-            StreamError::DaemonGone => self.failures == 1 || self.failures > 1 && *self.last_error != text,
-            _ => self.failures == 0 || *self.last_error != text,
-        };
-        text.clone_into(&mut self.last_error);
+        let is_news = self.failures == 0 || self.last_error.text != why.text;
+        let text = why.text.clone();
+        *self.last_error = why;
         self.back_off(cx);
         // If the daemon is unavailable all of them fail, and come back with it. A file that can't be opened is not
         // paused: whoever gives back the permission waits for its lines.
@@ -118,9 +113,9 @@ impl Stream {
             !is_file_not_opened && !matches!(error, StreamError::DaemonGone | StreamError::ReadTimeout);
         self.own_failures += usize::from(is_own);
         if self.own_failures >= cx.settings.container_monitor.circuit_breaker.failures {
-            return self.pause(text, cx);
+            return self.pause(&text, cx);
         }
-        self.change(Change::Failed, text, cx);
+        self.change(Change::Failed, &text, cx);
         if std::mem::take(&mut self.rights.changed) {
             self.on_rights_changed(cx);
         }

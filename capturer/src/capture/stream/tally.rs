@@ -96,8 +96,9 @@ impl Stream {
         if let Some(sent_ms) = self.oldest_sent_ms() {
             row.now.oldest_unacked_ms = Some(now_ms.saturating_sub(sent_ms));
         }
-        if !self.last_error.is_empty() {
-            row.now.last_error.clone_from(&self.last_error);
+        if !self.last_error.text.is_empty() {
+            row.now.last_error.clone_from(&self.last_error.text);
+            row.now.last_error_short.clone_from(&self.last_error.short);
         }
         self.tally.describe(&mut row, now_ms);
         match &self.kind {

@@ -4,6 +4,7 @@ use super::super::super::verdicts::{ALONE_MAX, IN_A_ROW_MAX};
 use super::super::*;
 use super::{BLOCKED, Bench, Push, RATE, UNIX_NS, at, config, status};
 use crate::settings::MaxLineAge;
+use crate::telemetry::fault::Fault;
 use crate::telemetry::metrics::DeadLetterReason;
 
 /// The first day: 200,000 lines of two weeks. Those that are too old are refused by a few requests and then not sent.
@@ -296,6 +297,29 @@ fn a_loki_that_never_answered_is_told_soon() {
     assert!(bench.wrong(61_000).is_empty(), "{}", bench.wrong(61_000));
 }
 
+/// A password that can't be read was once called a refused login, and what was answered last hid that nothing is answered now.
+#[test]
+fn what_is_wrong_is_named_by_its_kind() {
+    let mut bench = Bench::up(&config());
+    bench.line(0, 1, "a");
+    bench.turn(1_100, false);
+    let push = bench.under_way.remove(0);
+    let failed = Outcome::Failed(PushFailure::Unauthorized, "reading /password: gone".to_owned());
+    bench.answer(1_200, &push, &failed);
+    let faults = bench.delivery.report(at(1_200)).faults;
+    assert!(faults.contains(&Fault::LoginUnreadable), "{faults:?}");
+    let mut bench = Bench::up(&config());
+    bench.line(0, 1, "a");
+    bench.turn(1_100, false);
+    let push = bench.under_way.remove(0);
+    bench.answer(1_200, &push, &status(401, "connection lost: unreachable, does not answer"));
+    assert_eq!(bench.delivery.report(at(1_200)).faults, [Fault::Push(PushFailure::Unauthorized)]);
+    bench.turn(120_000, false);
+    let report = bench.delivery.report(at(140_000));
+    assert_eq!(report.faults[0], Fault::Push(PushFailure::TimedOut), "{report:?}");
+    assert!(report.wrong[0].starts_with("Loki has not answered"), "{report:?}");
+}
+
 /// A Loki that hangs is told of before its time-out, and is nobody's fault but its own; one answer is told once.
 #[test]
 fn a_loki_that_hangs_is_told_soon() {
@@ -307,6 +331,7 @@ fn a_loki_that_hangs_is_told_soon() {
     bench.turn(11_000, false);
     assert!(bench.wrong(20_000).is_empty(), "{}", bench.wrong(20_000));
     assert!(bench.wrong(21_000).contains("Loki has not answered for 11 s"), "{}", bench.wrong(21_000));
+    assert_eq!(bench.delivery.report(at(21_000)).faults, [Fault::Push(PushFailure::TimedOut)]);
     let push = bench.under_way.remove(0);
     let words = "no answer within 30 s";
     bench.answer(41_000, &push, &Outcome::Failed(PushFailure::TimedOut, words.to_owned()));

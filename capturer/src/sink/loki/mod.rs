@@ -47,6 +47,7 @@ use crate::ledger::Owner;
 use crate::ledger::claims::Claims;
 use crate::model::record::{Batch, OutputMark, Source, StreamId};
 use crate::settings::Loki;
+use crate::telemetry::fault::Fault;
 use crate::telemetry::metrics::{LossReason, Metrics};
 use crate::telemetry::status::Status;
 
@@ -181,14 +182,17 @@ impl LokiSink {
         if let Err(error) = put {
             let failed = match error {
                 // All is said: where that was tells nobody anything.
-                AppendError::Full => SinkError::retry_all(
-                    "",
-                    io::Error::other(format!(
-                        "the spool is full ({}) and waits for Loki; other outputs go on; logs keep rotating, and what rotates away \
+                AppendError::Full => SinkError {
+                    known: Some(Fault::SpoolFull),
+                    ..SinkError::retry_all(
+                        "",
+                        io::Error::other(format!(
+                            "the spool is full ({}) and waits for Loki; other outputs go on; logs keep rotating, and what rotates away \
                          unread is lost; get Loki running again, raise sinks.loki.spool.max_size, or keep more of the logs",
-                        ByteSize(self.config.spool.bytes_max).display().iec()
-                    )),
-                ),
+                            ByteSize(self.config.spool.bytes_max).display().iec()
+                        )),
+                    )
+                },
                 AppendError::Io(error) => self.failed("putting lines into", error),
             };
             // What is there already must be delivered, else no room would ever come.
@@ -259,7 +263,7 @@ impl LokiSink {
         }
         for part in encode::label_sets(head, batch) {
             if !self.writer.take_share(part.label_set, part.bytes) {
-                return Err(SinkError::retry(
+                let full = SinkError::retry(
                     format!(
                         "for {}: Loki holds this label set back, or accepts its lines more slowly than they are printed \
                          (sink_loki_delivery says which), and one label set may fill half of sinks.loki.spool.max_size; \
@@ -267,7 +271,8 @@ impl LokiSink {
                         report::short(&part.labels)
                     ),
                     io::Error::other("the share of the spool is full"),
-                ));
+                );
+                return Err(SinkError { known: Some(Fault::SpoolShareFull), ..full });
             }
         }
         Ok(())

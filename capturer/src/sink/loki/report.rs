@@ -10,6 +10,7 @@ use super::delivery::{Delivery, Now};
 use super::label_set::{LabelSet, LabelSetTrouble};
 use super::nouns::{Tenant, Trouble};
 use crate::sink::spool::Waits;
+use crate::telemetry::fault::Fault;
 use crate::telemetry::metrics::PushFailure;
 use crate::text::age::age_text;
 use crate::text::counted::{many, which};
@@ -36,6 +37,8 @@ pub struct Report {
     pub note: Option<String>,
     /// The names of what is wrong, for the log, which is told when this changes.
     pub reasons: Vec<PushFailure>,
+    /// The same as kinds, the one that `wrong` begins with first.
+    pub faults: Vec<Fault>,
     /// That Loki does not answer is among what is wrong.
     silence_is_said: bool,
     /// What lines in the spool wait for; empty = none waits.
@@ -43,6 +46,15 @@ pub struct Report {
 }
 
 impl Report {
+    fn fail(&mut self, trouble: &Trouble) {
+        self.reasons.push(trouble.reason);
+        self.faults.push(match trouble.reason {
+            // Nobody was asked yet: what the login is made from can't be read.
+            PushFailure::Unauthorized if !trouble.hold => Fault::LoginUnreadable,
+            reason => Fault::Push(reason),
+        });
+    }
+
     fn say_silence(&mut self, text: String) {
         self.wrong.push(text);
         self.silence_is_said = true;
@@ -57,7 +69,7 @@ impl Delivery {
         if let Some(trouble) = &self.server.trouble {
             report.wrong.push(self.outage(trouble, now));
             report.silence_is_said = trouble.reason == PushFailure::TimedOut;
-            report.reasons.push(trouble.reason);
+            report.fail(trouble);
             report.held = trouble.hold;
         }
         self.report_tenants(now, &mut report);
@@ -67,10 +79,13 @@ impl Delivery {
         let asked_ms = self.progress.asked_ms.into_iter().chain(probing_ms).min();
         let silent_ms = asked_ms.map_or(0, |asked_ms| now.ms.saturating_sub(asked_ms));
         if silent_ms >= SILENT_MS {
+            // It is so now. What was answered before is older.
             if !report.silence_is_said {
-                report.say_silence(self.silence("", now));
+                report.wrong.insert(0, self.silence("", now));
+                report.silence_is_said = true;
             }
-            report.reasons.push(PushFailure::TimedOut);
+            report.reasons.insert(0, PushFailure::TimedOut);
+            report.faults.insert(0, Fault::Push(PushFailure::TimedOut));
         }
         // Of an outage it is said already for how long nothing is taken.
         let is_said = self.server.trouble.is_some() || self.all_are_held_back() || report.silence_is_said;
@@ -81,6 +96,7 @@ impl Delivery {
             let is_said = report.wrong.iter().any(|told| told.contains(&answer));
             let answer = if is_said { String::new() } else { format!("; the last answer was: {answer}") };
             let seconds = since.as_secs();
+            report.faults.push(Fault::Usual);
             report.wrong.push(format!("nothing was accepted for {seconds} s while lines wait{answer}"));
         }
         report
@@ -127,7 +143,7 @@ impl Delivery {
                 short(&trouble.words),
                 cure(trouble.reason)
             ));
-            report.reasons.push(trouble.reason);
+            report.fail(trouble);
         }
         let more = troubled().count().saturating_sub(NAMED_MAX);
         if more > 0 {
@@ -172,14 +188,14 @@ impl Delivery {
             let (labels, words) = (short(&told.labels), short(&told.trouble.words));
             if reason == PushFailure::TimedOut && !self.accepted_since(told.trouble.since_ms) {
                 report.say_silence(self.silence(&words, now));
-                report.reasons.push(reason);
+                report.fail(&told.trouble);
                 continue;
             }
             report.wrong.push(match more {
                 0 => format!("label set {labels} waits: {words}{hint}"),
                 _ => format!("{} wait, such as {labels}: {words}{hint}", label_sets(more + 1)),
             });
-            report.reasons.push(reason);
+            report.fail(&told.trouble);
         }
         let goes_on = |told: &&LabelSetTrouble| self.accepted_since(told.trouble.since_ms);
         if self.server.trouble.is_none() && waiting.first().is_some_and(goes_on) {

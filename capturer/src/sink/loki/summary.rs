@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::report::short;
+use crate::telemetry::fault::Fault;
 use crate::telemetry::metrics::DeadLetterReason;
 use crate::text::counted::{counted, many, which};
 
@@ -66,19 +67,15 @@ impl Summary {
         self.last.iter().filter(|(_, sum)| sum.lines != 1).map(|(key, sum)| tell(key, sum)).collect()
     }
 
+    /// What happened in this minute and the one before, in the order of [`Summary::recent`].
+    pub fn faults(&self) -> Vec<Fault> {
+        let fault = |reason: &&str| if is_loss(reason) { Fault::SpoolLost } else { Fault::Refused };
+        self.by_lines().iter().map(|(reason, _)| fault(reason)).collect()
+    }
+
     /// For health: what happened in this minute and the one before.
     pub fn recent(&self) -> Vec<String> {
-        let mut sums: BTreeMap<&'static str, (BTreeSet<&str>, Sum)> = BTreeMap::new();
-        for ((labels, reason), sum) in self.last.iter().chain(&self.now) {
-            let beginning = || (BTreeSet::new(), Sum { lines: 0, bytes: 0, ..sum.clone() });
-            let (all, of_reason) = sums.entry(reason).or_insert_with(beginning);
-            all.insert(labels);
-            of_reason.lines += sum.lines;
-            of_reason.bytes += sum.bytes;
-        }
-        // One sentence for each reason: nine label sets with the same reason would fill a screen.
-        let mut sums: Vec<_> = sums.into_iter().collect();
-        sums.sort_by_key(|(_, (_, sum))| std::cmp::Reverse(sum.lines));
+        let sums = self.by_lines();
         let more = sums.len().saturating_sub(SHOWN_MAX);
         let mut told: Vec<String> = sums
             .iter()
@@ -96,6 +93,21 @@ impl Summary {
             told.push(format!("{more} more reasons, see the log"));
         }
         told
+    }
+
+    /// One for each reason, and whose: nine label sets with the same reason would fill a screen. Most lines first.
+    fn by_lines(&self) -> Vec<(&'static str, (BTreeSet<&str>, Sum))> {
+        let mut sums: BTreeMap<&'static str, (BTreeSet<&str>, Sum)> = BTreeMap::new();
+        for ((labels, reason), sum) in self.last.iter().chain(&self.now) {
+            let beginning = || (BTreeSet::new(), Sum { lines: 0, bytes: 0, ..sum.clone() });
+            let (all, of_reason) = sums.entry(reason).or_insert_with(beginning);
+            all.insert(labels);
+            of_reason.lines += sum.lines;
+            of_reason.bytes += sum.bytes;
+        }
+        let mut sums: Vec<_> = sums.into_iter().collect();
+        sums.sort_by_key(|(_, (_, sum))| std::cmp::Reverse(sum.lines));
+        sums
     }
 }
 

@@ -21,7 +21,8 @@ impl Worker {
         let cause = self.held.trouble(&output).filter(|_| !matches!(job, Job::Detach(_)));
         if let Some(cause) = cause {
             let (stream, bytes) = (job.stream(), job.buffer_bytes());
-            (self.report)(FromSink::Held { sink: self.id, stream, bytes, cause });
+            let short = self.held.short(&output);
+            (self.report)(FromSink::Held { sink: self.id, stream, bytes, cause, short });
         }
         if self.held.push(&output, job) {
             self.tell_held();
@@ -196,7 +197,7 @@ impl Worker {
             tracing::warn!(component = %self.component, "{message}");
             self.trouble = Some(outputs);
         }
-        self.of_all.troubles.set(self.part, Some(message), self.held.len());
+        self.of_all.troubles.set(self.part, Some((message, self.held.faults())), self.held.len());
     }
 
     pub(super) fn on_failure(&mut self, error: &SinkError) {
@@ -211,7 +212,8 @@ impl Worker {
         if self.trouble.as_ref() != Some(&message) {
             tracing::warn!(component = %self.component, "{message}");
             let told = format!("{}; {consequence}", error.with_room());
-            self.of_all.troubles.set(self.part, Some(told), self.held.len());
+            let wrong = (told, vec![error.fault()]);
+            self.of_all.troubles.set(self.part, Some(wrong), self.held.len());
             self.trouble = Some(message);
         }
     }

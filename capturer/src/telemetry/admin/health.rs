@@ -5,8 +5,9 @@ use std::fmt::Write;
 
 use serde::Serialize;
 
-use crate::telemetry::status::{Health, Status};
-use crate::telemetry::told::Told;
+use crate::telemetry::fault::Fault;
+use crate::telemetry::status::{Health, Standing, Status};
+use crate::telemetry::told::{Told, title};
 use crate::text::counted::counted;
 use crate::text::terminal::shown;
 
@@ -80,10 +81,10 @@ pub fn report(facts: &Facts) -> Report {
         say(format!("sink_{sink}_delivery"), taken.unwrap_or(0), "accepted by the receiving server");
     }
     for (component, age_ms) in facts.steps_ms.iter().filter(|(_, age_ms)| **age_ms > STEP_AGE_MAX_MS) {
-        components.insert(component.clone(), stuck_step(*age_ms));
+        components.insert(component.clone(), stuck_step(component, *age_ms));
     }
     for (name, health) in components.iter_mut().filter(|(_, health)| !health.ok || health.note) {
-        health.told = Some(Told::of(name, &health.message));
+        health.told = Some(Told::of(name, health));
     }
     Report { ok: components.values().all(|health| health.ok), components }
 }
@@ -100,13 +101,15 @@ fn beat_age_max_ms(facts: &Facts) -> u64 {
     if facts.sources_ready { CAPTURE_BEAT_AGE_MAX_MS } else { START_BEAT_AGE_MAX_MS }
 }
 
-fn stuck_step(age_ms: u64) -> Health {
+fn stuck_step(component: &str, age_ms: u64) -> Health {
     let message = format!(
         "{STUCK}one write has been under way for {:.1} s; the disk or file system that it goes to does not answer: check it \
          with dmesg and iostat -x; reading waits, and lines stay in the log files as long as those are kept",
         age_ms as f64 / 1000.0
     );
-    Health::new(false, message)
+    let title = title(component, Fault::Silent, &message);
+    let faults = vec![Standing { fault: Fault::Silent, title, since_ms: 0 }];
+    Health { faults, ..Health::new(false, message) }
 }
 
 fn capture_loop(facts: &Facts) -> Health {

@@ -7,9 +7,10 @@ use std::time::Instant;
 
 use super::*;
 use crate::model::cursor::Cursor;
+use crate::telemetry::fault::Fault;
 use crate::telemetry::profile;
 use crate::telemetry::reload_requests::ReloadOutcome;
-use crate::telemetry::status::{DockerRow, Snapshot, StreamRow};
+use crate::telemetry::status::{DockerRow, HealthState, Snapshot, StreamRow};
 
 struct Server {
     handle: AdminHandle,
@@ -146,7 +147,8 @@ fn a_page_that_is_never_made_is_given_up() {
 fn the_page_and_its_answers_agree() {
     let server = server();
     server.status.publish(snapshot("web"));
-    server.status.set_health("sink_loki", false, "the spool is full (4 MiB); get Loki running again");
+    let full = "the spool is full (4 MiB); get Loki running again";
+    server.status.set_faults("sink_loki", HealthState::Bad, &[Fault::SpoolFull], full);
     server.status.set_note("pipelines", "one drops all");
     let json = |path: &str| serde_json::from_str::<serde_json::Value>(&server.get(path).1).expect("JSON");
     let health = json("/health");

@@ -71,7 +71,7 @@ impl ApiSource {
             Some(Shortfall::Gap) => self.go_to_files(cx, told),
             Some(Shortfall::GiveUp(text)) => {
                 self.close(Then::Rest, cx);
-                told.push(SourceEvent::Failed(StreamError::ApiError, text));
+                told.push(SourceEvent::Failed(StreamError::ApiError, text.into()));
             }
             None => {}
         }

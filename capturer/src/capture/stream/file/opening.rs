@@ -114,10 +114,10 @@ impl FileSource {
 pub(super) fn unreadable(error: &FileError) -> SourceEvent {
     match error {
         FileError::Denied(_) | FileError::NoDirectory(_) | FileError::NotRegular(_) => {
-            SourceEvent::Unreadable(error.to_string())
+            SourceEvent::Unreadable(error.into())
         }
         FileError::Changed(_) | FileError::NoDescriptor { .. } | FileError::Other { .. } => {
-            SourceEvent::Failed(StreamError::OpenFailed, error.to_string())
+            SourceEvent::Failed(StreamError::OpenFailed, error.into())
         }
     }
 }

@@ -126,7 +126,7 @@ impl FileSource {
                 if let Some(front) = self.chain.links.front_mut() {
                     front.unread = true;
                 }
-                told.push(SourceEvent::Failed(StreamError::ReadFailed, error.to_string()));
+                told.push(SourceEvent::Failed(StreamError::ReadFailed, error.to_string().into()));
                 return;
             }
         };

@@ -10,8 +10,10 @@ use super::super::summary;
 use super::{COMPONENT, Pusher, parcel};
 use crate::settings::WhenFull;
 use crate::sink::spool::{Found, Loaded, Position, Shares, is_disk_full, unix_ms};
+use crate::telemetry::fault::Fault;
 use crate::telemetry::losses::SHOWN_MS;
 use crate::telemetry::metrics::{LossReason, PushFailure};
+use crate::telemetry::status::HealthState;
 
 /// How often the size of the dead letters is checked.
 const LETTERS_LOOK: Duration = Duration::from_secs(10);
@@ -31,10 +33,12 @@ pub(super) struct SpoolTrouble {
 }
 
 impl SpoolTrouble {
-    fn wrong(&self) -> Vec<String> {
+    fn wrong(&self) -> Vec<(Fault, String)> {
         let gone = self.gone.as_ref().filter(|(seen, _)| seen.elapsed() < GONE_SHOWN);
-        let gone = gone.map(|(_, text)| text.clone());
-        [self.unsaved.clone(), self.unseen.clone(), gone].into_iter().flatten().collect()
+        let gone = gone.map(|(_, text)| (Fault::SpoolRemoved, text.clone()));
+        let unsaved = self.unsaved.clone().map(|text| (Fault::SpoolUnsaved, text));
+        let unseen = self.unseen.clone().map(|text| (Fault::SpoolRemoved, text));
+        [unsaved, unseen, gone].into_iter().flatten().collect()
     }
 }
 
@@ -171,7 +175,12 @@ impl Pusher {
         let report = self.delivery.report(self.now());
         let mut wrong = report.wrong.clone();
         wrong.extend(self.summary.recent());
-        wrong.extend(self.spool_trouble.wrong());
+        let mut faults = report.faults.clone();
+        faults.extend(self.summary.faults());
+        for (fault, text) in self.spool_trouble.wrong() {
+            wrong.push(text);
+            faults.push(fault);
+        }
         let url = self.client.shown_url();
         let message = match (wrong.is_empty(), self.delivery.accepted_lines()) {
             // That names the host, and must begin with what is wrong.
@@ -211,7 +220,8 @@ impl Pusher {
             if wrong.is_empty() && report.note.is_some() {
                 self.status.set_note(COMPONENT, message.clone());
             } else {
-                self.status.set_health(COMPONENT, wrong.is_empty(), message.clone());
+                let state = if wrong.is_empty() { HealthState::Well } else { HealthState::Bad };
+                self.status.set_faults(COMPONENT, state, &faults, message.clone());
             }
             self.status.hold_sink(NAME, held);
         }
