@@ -177,8 +177,10 @@ impl<'a> About<'a> {
     }
 }
 
+/// It was opened again where it follows, whatever its last error was. Its failures are counted on until it has done so for a
+/// while, because they make the next pause longer.
 fn is_failing(row: &StreamRow) -> bool {
-    row.failures > 0 && !row.now.last_error.is_empty()
+    row.failures > 0 && row.state != "following" && !row.now.last_error.is_empty()
 }
 
 fn attention(row: &StreamRow) -> Attention {
@@ -186,7 +188,8 @@ fn attention(row: &StreamRow) -> Attention {
     let held = now.blocked.is_some() || now.lacks_descriptor;
     let is_told = !now.set_aside.is_empty() || !now.held_up.is_empty();
     let is_unread = row.state == "not captured" && now.left_out.is_empty();
-    if row.failures > 0 || row.counts.losses > 0 || held || is_told || is_unread {
+    let fails = row.failures > 0 && row.state != "following";
+    if fails || row.counts.losses > 0 || held || is_told || is_unread {
         return Attention::Much;
     }
     // What is skipped for its age is skipped on purpose.
@@ -344,7 +347,18 @@ mod tests {
         assert_eq!(words.besides, "", "it goes on");
     }
 
-    /// A zero in place of an unknown number looks as if everything were read.
+    /// After a restart of dockerd a row said for half a minute that it waited, while its lines came.
+    #[test]
+    fn what_is_over_is_not_told() {
+        let was = RowNow { last_error: "connecting to /d.sock: refused".to_owned(), ..RowNow::default() };
+        let again = StreamRow { failures: 4, ..row("following", "x", was.clone()) };
+        check(&again, "follows its file", Attention::None);
+        assert!(!About::default().words(&again).unknown);
+        let fails = StreamRow { failures: 4, ..row("waiting", "x", was) };
+        check(&fails, "waits: connecting to /d.sock: refused", Attention::Much);
+    }
+
+    /// A zero that nobody knows looks like all is read.
     #[test]
     fn what_is_not_known_is_no_zero() {
         let denied = StreamRow {
