@@ -1,7 +1,7 @@
 //! Messages that wait for blocked outputs: a queue for each output, so that no other waits with it. It only reads the
 //! clock to plan the next attempt.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -170,6 +170,15 @@ impl Held {
         self.groups().into_iter().flat_map(|group| group.into_iter().map(|held| held.fault)).collect()
     }
 
+    /// Why outputs are blocked, each reason once.
+    pub(super) fn reasons(&self) -> BTreeSet<String> {
+        let reason = |held: &Output| match &held.said.alike {
+            Some(alike) => format!("{} in {}", alike.error, alike.directory.display()),
+            None => held.trouble.to_string(),
+        };
+        self.outputs.values().map(reason).collect()
+    }
+
     /// Outputs that are told of together, most of them first.
     fn groups(&self) -> Vec<Vec<&Output>> {
         let mut groups: BTreeMap<(Option<&Alike>, &str), Vec<&Output>> = BTreeMap::new();
@@ -320,15 +329,16 @@ mod tests {
         );
         assert!(told.contains(&format!("; free some room on the disk of {shown} (df -h {shown}")), "{told}");
         assert!(told.contains("with sinks.local_file.directory; outputs blocked: 1"), "{told}");
-        assert_eq!(held.faults(), [Fault::NoRoom]);
+        assert_eq!((held.faults(), held.reasons().len()), (vec![Fault::NoRoom], 1));
         assert_eq!(held.short(&format!("{shown}/a b.log")), Some(Cause::NoRoom));
         for number in 0..299 {
             block(&mut held, &dir.join(format!("{number}.log")), io::ErrorKind::StorageFull);
         }
+        assert_eq!(held.reasons().len(), 1, "one more is no other reason");
         block(&mut held, Path::new("/p/x.log"), io::ErrorKind::StorageFull);
         block(&mut held, &dir.join("y.log"), io::ErrorKind::PermissionDenied);
         let faults = held.faults();
-        assert_eq!(faults[0], Fault::NoRoom);
+        assert_eq!((faults[0], held.reasons().len()), (Fault::NoRoom, 3));
         assert!(faults.contains(&Fault::Denied), "{faults:?}");
         let later = Instant::now() + Duration::from_secs(180);
         let told = held.outputs(Some(later)).unwrap();

@@ -185,7 +185,9 @@ struct Worker {
     held: Held,
     /// The last reported trouble; `None` = there is none.
     trouble: Option<String>,
-    /// Whether the status was told that the sink accepted something.
+    /// Reasons for which outputs are blocked that the log was told, and how many were blocked then.
+    blocked_told: (BTreeSet<String>, usize),
+    /// Whether the status was told that it accepted something.
     accepted: bool,
     /// Streams for which the log was told that they are not UTF-8.
     not_utf8: BTreeSet<StreamId>,
@@ -220,6 +222,7 @@ impl Worker {
             give_up_at: None,
             held: Held::default(),
             trouble: None,
+            blocked_told: (BTreeSet::new(), 0),
             accepted: false,
             not_utf8: BTreeSet::new(),
         }

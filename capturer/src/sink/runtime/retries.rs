@@ -2,6 +2,7 @@
 //!
 //! A failure of a single output delays only that output (held.rs). If the sink itself fails, everything waits.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::mpsc::RecvTimeoutError;
 use std::time::{Duration, Instant};
@@ -15,6 +16,9 @@ use crate::model::record::Ack;
 
 /// First pause after a failure; doubled until [`SINK_RETRY_MS_MAX`].
 pub(super) const RETRY_MS_MIN: u64 = 100;
+
+/// The log is told again when so many times as many outputs are blocked.
+const BLOCKED_NEWS: usize = 10;
 
 impl Worker {
     pub(super) fn hold(&mut self, output: Arc<str>, job: Job) -> Option<()> {
@@ -188,15 +192,20 @@ impl Worker {
     /// Reports which outputs are blocked, and when none is any more.
     fn tell_held(&mut self) {
         let Some(outputs) = self.held.outputs(None) else {
+            self.blocked_told = (BTreeSet::new(), 0);
             self.of_all.troubles.set_outputs(self.part, 0);
             return self.on_success();
         };
         let with_age = self.held.outputs(Some(Instant::now())).unwrap_or_default();
         let message = format!("{with_age}, {}", self.held.consequence());
-        if self.trouble.as_ref() != Some(&outputs) {
+        // One more or one less is no news: as a full disk gets room again, they go on one after the other.
+        let (reasons, count) = (self.held.reasons(), self.held.len());
+        let (told, told_count) = &self.blocked_told;
+        if !reasons.is_subset(told) || count >= told_count.saturating_mul(BLOCKED_NEWS) {
             tracing::warn!(component = %self.component, "{message}");
-            self.trouble = Some(outputs);
+            self.blocked_told = (reasons, count);
         }
+        self.trouble = Some(outputs);
         self.of_all.troubles.set(self.part, Some((message, self.held.faults())), self.held.len());
     }
 
