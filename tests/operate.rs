@@ -359,6 +359,53 @@ fn faults_that_stay_raise_their_alerts() -> Result<()> {
     agent.kill()
 }
 
+/// A start once hung for minutes, and its log ended with "capturer starts". Whatever a start waits for, such as a disk that
+/// does not answer, is named, and so is its end.
+#[test]
+fn a_start_that_waits_says_for_what() -> Result<()> {
+    let faulty = PathBuf::from(std::env::var_os("CAPTURER_FAULTY_BIN").context(
+        "CAPTURER_FAULTY_BIN names the agent with faults; `cargo xtask test` builds it and sets this",
+    )?);
+    let home = Home::new()?;
+    let (path, log) = (home.path().display().to_string(), home.path().join("agent.log"));
+    fs::create_dir(home.path().join("in"))?;
+    fs::write(home.path().join("in/a.log"), "one\n")?;
+    let config = home.config(&format!(
+        "container_monitor: {{enabled: false}}\nfile_monitor: {{files: [{{paths: [\"{path}/in/*.log\"]}}]}}\n"
+    ));
+    home.write_config(&config)?;
+    let faults = home.path().join("faults");
+    fs::write(&faults, "hold-start")?;
+    let mut child = Command::new(&faulty)
+        .args(["run", "-c"])
+        .arg(home.path().join("config.yaml"))
+        .env("CAPTURER_FAULTS", &faults)
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(File::create(&log)?)
+        .spawn()?;
+    let said = |words: &[&str]| -> Result<()> {
+        let text = fs::read_to_string(&log)?;
+        let is_said = text.lines().any(|line| words.iter().all(|word| line.contains(word)));
+        ensure!(is_said, "{words:?}: {text}");
+        Ok(())
+    };
+    let what = "attaching the witness";
+    let seen = wait_until("the start to say what it waits for", DEADLINE, || {
+        said(&["ERROR", "the start waits and captures nothing yet", what])
+    })
+    .and_then(|()| {
+        fs::write(&faults, "")?;
+        wait_until("its end, and lines", DEADLINE, || {
+            said(&["over after ", "the start waited", what])?;
+            said(&["capturing 1 file"])
+        })
+    });
+    let _ = child.kill();
+    let _ = child.wait();
+    seen
+}
+
 one_engine! { V28_5:
     a_frozen_dockerd_raises_its_alert => frozen_dockerd;
 }

@@ -15,6 +15,7 @@ mod reload;
 mod run;
 pub(crate) mod signals;
 mod sources;
+mod starting;
 mod turn;
 mod unmatched;
 
@@ -50,6 +51,7 @@ pub use reload::Reloading;
 use reload::{Carried, Reloads};
 use run::Run;
 use signals::Signals;
+use starting::Starting;
 use turn::{Ended, Turning};
 
 /// How often a reload checks whether the threads of the earlier run have ended.
@@ -123,6 +125,7 @@ impl Agent {
         reloading: Option<Reloading>,
         signals: Signals,
     ) -> anyhow::Result<Agent> {
+        let starting = Starting::watch("asking the kernel for io_uring", privilege::renounce_in_log);
         ring::check()?;
         let (before, now) = descriptors::raise();
         if now > before {
@@ -139,17 +142,24 @@ impl Agent {
         if !settings.resource_monitoring.enabled {
             options.tiers.clear();
         }
+        starting.at("attaching the witness, and its self-test");
         let witness = Witness::start(&options, &settings, Arc::clone(&metrics), Arc::clone(&status));
         let claims = witness.claims();
         let (sender, inbox) = unbounded_channel();
+        starting.at("binding admin.listen");
         let early = admin::server::Early::bind(&settings.admin);
-        let reads_witness = || !settings.resource_monitoring.enabled || rights::may_read_maps();
-        privilege::drop_unneeded(&settings, reads_witness)?;
+        let places = written(&settings);
+        starting.at(format!("looking whether the agent may write to {places}"));
+        privilege::drop_unneeded(&settings, || witness.can_be_read())?;
 
+        starting.at(format!("making and locking data_dir ({})", settings.data_dir.display()));
         run::make_data_dir(&settings)?;
         let data_dir = Arc::new(DataDir::acquire(&settings.data_dir, &claims)?);
+        let data = settings.data_dir.display();
+        starting.at(format!("reading the saved positions in {data}, and opening the outputs ({places})"));
         let run = Run::open(settings, &data_dir, &status, &metrics, &claims)?;
 
+        starting.at("starting the signals' thread and the admin server");
         status.profiles.open(Box::new(profile::start));
         let ask = sender.clone();
         status.on_ask(Box::new(move || drop(ask.send(Message::Ask))));
@@ -231,7 +241,14 @@ impl Agent {
     }
 }
 
-/// Waits for threads at the end of the process, and names those that do not end because their file system hangs.
+/// Where the agent writes, for whoever wonders which disk a start waits for.
+fn written(settings: &Settings) -> String {
+    let outputs = settings.sinks.local_file.iter().map(|sink| sink.directory.as_path());
+    let all = std::iter::once(settings.data_dir.as_path()).chain(outputs);
+    all.map(|path| path.display().to_string()).collect::<Vec<_>>().join(", ")
+}
+
+/// Waits for threads at the end of the process, and names those that do not end: their file system does not answer.
 async fn wait_at_end(mut threads: Vec<(String, JoinHandle<()>)>) -> Vec<String> {
     let began = Instant::now();
     loop {
