@@ -26,6 +26,8 @@ use crate::commands::agent_client::{AgentClient, NO_ANSWER};
 use crate::commands::cli;
 use crate::commands::cli::{Exit, TopArgs};
 use crate::text::age::age_text;
+use crate::text::counted::counted;
+use crate::text::shown::bytes_text;
 use crate::text::terminal::{Screen, printable};
 
 /// Pause between two looks.
@@ -279,6 +281,9 @@ struct View {
     lines_per_second: f64,
     /// Lag of the group of sinks that is furthest behind.
     lag_bytes: u64,
+    /// Sources of which nobody knows how much is unread, and all sources.
+    unread_unknown: usize,
+    sources: usize,
     /// Losses declared in this run.
     losses: u64,
     #[serde(skip)]
@@ -335,6 +340,8 @@ impl View {
             spools: now.spools.clone(),
             lines_per_second: tenths(captured),
             lag_bytes: furthest_behind(&now.rows),
+            unread_unknown: keys(&now.rows, |row| row.get("unknown").is_some_and(|is| *is == true)),
+            sources: keys(&now.rows, |_| true),
             losses: now.losses,
             told: now.told.clone(),
             silent: None,
@@ -358,7 +365,23 @@ fn unread(source: &Source) -> String {
     if source.unknown { "?".to_owned() } else { bytes(source.lag) }
 }
 
-/// Wraps a sentence instead of cutting it, because the cure is at its end.
+/// Bytes in all logs that are not taken yet, and that this is not all where nobody knows of some.
+fn unread_of_all(view: &View) -> String {
+    match view.unread_unknown {
+        0 => bytes(Some(view.lag_bytes)),
+        unknown if unknown == view.sources => "?".to_owned(),
+        unknown => {
+            format!("{} + ? ({} not known)", bytes(Some(view.lag_bytes)), counted(unknown as u64, "source"))
+        }
+    }
+}
+
+/// How many sources have such a row.
+fn keys(rows: &[Map<String, Value>], is_meant: impl Fn(&Map<String, Value>) -> bool) -> usize {
+    rows.iter().filter(|row| is_meant(row)).map(fold::key_of).collect::<BTreeSet<_>>().len()
+}
+
+/// A sentence over several lines: its end is where the cure stands.
 fn wrap(text: &str, columns: usize) -> Vec<String> {
     let text = printable(text);
     let mut lines = vec![String::new()];
@@ -401,25 +424,8 @@ fn rate(row: &Map<String, Value>) -> f64 {
     row.get("lines_per_second").and_then(Value::as_f64).unwrap_or(0.0)
 }
 
-/// In at most six columns.
-fn duration(ms: u64) -> String {
-    match ms {
-        0..10_000 => format!("{:.1}s", ms as f64 / 1000.0),
-        10_000..600_000 => format!("{}s", ms / 1000),
-        600_000..36_000_000 => format!("{}m", ms / 60_000),
-        36_000_000..864_000_000 => format!("{}h", ms / 3_600_000),
-        _ => format!("{}d", ms / 86_400_000),
-    }
-}
-
 fn bytes(count: Option<u64>) -> String {
-    match count {
-        None => "-".to_owned(),
-        Some(count @ 0..10_240) => format!("{count}B"),
-        Some(count @ 10_240..10_485_760) => format!("{}KiB", count >> 10),
-        Some(count @ 10_485_760..10_737_418_240) => format!("{}MiB", count >> 20),
-        Some(count) => format!("{}GiB", count >> 30),
-    }
+    count.map_or("-".to_owned(), bytes_text)
 }
 
 #[cfg(test)]

@@ -11,4 +11,5 @@ pub(crate) mod level;
 pub(crate) mod over;
 pub(crate) mod path_text;
 pub(crate) mod percent;
+pub(crate) mod shown;
 pub(crate) mod terminal;

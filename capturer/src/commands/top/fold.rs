@@ -5,8 +5,9 @@ use std::collections::BTreeMap;
 
 use serde_json::{Map, Value};
 
-use super::{bytes, duration, number, rate, text};
+use super::{bytes, number, rate, text};
 use crate::text::ids::briefly;
+use crate::text::shown::duration_text;
 
 fn losses_of(count: u64) -> String {
     if count == 1 { "1 loss".to_owned() } else { format!("{count} losses") }
@@ -83,19 +84,22 @@ impl Order {
 pub(super) fn sources(streams: &[Map<String, Value>], filter: &str, order: Order) -> Vec<Source> {
     let mut by_key: BTreeMap<String, Vec<&Map<String, Value>>> = BTreeMap::new();
     for row in streams {
-        // An older agent sends no key.
-        let key = if text(row, "key").is_empty() {
-            number(row, "id").to_string()
-        } else {
-            text(row, "key").to_owned()
-        };
-        by_key.entry(key).or_default().push(row);
+        by_key.entry(key_of(row)).or_default().push(row);
     }
     let mut sources: Vec<Source> = by_key.iter().map(|(key, rows)| source(key, rows)).collect();
     let filter = filter.to_lowercase();
     sources.retain(|source| format!("{} {}", source.name, source.what).to_lowercase().contains(&filter));
     sources.sort_by(|a, b| order.compare(a, b));
     sources
+}
+
+/// What tells a source from others, however many rows it has.
+pub(super) fn key_of(row: &Map<String, Value>) -> String {
+    match text(row, "key") {
+        // An older agent tells none.
+        "" => number(row, "id").to_string(),
+        key => key.to_owned(),
+    }
 }
 
 fn source(key: &str, rows: &[&Map<String, Value>]) -> Source {
@@ -169,18 +173,18 @@ pub(super) fn details(source: &Source) -> Vec<(String, String)> {
         };
         add("for sinks", sinks.join(", "));
         add("container", text(row, "container_id").to_owned());
-        let since = duration(number(row, "state_age_ms"));
+        let since = duration_text(number(row, "state_age_ms"));
         add("state", format!("{} for {since}: {}", text(row, "state"), text(row, "cause")));
         add("read from", format!("{}: {}", text(row, "mode"), text(row, "mode_reason")));
-        let ends =
-            of("operation_deadline_ms").map_or(String::new(), |left| format!(", ends in {}", duration(left)));
+        let ends = of("operation_deadline_ms")
+            .map_or(String::new(), |left| format!(", ends in {}", duration_text(left)));
         let operation = text(row, "operation");
         add("waits for", if operation.is_empty() { String::new() } else { format!("{operation}{ends}") });
         add("set aside", text(row, "set_aside").to_owned());
         add("held up", text(row, "held_up").to_owned());
         add("last error", text(row, "last_error").to_owned());
         let last = of("last_line_age_ms")
-            .map_or("none yet".to_owned(), |age| format!("the last {} ago", duration(age)));
+            .map_or("none yet".to_owned(), |age| format!("the last {} ago", duration_text(age)));
         add("lines", format!("{}, {last}", number(row, "lines")));
         add("unread", bytes(of("lag_bytes")));
         if number(row, "losses") > 0 {

@@ -163,7 +163,7 @@ fn draw_table(frame: &mut Frame, area: Rect, sources: &[Source], (row, is_old): 
         Constraint::Length(name_width as u16),
         Constraint::Length(8),
         Constraint::Length(8),
-        Constraint::Length(6),
+        Constraint::Length(7),
         Constraint::Min(10),
     ];
     let table = Table::new(rows, widths)
@@ -234,6 +234,8 @@ pub(super) mod tests {
             spools: Vec::new(),
             lines_per_second: 34.5,
             lag_bytes: 60_000,
+            unread_unknown: 1,
+            sources: 2,
             losses: 1,
             told: BTreeMap::from([
                 told("docker", "Docker does not answer", &["no answer"], "component-unhealthy"),
@@ -285,12 +287,13 @@ pub(super) mod tests {
             "✗ Docker does not answer",
             "  no answer",
             "  component: docker, runbook: component-unhealthy",
-            "2 sources, 34.5 lines/s, unread 58KiB, losses 1; delivered: local_file 12",
-            "SOURCE                     LINES/S   UNREAD   LAST STATE",
-            "db                             0.0        -      - waits: disk full: /var/lib/d…",
-            "web-with-a-n…n-allows?[2J     25.0    20KiB   0.9s follows its file",
+            "2 sources, 34.5 lines/s, unread 59 KiB + ? (1 source not known), losses 1;",
+            "delivered: local_file 12",
+            "SOURCE                     LINES/S   UNREAD    LAST STATE",
+            "db                             0.0        -       - waits: disk full: /var/lib/…",
+            "web-with-a-n…n-allows?[2J     25.0   20 KiB   0.9 s follows its file",
         ];
-        assert_eq!(lines[..12], expected, "{lines:#?}");
+        assert_eq!(lines[..13], expected, "{lines:#?}");
         assert!(lines[23].starts_with(" Enter: details   s: sort (trouble first)"), "{lines:#?}");
     }
 

@@ -4,13 +4,14 @@
 use std::fmt::Write as _;
 
 use super::fold::{Order, Source, sources};
-use super::{View, bytes, duration, unread, wrap};
+use super::{View, unread, unread_of_all, wrap};
 use crate::text::counted::counted;
+use crate::text::shown::duration_text;
 use crate::text::terminal::{printable, shorten};
 
 /// Heads of the columns.
-pub(super) const HEADS: [&str; 5] = ["SOURCE", " LINES/S", "  UNREAD", "  LAST", "STATE"];
-/// Lines of the screen that are no rows: the shell's prompt, the table's head, and how many more rows there are.
+pub(super) const HEADS: [&str; 5] = ["SOURCE", " LINES/S", "  UNREAD", "   LAST", "STATE"];
+/// Lines of the screen that are not rows: the shell's prompt, the table's own head, how many more there are.
 const LINES_KEPT: usize = 3;
 
 /// What a line is about, which decides its colour.
@@ -34,7 +35,7 @@ pub(super) fn head(view: &View, columns: usize, whole: bool) -> Vec<(Mark, Strin
         add(Mark::Bad, &format!("✗ {silent}"));
     }
     if !view.fresh {
-        let age = duration(view.age_ms);
+        let age = duration_text(view.age_ms);
         add(Mark::Bad, &format!("✗ the capture loop does not answer: this is what it said {age} ago"));
     }
     let is_well = view.silent.is_none() && view.fresh && view.problems.is_empty();
@@ -97,7 +98,7 @@ fn indented(text: &str, columns: usize) -> Vec<String> {
 /// On as many lines as needed: a number that is cut is another number.
 pub(super) fn figures(view: &View, shown: usize, all: usize, columns: usize) -> Vec<String> {
     let sent: Vec<String> = view.sent.iter().map(|(sink, count)| format!("{sink} {count}")).collect();
-    let (rate, lag, sent) = (view.lines_per_second, bytes(Some(view.lag_bytes)), sent.join(", "));
+    let (rate, lag, sent) = (view.lines_per_second, unread_of_all(view), sent.join(", "));
     let sources = counted(all as u64, "source");
     let count =
         if shown == all { format!("{sources},") } else { format!("{shown} of {sources}; all of them:") };
@@ -111,22 +112,22 @@ pub(super) fn figures(view: &View, shown: usize, all: usize, columns: usize) -> 
 
 /// Number columns are as wide as their numbers; name and state share the rest.
 pub(super) fn widths(columns: usize) -> (usize, usize) {
-    let numbers = 8 + 8 + 6;
+    let numbers = 8 + 8 + 7;
     let gaps = 4;
     let rest = columns.saturating_sub(numbers + gaps);
-    // 25 of 80 columns: /var/log/nginx/access.log.
-    let name = (rest * 7 / 15).clamp(10, 60);
+    // Of 80 columns 25: /var/log/nginx/access.log.
+    let name = (rest * 12 / 25).clamp(10, 60);
     (name, rest.saturating_sub(name).max(10))
 }
 
 /// The cells of a source's row.
 pub(super) fn cells(source: &Source, name_width: usize, what_width: usize) -> [String; 5] {
-    let last = source.last_ms.map_or("-".to_owned(), duration);
+    let last = source.last_ms.map_or("-".to_owned(), duration_text);
     [
         name_in(&source.name, name_width),
         format!("{:>8.1}", source.rate),
         format!("{:>8}", unread(source)),
-        format!("{last:>6}"),
+        format!("{last:>7}"),
         begin_of(&source.what, what_width),
     ]
 }
@@ -146,7 +147,7 @@ pub(super) fn page(view: &View, (columns, lines): (usize, usize), is_cut: bool) 
     figures(view, rows.len(), rows.len(), columns).iter().for_each(|line| add(line));
     let (name_width, what_width) = widths(columns);
     let row = |[name, rate, lag, last, what]: [String; 5]| {
-        format!("{name:<name_width$} {rate:>8} {lag:>8} {last:>6} {what}")
+        format!("{name:<name_width$} {rate:>8} {lag:>8} {last:>7} {what}")
     };
     add(&row(HEADS.map(str::to_owned)));
     let room = lines.saturating_sub(used + LINES_KEPT).max(1);

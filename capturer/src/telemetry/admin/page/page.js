@@ -52,12 +52,13 @@ function briefly(text) {
   return text.replace(/[0-9a-f]{64}/g, (id) => id.slice(0, 12)).replace(/(GET \/[^\s?]*)\?\S*/g, "$1");
 }
 
+// As text/shown.rs has it: capturer top shows the same.
 function bytes(count) {
   if (count === undefined) return "–";
-  const units = ["B", "KiB", "MiB", "GiB", "TiB"];
+  const units = ["B", "KiB", "MiB", "GiB", "TiB", "PiB"];
   let unit = 0;
   while (count >= 1024 && unit < units.length - 1) { count /= 1024; unit += 1; }
-  return (unit ? count.toFixed(1) : Math.round(count)) + " " + units[unit];
+  return count.toFixed(unit && count < 9.95 ? 1 : 0) + " " + units[unit];
 }
 
 function number(value) {
@@ -65,13 +66,14 @@ function number(value) {
   return value >= 100 ? Math.round(value).toLocaleString("en") : String(Math.round(value * 10) / 10);
 }
 
+// The same.
 function duration(ms) {
   if (ms === undefined) return "–";
   const s = ms / 1000;
-  if (s < 10) return s.toFixed(1) + " s";
-  if (s < 120) return Math.round(s) + " s";
-  if (s < 7200) return Math.round(s / 60) + " min";
-  return s < 172800 ? Math.round(s / 3600) + " h" : Math.round(s / 86400) + " days";
+  if (s < 10) return (Math.floor(s * 10) / 10).toFixed(1) + " s";
+  if (s < 120) return Math.floor(s) + " s";
+  if (s < 7200) return Math.floor(s / 60) + " min";
+  return s < 172800 ? Math.floor(s / 3600) + " h" : Math.floor(s / 86400) + " d";
 }
 
 // Families without their prefix: name → [{labels, value}].
@@ -162,9 +164,10 @@ function showCards(now) {
     const share = limit ? 100 * size / limit : 0;
     const isLate = age >= SPOOL_WAITS_SECONDS;
     // An answer, the next push in so many seconds, or their turn.
-    const waitsFor = isLate && now.health.components[`sink_${labels.sink}_delivery`]?.waits_for;
-    cards.push(card(`oldest line in the spool of ${labels.sink}`, isLate ? `${duration(age * 1000)} old` : "none waits", age,
-      `${waitsFor ? `waits for ${waitsFor}; ` : ""}${bytes(size)} of ${bytes(limit)}`, share > 80 || (isLate && waits(labels.sink)) ? "bad" : "", LATE_SECONDS_FEW));
+    const waitsFor = now.health.components[`sink_${labels.sink}_delivery`]?.waits_for;
+    const old = age >= 1 ? `${duration(age * 1000)} old` : waitsFor ? "under 1 s old" : "none waits";
+    cards.push(card(`oldest line in the spool of ${labels.sink}`, old, age,
+      `${isLate && waitsFor ? `waits for ${waitsFor}; ` : ""}${bytes(size)} of ${bytes(limit)}`, share > 80 || (isLate && waits(labels.sink)) ? "bad" : "", LATE_SECONDS_FEW));
   }
   const came = now.families.get("pipeline_lines_in_total") ?? [];
   if (came.length > 0) {
