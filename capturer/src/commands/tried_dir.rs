@@ -8,7 +8,9 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{CWD, Mode, OFlags};
 use rustix::io::Errno;
 
-/// This much must fit; a first checkpoint is smaller.
+use crate::text::disk_room::MOVE_DATA_DIR;
+
+/// So much must fit: a first checkpoint is smaller.
 const TRIED_BYTES: usize = 64 * 1024;
 
 /// Why files can't be made.
@@ -34,9 +36,7 @@ impl Unfit {
                 format!("its disk has no {} KiB free", TRIED_BYTES >> 10),
                 match key {
                     "data_dir" => {
-                        "Free some room there, or stop the agent, copy it with cp -a, and name the copy on \
-                                   another disk with data_dir."
-                            .to_owned()
+                        format!("Free some room there, or stop the agent and {MOVE_DATA_DIR}.")
                     }
                     _ => format!("Free some room there, or name a directory on another disk with {key}."),
                 },

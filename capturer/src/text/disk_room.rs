@@ -12,15 +12,16 @@ pub fn room(directory: &Path) -> Option<String> {
     Some(format!("{} of {} free", shown(stat.f_bavail), shown(stat.f_blocks)))
 }
 
+/// What to do where data_dir can't stay. An empty one has no positions: everything would be delivered again.
+pub const MOVE_DATA_DIR: &str =
+    "copy data_dir to another, local disk (cp -a) and name the copy with data_dir";
+
 /// What to do about a directory whose disk is full; `key` names it in the config.
 pub fn cure(directory: &Path, key: &str) -> String {
     let shown = directory.display();
     let move_it = match key {
         "" => String::new(),
-        // An empty data_dir has no positions, so everything would be delivered again.
-        "data_dir" => {
-            ", or stop the agent, copy it to another disk (cp -a) and name that with data_dir".to_owned()
-        }
+        "data_dir" => format!(", or stop the agent and {MOVE_DATA_DIR}"),
         _ => format!(", or name a directory on another disk with {key}"),
     };
     format!(

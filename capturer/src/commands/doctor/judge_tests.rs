@@ -167,10 +167,7 @@ fn directories_that_can_not_be_written_in() {
     check(at(0, missing(false)), &[("data_dir", NO_PERMISSION, "in /up", "Make /data")]);
     check(at(0, missing(true)), &[]);
     let unfit = DirectoryState::Unfit;
-    check(
-        at(0, unfit(Unfit::Full)),
-        &[("data_dir", UNAVAILABLE, "no 64 KiB free", "another disk with data_dir")],
-    );
+    check(at(0, unfit(Unfit::Full)), &[("data_dir", UNAVAILABLE, "no 64 KiB free", "copy with data_dir")]);
     check(
         at(1, unfit(Unfit::NoFiles("proc"))),
         &[(

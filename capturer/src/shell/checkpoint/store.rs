@@ -26,6 +26,7 @@ use crate::capture::checkpoint::{Checkpoint, CheckpointError, changes, decode, j
 use crate::limits::{CHECKPOINT_BYTES_MAX, CHECKPOINTS_DAMAGED_MAX};
 use crate::settings::Remember;
 use crate::shell::privilege;
+use crate::text::disk_room::MOVE_DATA_DIR;
 
 const CURRENT: &str = "checkpoint.json";
 const NEW: &str = "checkpoint.json.new";
@@ -90,23 +91,26 @@ pub enum StoreError {
     },
 }
 
-/// Advice for common reasons: a full disk, another user's files, unsuitable file systems.
-fn cure(error: &io::Error) -> &'static str {
-    // An NFS server without lockd, and some FUSE file systems, can't lock.
+/// For the reasons that are met: a full disk, what another user left, file systems that can't be used.
+fn cure(error: &io::Error) -> String {
+    // A lock on NFS whose server runs no lockd, and on some FUSE file systems.
     if error.raw_os_error().is_some_and(|number| number == Errno::NOLCK.raw_os_error()) {
-        return " (the file system of data_dir grants no locks: copy it to a local disk with cp -a and name that with data_dir)";
+        return format!(" (the file system of data_dir grants no locks: {MOVE_DATA_DIR})");
     }
     match error.kind() {
         io::ErrorKind::ReadOnlyFilesystem => {
-            " (the file system of data_dir is read-only: mount it writable, or copy it elsewhere with cp -a and name that with \
-             data_dir)"
+            format!(" (the file system of data_dir is read-only: mount it writable, or {MOVE_DATA_DIR})")
         }
         io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
-            " (the disk of data_dir is full: free some room there, which df -h and du -xh show, or stop the agent, copy \
-             data_dir to another disk with cp -a and name that with data_dir)"
+            format!(
+                " (the disk of data_dir is full: free some room there, which df -h and du -xh show, or stop the agent and \
+                 {MOVE_DATA_DIR})"
+            )
         }
-        io::ErrorKind::PermissionDenied => " (give data_dir and all in it to the agent's user: chown -R)",
-        _ => "",
+        io::ErrorKind::PermissionDenied => {
+            " (give data_dir and all in it to the agent's user: chown -R)".to_owned()
+        }
+        _ => String::new(),
     }
 }
 
