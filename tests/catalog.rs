@@ -82,6 +82,31 @@ fn every_alert_and_panel_leads_to_a_runbook() {
     }
 }
 
+/// Whoever was woken reads a line, not a paragraph.
+#[test]
+fn runbooks_are_in_short_pieces() {
+    const WORDS_MAX: usize = 50;
+    let mut long = Vec::new();
+    for (path, text) in documents().iter().filter(|(path, _)| path.contains("/runbooks/")) {
+        let (mut piece, mut words, mut is_code) = (String::new(), 0, false);
+        for line in text.lines().chain([""]) {
+            is_code ^= line.starts_with("```");
+            let numbered = line.split_once(". ").is_some_and(|(number, _)| number.parse::<u8>().is_ok());
+            if line.is_empty() || line.starts_with(['-', '|', '#', '`']) && words > 0 || numbered {
+                if words > WORDS_MAX {
+                    long.push(format!("{path}: {words} words: {piece:.60}"));
+                }
+                (piece, words) = (String::new(), 0);
+            }
+            if !is_code {
+                piece += line;
+                words += line.split_whitespace().count();
+            }
+        }
+    }
+    assert_eq!(long, Vec::<String>::new());
+}
+
 #[test]
 fn every_alert_has_a_case_in_which_it_fires_and_one_in_which_it_does_not() {
     let (rules, tests) = (read("alerts/capturer.rules.yml"), read("alerts/capturer.tests.yml"));
