@@ -13,9 +13,11 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, ensure};
 use capturer_tests::agent::{Agent, Home};
 use capturer_tests::engine::{Engine, EngineVersion, RunSpec};
+use capturer_tests::fake_docker::{FakeDocker, Reply, inspect_path, inspection};
 use capturer_tests::loki::{Mood, POISON, TestLoki};
 use capturer_tests::wait::wait_until;
 use rustix::process::Signal;
+use serde_json::json;
 
 const DEADLINE: Duration = Duration::from_secs(120);
 
@@ -203,5 +205,67 @@ fn every_family_of_metrics_moves() -> Result<()> {
     ensure!(still.is_empty(), "never moved: {still:?}");
     let unknown: Vec<&&str> = elsewhere.iter().filter(|family| !seen.families.contains(**family)).collect();
     ensure!(unknown.is_empty(), "no such families: {unknown:?}");
+    agent.stop()
+}
+
+/// All series, without their values.
+fn series(agent: &Agent) -> Result<BTreeSet<String>> {
+    let metrics = agent.get("/metrics")?;
+    let samples = metrics.lines().filter(|line| !line.starts_with('#'));
+    Ok(samples.filter_map(|line| Some(line.rsplit_once(' ')?.0.to_owned())).collect())
+}
+
+/// Hosts that run a container for each job would fill a Prometheus with series that never move again.
+#[test]
+fn three_hundred_containers_come_and_gone_leave_no_series() -> Result<()> {
+    const COUNT: usize = 300;
+    let (home, docker) = (Home::new()?, FakeDocker::start()?);
+    let path = home.path().display();
+    let config = format!(
+        "data_dir: {path}/data\nadmin: {{listen: \"127.0.0.1:0\"}}\nlog: {{level: debug}}\n\
+         container_monitor: {{socket_path: \"unix://{}\", list_interval: 1s}}\n\
+         sinks: {{local_file: {{directory: {path}/out, file: all.ndjson}}}}\n\
+         resource_monitoring: {{check_interval: 1s}}\n",
+        docker.socket().display()
+    );
+    let agent = home.start(&config)?;
+    let before = series(&agent)?;
+    let mut ids = Vec::new();
+    for number in 0..COUNT {
+        let name = format!("brief-{number}");
+        let id = docker.add_hidden(&name, false);
+        let folder = home.path().join(format!("docker/containers/{id}"));
+        fs::create_dir_all(&folder)?;
+        let log = folder.join(format!("{id}-json.log"));
+        fs::write(&log, "{\"log\":\"one\\n\",\"stream\":\"stdout\",\"time\":\"2026-11-22T00:52:48.1Z\"}\n")?;
+        let mut told = inspection(&id, &name, false);
+        told["LogPath"] = log.display().to_string().into();
+        told["HostConfig"] = json!({"LogConfig": {"Type": "json-file"}});
+        docker.script(&inspect_path(&id), Reply::json(&told));
+        docker.show(&id);
+        ids.push((id, folder));
+    }
+    let of_sources = |agent: &Agent, family: &str| -> Result<usize> {
+        let begins = format!("log_capturer_{family}{{");
+        let all = series(agent)?;
+        Ok(all.iter().filter(|one| one.starts_with(&begins) && one.contains("brief-")).count())
+    };
+    wait_until("a series of each", DEADLINE, || {
+        let count = of_sources(&agent, "source_lines_total")?;
+        ensure!(count == COUNT, "{count}");
+        let lines = agent.metric("logs_processed_total")?;
+        ensure!(lines == COUNT as f64, "{lines} lines");
+        Ok(())
+    })?;
+    for (id, folder) in &ids {
+        docker.remove(id);
+        fs::remove_dir_all(folder)?;
+    }
+    wait_until("nothing of them to be left", DEADLINE, || {
+        let now = series(&agent)?;
+        let left: Vec<&String> = now.difference(&before).take(5).collect();
+        ensure!(left.is_empty(), "{} are left, such as {left:?}", now.difference(&before).count());
+        Ok(())
+    })?;
     agent.stop()
 }

@@ -235,6 +235,14 @@ impl FakeDocker {
         self.shared.lock().containers.get_mut(id).expect("a container that was added").listed = true;
     }
 
+    /// Removes it: the list no longer names it, and whoever asks for it is told that there is none.
+    pub fn remove(&self, id: &str) {
+        for path in [inspect_path(id), logs_path(id)] {
+            self.script(&path, Reply::status(404, r#"{"message":"No such container"}"#));
+        }
+        self.shared.lock().containers.get_mut(id).expect("a container that was added").listed = false;
+    }
+
     /// The list says this of its state from now on, so that it is inspected once more.
     pub fn set_state(&self, id: &str, state: &'static str) {
         self.shared.lock().containers.get_mut(id).expect("a container that was added").state = state;
