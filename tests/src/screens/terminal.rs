@@ -3,10 +3,14 @@
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
+use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 
-use crate::wait::{PATIENCE, wait_until};
+use crate::wait::{PATIENCE, pass, wait_until};
+
+/// A screen is drawn within this.
+const DRAWN: Duration = Duration::from_millis(200);
 
 /// One with a program; both end when it is dropped.
 pub struct Terminal {
@@ -23,11 +27,15 @@ impl Terminal {
         Ok(terminal)
     }
 
-    /// Waits until what it shows is as wanted, and returns it.
+    /// Waits until what it shows is as wanted, and returns it. It is looked at twice: a program that draws anew has written a
+    /// part of it at any moment, and a row of before once stood below those of now.
     pub fn wait_for(&self, what: &str, is_wanted: impl Fn(&str) -> bool) -> Result<String> {
         wait_until(what, PATIENCE, || {
             let shown = self.shown()?;
             ensure!(is_wanted(&shown), "\n{shown}");
+            pass(DRAWN);
+            let again = self.shown()?;
+            ensure!(again == shown, "it was being drawn:\n{shown}\n{again}");
             Ok(shown)
         })
     }
