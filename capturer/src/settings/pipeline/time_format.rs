@@ -172,7 +172,7 @@ fn of_other_layout(text: &str) -> Option<String> {
         (".000", ".%f"),
         (",000", ",%f"),
     ];
-    const JAVA: [(&str, &str); 12] = [
+    const JAVA: [(&str, &str); 11] = [
         ("yyyy", "%Y"),
         ("uuuu", "%Y"),
         ("MMM", "%b"),
@@ -184,7 +184,6 @@ fn of_other_layout(text: &str) -> Option<String> {
         ("SSSSSS", "%f"),
         ("SSS", "%f"),
         ("ss", "%S"),
-        ("XXX", "%z"),
     ];
     if let Some((_, name)) = NAMES.iter().find(|(other, _)| other.eq_ignore_ascii_case(text)) {
         return Some((*name).to_owned());
@@ -222,7 +221,7 @@ mod tests {
             ("Jan _2 15:04:05", "%b %e %H:%M:%S"),
             ("01/02/2006 03:04:05 PM", "%m/%d/%Y %I:%M:%S %p"),
             ("yyyy-MM-dd HH:mm:ss,SSS", "%Y-%m-%d %H:%M:%S,%f"),
-            ("yyyy-MM-dd'T'HH:mm:ss.SSSXXX", "%Y-%m-%dT%H:%M:%S.%f%z"),
+            ("yyyy-MM-dd'T'HH:mm:ss.SSS", "%Y-%m-%dT%H:%M:%S.%f"),
             ("RFC3339Nano", "rfc3339"),
             ("ISO8601", "rfc3339"),
             ("UnixMs", "unix_ms"),
