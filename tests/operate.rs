@@ -390,7 +390,7 @@ fn a_start_that_waits_says_for_what() -> Result<()> {
         ensure!(is_said, "{words:?}: {text}");
         Ok(())
     };
-    let what = "attaching the witness";
+    let what = "starting the witness";
     let seen = wait_until("the start to say what it waits for", DEADLINE, || {
         said(&["ERROR", "the start waits and captures nothing yet", what])
     })

@@ -142,7 +142,7 @@ impl Agent {
         if !settings.resource_monitoring.enabled {
             options.tiers.clear();
         }
-        starting.at("attaching the witness, and its self-test");
+        starting.at("starting the witness");
         let witness = Witness::start(&options, &settings, Arc::clone(&metrics), Arc::clone(&status));
         let claims = witness.claims();
         let (sender, inbox) = unbounded_channel();
@@ -150,7 +150,8 @@ impl Agent {
         let early = admin::server::Early::bind(&settings.admin);
         let places = written(&settings);
         starting.at(format!("looking whether the agent may write to {places}"));
-        privilege::drop_unneeded(&settings, || witness.can_be_read())?;
+        let reads_witness = || !settings.resource_monitoring.enabled || rights::may_read_maps();
+        privilege::drop_unneeded(&settings, reads_witness)?;
 
         starting.at(format!("making and locking data_dir ({})", settings.data_dir.display()));
         run::make_data_dir(&settings)?;

@@ -1,8 +1,8 @@
 //! Watches a start: whichever step takes long is named in the log, with what the kernel says that it waits in, and so is
 //! its end. The loop and the sinks are watched by the admin server's thread, which is not there yet.
 //!
-//! What is waited for is mostly a file system that does not answer, and nobody can end a call on it. The thread opens
-//! nothing while the witness tests itself, and has no right that it could use.
+//! What is waited for is mostly a file system that does not answer, and nobody can end a call on it. The thread that
+//! watches has no rights.
 
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
