@@ -1,7 +1,7 @@
 //! The two servers of `bench_loads.rs`, on loopback and as cheap as possible, so that they are not what is measured.
 //!
 //! - [`Loki`] accepts every push, protobuf or JSON, keeps its body and answers 204. Bodies are only parsed when the
-//! agent is done, or when somebody asks how many lines another program has sent.
+//!   agent is done, or when somebody asks how many lines another program has sent.
 //! - [`Engine`] lists containers endlessly, and sends each one's log as dockerd does: a chunk for each line.
 
 use std::collections::BTreeMap;
