@@ -280,10 +280,11 @@ fn rotated_files_in_a_directory_beneath_are_read_with_their_log() {
 /// Its rotated files were dropped as those of the log, which had begun behind them: nobody read them, and nothing was told.
 #[test]
 fn a_log_of_one_entry_has_rotated_files_that_another_matches() {
-    let with = |entries: &[(&str, fn(&mut FileSet))]| {
+    type Change = fn(&mut FileSet);
+    let with = |entries: &[(&str, Change)]| {
         let mut scene = Scene::new();
         let mut settings = (*scene.capture.settings).clone();
-        let entry = |(pattern, change): &(&str, fn(&mut FileSet))| {
+        let entry = |(pattern, change): &(&str, Change)| {
             let paths = vec![PathPattern::new(pattern).unwrap()];
             let mut entry = FileSet { paths, ..FileSet::default() };
             change(&mut entry);
@@ -294,7 +295,8 @@ fn a_log_of_one_entry_has_rotated_files_that_another_matches() {
         scene.capture.settings = Arc::new(settings);
         scene.capture.is_rotated_elsewhere(0, "/l/a.log")
     };
-    let (log, plain): ((&str, fn(&mut FileSet)), fn(&mut FileSet)) = (("/l/a.log", |_| ()), |_| ());
+    let plain: Change = |_| ();
+    let log = ("/l/a.log", plain);
     for pattern in
         ["/l/**", "/l/*", "/**/a*", "/l/a.log.*", "/l/a-*.log", "/l/a.log-*", "/l/*.{1,2}", "/l/*.gz"]
     {
@@ -305,10 +307,10 @@ fn a_log_of_one_entry_has_rotated_files_that_another_matches() {
         assert!(!with(&[log, (pattern, plain)]), "{pattern}");
     }
     assert!(!with(&[log]));
-    let exclude = |entry: &mut FileSet| entry.exclude = vec![PathPattern::exclude("/l/a*").unwrap()];
+    let exclude: Change = |entry| entry.exclude = vec![PathPattern::exclude("/l/a*").unwrap()];
     assert!(!with(&[log, ("/l/**", exclude)]));
     assert!(!with(&[log, ("/l/**", |entry| entry.start_at = crate::settings::StartAt::End)]));
-    let week: fn(&mut FileSet) = |entry| entry.ignore_older = std::time::Duration::from_secs(7 * 86400);
+    let week: Change = |entry| entry.ignore_older = std::time::Duration::from_secs(7 * 86400);
     assert!(!with(&[log, ("/l/**", week)]));
     assert!(with(&[("/l/a.log", week), ("/l/**", week)]));
 }
