@@ -116,7 +116,11 @@ fn what_comes_and_goes_while_a_tier_is_attached_is_accounted_for() {
             (row.open, row.opened, row.closed)
         };
         assert_eq!(account(&owner), (1, 1, 0), "{tier}");
-        assert_eq!(account(&Owner::Discovery), (0, count, count), "{tier}");
+        // `tracepoint` may take an opening for the one that was closed at the same moment.
+        let (open, opened, closed) = account(&Owner::Discovery);
+        assert_eq!((open, opened), (0, closed), "{tier}");
+        let is_exact = opened == count || tier == Tier::Tracepoint && opened < count;
+        assert!(is_exact, "{tier}: {opened} of {count}");
         let doing = Doing { reachable: [held.as_fd().as_raw_fd()].into(), ..Doing::default() };
         for mono_ms in [0, 100_000, 200_000] {
             let report = witness.check(Now { mono_ms, unix_ns: 0 }, &doing);
