@@ -5,11 +5,8 @@
 
 use std::io;
 use std::io::Read as _;
-use std::os::fd::AsFd as _;
 use std::path::Path;
-use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
 use std::time::Duration;
 
 use base64::Engine as _;
@@ -35,7 +32,7 @@ use super::answer::Outcome;
 use super::parcel::Parcel;
 use super::{body, dial};
 use crate::ledger::Owner;
-use crate::ledger::claims::{Claim, Claims};
+use crate::ledger::claims::Claims;
 use crate::limits::LOKI_ANSWER_BYTES_MAX;
 use crate::settings::{Loki, LokiAuth, LokiFormat, LokiTls};
 use crate::sink::spool::unix_ms;
@@ -200,9 +197,9 @@ impl Client {
 
     async fn secure(&self, tcp: TcpStream, name: &str) -> Result<Connection, Failure> {
         let _ = tcp.set_nodelay(true);
-        let claim = self.claims.claim(tcp.as_fd(), Owner::Sink(NAME.to_owned()));
+        let tcp = self.claims.hold(tcp, Owner::Sink(NAME.to_owned()));
         if !self.is_tls() {
-            return handshake(tcp, claim).await;
+            return handshake(tcp).await;
         }
         let bad =
             |error: &dyn std::fmt::Display| (PushFailure::Tls, format!("TLS with {}: {error}", self.host()));
@@ -211,7 +208,7 @@ impl Client {
         let connector = connector(&self.tls).map_err(|error| check(&error))?;
         let name = ServerName::try_from(name.to_owned()).map_err(|error| check(&error))?;
         let tls = connector.connect(name, tcp).await.map_err(|error| bad(&dial::tls_words(&error)))?;
-        handshake(tls, claim).await
+        handshake(tls).await
     }
 
     fn is_tls(&self) -> bool {
@@ -223,29 +220,14 @@ impl Client {
     }
 }
 
-async fn handshake<S>(stream: S, claim: Claim) -> Result<Connection, Failure>
+async fn handshake<S>(stream: S) -> Result<Connection, Failure>
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let (sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(broken)?;
     // Whoever waits for an answer is told how it ends.
-    tokio::spawn(Running { claim, connection });
+    tokio::spawn(connection);
     Ok(sender)
-}
-
-/// A connection while it lives. Its claim ends before its descriptor does, hence the order of the fields.
-struct Running<S: AsyncRead + AsyncWrite + Unpin> {
-    #[expect(dead_code, reason = "held, not read")]
-    claim: Claim,
-    connection: http1::Connection<TokioIo<S>, Full<Bytes>>,
-}
-
-impl<S: AsyncRead + AsyncWrite + Unpin> Future for Running<S> {
-    type Output = ();
-
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
-        Pin::new(&mut self.connection).poll(cx).map(drop)
-    }
 }
 
 fn broken(error: hyper::Error) -> Failure {

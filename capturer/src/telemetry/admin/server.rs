@@ -8,7 +8,6 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::os::fd::AsFd as _;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
@@ -29,7 +28,7 @@ pub use super::listeners::{Early, check_tls};
 use super::pages::{self, Pages};
 use super::watchdog::{self, Watchdog};
 use crate::ledger::Owner;
-use crate::ledger::claims::Claims;
+use crate::ledger::claims::{Claimed, Claims};
 use crate::settings::Admin;
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::profile::SECONDS_MAX;
@@ -252,10 +251,13 @@ async fn converse(
     phase: &Mutex<Phase>,
     watcher: &OnceLock<Arc<Watcher>>,
 ) -> hyper::Result<()> {
-    let claim = claims.claim(stream.as_fd(), Owner::Admin);
-    let outcome = match stream {
-        Incoming::Unix(stream) => answer(stream, None, pages, phase, watcher).await,
+    match stream {
+        Incoming::Unix(stream) => {
+            let stream = claims.hold(stream, Owner::Admin);
+            answer(stream, None, pages, phase, watcher).await
+        }
         Incoming::Tcp(stream) => {
+            let stream = claims.hold(stream, Owner::Admin);
             let local = stream.local_addr().ok();
             let Some(begins_tls) = begins_tls(&stream).await else { return Ok(()) };
             match tls {
@@ -277,9 +279,7 @@ async fn converse(
                 },
             }
         }
-    };
-    drop(claim);
-    outcome
+    }
 }
 
 /// Whether a connection begins with a TLS handshake; nothing of it is consumed. `None` = nothing arrived in the time
@@ -293,7 +293,7 @@ async fn begins_tls(stream: &TcpStream) -> Option<bool> {
 }
 
 /// Answers a client that does not speak TLS: a closed connection would tell it nothing.
-async fn refuse_plain(stream: TcpStream) {
+async fn refuse_plain(stream: Claimed<TcpStream>) {
     // Unread bytes would turn the close into a reset, which discards the answer.
     let _ = stream.try_read(&mut [0; HEADER_BYTES_MAX]);
     let body = SPEAKS_TLS;

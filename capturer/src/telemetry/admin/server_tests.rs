@@ -2,7 +2,7 @@
 
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, TcpStream};
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use super::*;
@@ -22,12 +22,15 @@ fn server() -> Server {
 }
 
 fn server_with(admin: Admin) -> Server {
+    server_of(admin, Claims::default())
+}
+
+fn server_of(admin: Admin, claims: Claims) -> Server {
     let status = Arc::new(Status::default());
     status.beat_capture();
     let metrics = Arc::new(Metrics::new(10).expect("metrics"));
     let any = Admin { listen: Some(SocketAddr::from((Ipv4Addr::LOCALHOST, 0))), ..admin };
-    let handle =
-        start(&any, Early::default(), Arc::clone(&status), metrics, Claims::default()).expect("a free port");
+    let handle = start(&any, Early::default(), Arc::clone(&status), metrics, claims).expect("a free port");
     let handle = handle.expect("there is an address");
     Server { handle, status }
 }
@@ -358,6 +361,33 @@ fn a_hundred_clients_at_once_are_all_answered() {
     for client in &mut clients {
         assert!(read_all(client).starts_with("HTTP/1.1 200"));
     }
+}
+
+/// A claim that outlives its descriptor looks like a closing behind its owner's back, once another part has the number.
+#[test]
+fn a_connection_is_closed_after_its_claim_has_ended() {
+    let claims = Claims::default();
+    let server = server_of(Admin::default(), claims.clone());
+    let ended = AtomicBool::new(false);
+    let answers: Vec<String> = std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !ended.load(Ordering::Relaxed) {
+                drop(claims.hold(std::fs::File::open("/dev/null").expect("it opens"), Owner::Discovery));
+            }
+        });
+        let request = b"GET /readyz HTTP/1.1\r\nHost: localhost\r\n\r\n";
+        let ask = |_| {
+            TcpStream::connect(server.handle.addr).map(|mut stream| {
+                let _ = stream.write_all(request);
+                read_all(&mut stream)
+            })
+        };
+        let answers = (0..500).filter_map(|number| ask(number).ok()).collect();
+        ended.store(true, Ordering::Relaxed);
+        answers
+    });
+    assert!(answers.len() == 500 && answers.iter().all(|answer| answer.starts_with("HTTP/1.1 ")));
+    assert_eq!(claims.with(|ledger| ledger.slips()), 0);
 }
 
 #[test]
