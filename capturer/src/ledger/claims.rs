@@ -5,14 +5,9 @@
 //! lasts, never for a read or a line. What is opened and closed within one step of work is not claimed.
 
 use std::fmt;
-use std::io::{IoSlice, Result};
 use std::ops::Deref;
 use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd};
-use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::task::{Context, Poll};
-
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::{Ledger, OpenFd, Owner};
 
@@ -115,6 +110,11 @@ pub struct Claimed<T> {
 }
 
 impl<T> Claimed<T> {
+    /// To read from it and write to it. Another descriptor must not take its place.
+    pub(crate) fn inner_mut(&mut self) -> &mut T {
+        &mut self.inner
+    }
+
     /// The descriptor without its claim, for another owner to claim.
     pub fn unclaimed(self) -> T {
         let Claimed { claim, inner } = self;
@@ -134,39 +134,6 @@ impl<T> Deref for Claimed<T> {
 impl<T: AsFd> AsFd for Claimed<T> {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.inner.as_fd()
-    }
-}
-
-/// So a connection may be handed to a library, which closes it when it likes: its claim goes with it, and before it.
-impl<T: AsyncRead + Unpin> AsyncRead for Claimed<T> {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<Result<()>> {
-        Pin::new(&mut self.inner).poll_read(cx, buf)
-    }
-}
-
-impl<T: AsyncWrite + Unpin> AsyncWrite for Claimed<T> {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<Result<usize>> {
-        Pin::new(&mut self.inner).poll_write(cx, bytes)
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        parts: &[IoSlice<'_>],
-    ) -> Poll<Result<usize>> {
-        Pin::new(&mut self.inner).poll_write_vectored(cx, parts)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.inner.is_write_vectored()
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<()>> {
-        Pin::new(&mut self.inner).poll_flush(cx)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<()>> {
-        Pin::new(&mut self.inner).poll_shutdown(cx)
     }
 }
 

@@ -4,6 +4,7 @@
 //! stream and none per read. A connection is in the set while it is opened, read or closed, and in a table in between.
 
 pub(crate) mod checkpoint;
+mod claimed_io;
 mod connections;
 pub(crate) mod descriptors;
 pub(crate) mod files;
