@@ -2,9 +2,8 @@
 //! loses its escape byte.
 
 use crate::decode::work;
+use crate::text::escape::{ESCAPE, command_len};
 
-const ESCAPE: u8 = 0x1b;
-const BELL: u8 = 0x07;
 const BACKSPACE: u8 = 0x08;
 const RETURN: u8 = b'\r';
 
@@ -73,30 +72,6 @@ fn char_len(text: &[u8]) -> usize {
         0xC2..0xE0 if continues(2) => 2,
         0xE0..0xF0 if continues(3) => 3,
         0xF0..0xF5 if continues(4) => 4,
-        _ => 1,
-    }
-}
-
-/// Length of the command that begins with this escape.
-fn command_len(text: &[u8]) -> usize {
-    let is_final = |byte: &u8| (0x40..=0x7e).contains(byte);
-    match text.get(1) {
-        Some(b'[') => {
-            let inside = text[2..].iter().take_while(|byte| (0x20..=0x3f).contains(*byte)).count();
-            2 + inside + usize::from(text.get(2 + inside).is_some_and(is_final))
-        }
-        // A title or link ends with a bell, or with an escape and a backslash. If it does not end, what follows is
-        // text.
-        Some(b']' | b'P' | b'_' | b'^' | b'X') => match memchr::memchr2(BELL, ESCAPE, &text[2..]) {
-            Some(end) if text[2 + end] == BELL => 2 + end + 1,
-            Some(end) if text.get(2 + end + 1) == Some(&b'\\') => 2 + end + 2,
-            _ => 2,
-        },
-        Some(byte) if (0x20..=0x2f).contains(byte) => {
-            let between = text[1..].iter().take_while(|byte| (0x20..=0x2f).contains(*byte)).count();
-            1 + between + usize::from(text.get(1 + between).is_some())
-        }
-        Some(0x30..=0x7e) => 2,
         _ => 1,
     }
 }

@@ -6,6 +6,8 @@
 //! goes before any word, and a priority with a facility, which is mostly the default one, is used only if no word is a
 //! level. Not here: fields that hold a level already.
 
+use super::escape::{ESCAPE, command_len};
+
 /// A level is looked for in this many bytes at the beginning of a line: further on is text that somebody wrote.
 const LOOKED_AT_BYTES: usize = 512;
 
@@ -62,22 +64,16 @@ pub fn detect(line: &[u8]) -> Option<&'static str> {
     .or_else(|| priority.map(of_priority))
 }
 
-const ESCAPE: u8 = 0x1b;
-
 /// The line without the colours of a terminal, which stand right before a word and behind it: `␛[31mERROR␛[0m`.
 fn without_colours<'p>(line: &[u8], plain: &'p mut [u8; LOOKED_AT_BYTES]) -> &'p [u8] {
     let (mut kept, mut at) = (0, 0);
     while at < line.len() {
-        let colour = line[at..].strip_prefix(b"\x1b[").map(|inside| {
-            let numbers = inside.iter().take_while(|byte| b"0123456789;:".contains(byte)).count();
-            b"\x1b[".len() + numbers + usize::from(numbers < inside.len())
-        });
-        if let Some(len) = colour {
-            at += len;
-            continue;
+        if line[at] == ESCAPE {
+            at += command_len(&line[at..]);
+        } else {
+            plain[kept] = line[at];
+            (kept, at) = (kept + 1, at + 1);
         }
-        plain[kept] = line[at];
-        (kept, at) = (kept + 1, at + 1);
     }
     &plain[..kept]
 }
@@ -295,6 +291,7 @@ mod tests {
             ("\x1b[1;33m[warn]\x1b[m x", Some("warn")),
             ("level=\x1b[33mwarn\x1b[0m x", Some("warn")),
             ("\x1b[2m2026-11-22T10:00:00Z\x1b[0m \x1b[32m INFO\x1b[0m \x1b[2mapp\x1b[0m: x", Some("info")),
+            ("\x1b[?25hERROR x", Some("error")),
             ("\x1b[", None),
             ("\x1b[31mno error was found\x1b[0m", None),
             // In JSON a level may be a number.

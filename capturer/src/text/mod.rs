@@ -5,6 +5,7 @@ pub(crate) mod age;
 pub mod counted;
 pub(crate) mod disk_room;
 pub(crate) mod encoding;
+pub(crate) mod escape;
 pub(crate) mod ids;
 pub(crate) mod label_values;
 pub(crate) mod level;
