@@ -178,9 +178,9 @@ impl Tracker {
             join_lowest(&mut positions);
             for (name, position) in positions.iter() {
                 tracker.memory.know(&key, name, &position.cursor, loaded.saved_s);
-                beginning_of(&position.cursor).iter().for_each(|(_, sum)| {
-                    tracker.memory.note_begun(*sum, &key, usize::MAX / 4);
-                });
+                if let Some((_, sum)) = beginning_of(&position.cursor) {
+                    tracker.memory.note_begun(sum, &key);
+                }
             }
             tracker.streams.insert(key, positions);
         }
@@ -339,8 +339,11 @@ impl Tracker {
         }
         position.order = Order::Joined(seq);
         position.acked_s = acked_s;
-        position.note_earlier(acked_s);
         let begun_before = beginning_of(&position.cursor);
+        // A copy of a shorter log can't be known, so nobody asks for its earlier places.
+        if begun_before.is_some() {
+            position.note_earlier(acked_s);
+        }
         position.cursor.clone_from(cursor);
         let begun = beginning_of(cursor).filter(|begun| Some(*begun) != begun_before);
         for place in position.cursor.take_done() {
@@ -355,7 +358,8 @@ impl Tracker {
 
     /// A stream stands in a file that begins so.
     fn note_begun(&mut self, sum: u32, stream: &StreamKey) {
-        if self.memory.note_begun(sum, stream, self.streams.len()) {
+        self.memory.note_begun(sum, stream);
+        if self.memory.has_many_begun(self.streams.len()) {
             let streams = &self.streams;
             let has =
                 |position: &Position, sum| beginning_of(&position.cursor).is_some_and(|begun| begun.1 == sum);

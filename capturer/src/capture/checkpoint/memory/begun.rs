@@ -17,11 +17,15 @@ pub fn beginning_of(cursor: &Cursor) -> Option<(FileId, u32)> {
 }
 
 impl Table {
-    /// A followed log begins so. Returns whether there are more entries than so many logs need.
-    pub fn note_begun(&mut self, sum: u32, log: &StreamKey, logs: usize) -> bool {
+    /// A followed log begins so.
+    pub fn note_begun(&mut self, sum: u32, log: &StreamKey) {
         if log.0.starts_with("file:") {
             self.begun.insert((sum, log.clone()));
         }
+    }
+
+    /// There are more entries than this many logs need.
+    pub fn has_many_begun(&self, logs: usize) -> bool {
         self.begun.len() > 2 * logs + OLD_MAX
     }
 
@@ -53,10 +57,11 @@ mod tests {
     fn logs_are_found_by_their_first_kib() {
         let (mut table, app, web) =
             (Table::default(), StreamKey::file("/app.log"), StreamKey::file("/web.log"));
-        table.note_begun(7, &app, 2);
-        table.note_begun(7, &web, 2);
-        table.note_begun(8, &web, 2);
-        table.note_begun(7, &StreamKey::container("c"), 2);
+        table.note_begun(7, &app);
+        table.note_begun(7, &web);
+        table.note_begun(8, &web);
+        table.note_begun(7, &StreamKey::container("c"));
+        assert!(!table.has_many_begun(2));
         assert_eq!(table.begun_so(7).collect::<Vec<_>>(), [&app, &web]);
         table.retain_begun(|sum, log| sum == 8 || log == &app);
         assert_eq!(table.begun_so(7).collect::<Vec<_>>(), [&app]);
