@@ -178,6 +178,8 @@ impl Shell {
             Action::Scan { stream, directory, live_name, wanted, apart, olddirs, still } => {
                 self.watches.expect(stream, &live_name);
                 self.watches.begin_listing();
+                // Only a listing tries again to have its directory watched.
+                let still = still.filter(|_| !self.unwatched.contains_key(&stream));
                 let scan =
                     files::Request::Scan { stream, directory, live_name, wanted, apart, olddirs, still };
                 self.files.ask(scan);

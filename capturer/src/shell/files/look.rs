@@ -120,8 +120,7 @@ fn only_live(dir: &OwnedFd, chain: Chain<'_>, listings: &mut Listings) -> Arc<Li
 /// and some more.
 pub(super) fn still_live(directory: &str, live_name: &str, id: FileId) -> Option<FoundFile> {
     let path = format!("{directory}/{live_name}");
-    let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY;
-    let file = rustix::fs::open(&*name_of(&path), flags, Mode::empty()).ok()?;
+    let file = rustix::fs::open(&*name_of(&path), for_reading(), Mode::empty()).ok()?;
     let (now, len, modified_ns) = identify(&file).ok()?;
     if now != id {
         return None;
@@ -317,9 +316,14 @@ fn classify(errno: Errno, shown: &str, what: &str) -> FileError {
     }
 }
 
+/// How files are opened. Non-blocking, so that opening a named pipe that was put there can't hang; for regular files it means
+/// nothing.
+fn for_reading() -> OFlags {
+    OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY
+}
+
 fn open_beneath(dir: &OwnedFd, directory: &str, name: &str) -> Result<OwnedFd, FileError> {
-    // Non-blocking, so that opening a named pipe put there can't hang; it has no effect on regular files.
-    let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY;
+    let flags = for_reading();
     let is_beneath = name.contains('/');
     let here = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
     let resolve = if is_beneath { olddir::BENEATH } else { here };
