@@ -148,7 +148,8 @@ impl Agent {
         let (sender, inbox) = unbounded_channel();
         starting.at("binding admin.listen");
         let early = admin::server::Early::bind(&settings.admin);
-        let places = written(&settings);
+        let places = privilege::written(&settings);
+        let places = places.iter().map(|path| path.display().to_string()).collect::<Vec<_>>().join(", ");
         starting.at(format!("looking whether the agent may write to {places}"));
         let reads_witness = || !settings.resource_monitoring.enabled || rights::may_read_maps();
         privilege::drop_unneeded(&settings, reads_witness)?;
@@ -240,13 +241,6 @@ impl Agent {
         }
         Ok(left)
     }
-}
-
-/// Where the agent writes, for whoever wonders which disk a start waits for.
-fn written(settings: &Settings) -> String {
-    let outputs = settings.sinks.local_file.iter().map(|sink| sink.directory.as_path());
-    let all = std::iter::once(settings.data_dir.as_path()).chain(outputs);
-    all.map(|path| path.display().to_string()).collect::<Vec<_>>().join(", ")
 }
 
 /// Waits for threads at the end of the process, and names those that do not end: their file system does not answer.

@@ -131,7 +131,7 @@ fn only(kept: CapabilitySet) -> anyhow::Result<()> {
 }
 
 /// Paths that the agent must be able to write to while it runs.
-fn written(settings: &Settings) -> Vec<PathBuf> {
+pub fn written(settings: &Settings) -> Vec<PathBuf> {
     let mut paths = vec![settings.data_dir.clone()];
     // The socket is made there, and an old one removed.
     paths.extend(settings.admin.socket.iter().filter_map(|path| path.parent().map(Path::to_owned)));
