@@ -14,7 +14,7 @@ use crate::settings::{advice, shown_url};
 use crate::shell::Rest;
 use crate::shell::descriptors;
 use crate::shell::files::{Hung, Unwatched};
-use crate::telemetry::fault::Fault as Kinds;
+use crate::telemetry::fault::Fault as What;
 use crate::telemetry::losses;
 use crate::telemetry::metrics::PassedOver;
 use crate::telemetry::metrics::UnreadableReason;
@@ -120,7 +120,7 @@ impl Loop<'_> {
 
     /// Sets a component's state. A warning is a fault that neither loses nor delays a line.
     fn tell(&mut self, now: Now, component: &'static str, state: HealthState, message: String) {
-        self.tell_kind(now, component, (state, Kinds::Usual), message);
+        self.tell_kind(now, component, (state, What::Usual), message);
     }
 
     /// The same of a component that can have several faults.
@@ -128,7 +128,7 @@ impl Loop<'_> {
         &mut self,
         now: Now,
         component: &'static str,
-        (state, kind): (HealthState, Kinds),
+        (state, kind): (HealthState, What),
         message: String,
     ) {
         let fault = (state != HealthState::Well).then_some(message.as_str());
@@ -165,7 +165,7 @@ impl Loop<'_> {
             losses::State::Doubt => self.process.status.set_note("losses", message),
             losses::State::Well => self.process.status.set_health("losses", true, message),
             losses::State::Loss => {
-                self.process.status.set_faults("losses", HealthState::Bad, &[Kinds::Lost], message);
+                self.process.status.set_faults("losses", HealthState::Bad, &[What::Lost], message);
             }
         }
     }
@@ -234,7 +234,7 @@ impl Loop<'_> {
                 format!("{}; {well}", all.collect::<Vec<_>>().join("; "))
             }
         };
-        let kind = if state == HealthState::Warning { Kinds::NoContainerMatches } else { Kinds::Usual };
+        let kind = if state == HealthState::Warning { What::NoContainerMatches } else { What::Usual };
         self.tell_kind(now, "containers", (state, kind), message);
         unread.counts
     }

@@ -56,8 +56,6 @@ pub struct Witness {
     shared: Arc<Shared>,
     detector: Detector,
     dockerd: Option<Dockerd>,
-    metrics: Arc<Metrics>,
-    status: Arc<Status>,
     /// How long a mismatch must stand to be more than an accident of one look.
     settle_ms: u64,
     start: Option<Start>,
@@ -124,9 +122,10 @@ impl Witness {
             attaching: Mutex::new(Attaching::UnderWay { since: Instant::now(), open_at_begin: None }),
             attached: Condvar::new(),
             last: Mutex::default(),
-            metrics: Arc::clone(&metrics),
-            status: Arc::clone(&status),
+            metrics,
+            status,
         });
+        let status = &shared.status;
         status.set_state(PROBE, HealthState::Well, "the agent's open files will be watched in a moment");
         let table = Arc::clone(&shared);
         status.on_fds(Box::new(move || table.fd_table()));
@@ -140,8 +139,6 @@ impl Witness {
             shared,
             detector: Detector::default(),
             dockerd,
-            metrics,
-            status,
             settle_ms: settle_ms(settings),
             start: None,
             buffer_bytes_max: settings.buffer_bytes_max,
@@ -251,7 +248,7 @@ impl Witness {
         let verdict = self.detector.look(now.mono_ms, suspects, amounts, settle_ms, GRACE_MS);
         self.count(&reading, &report.open, classes);
         let drift = if reading.counts.is_some() { reading.drift } else { report.missing.len() as i64 };
-        self.metrics.kernel_fd_drift.set(drift);
+        self.shared.metrics.kernel_fd_drift.set(drift);
         self.know(&doing.names, &suspected);
         self.tell(&verdict, dockerd);
         verdict
@@ -303,7 +300,7 @@ impl Witness {
         open: &BTreeMap<Owner, u64>,
         mut classes: BTreeMap<&'static str, Totals>,
     ) {
-        let metrics = &self.metrics;
+        let metrics = &self.shared.metrics;
         metrics.file_descriptors_open.set(reading.look.fds.len() as i64);
         metrics.threads.set(reading.look.threads as i64);
         metrics.resident_memory_bytes.set(reading.look.rss_bytes as i64);
@@ -343,11 +340,11 @@ impl Witness {
             tracing::info!("{}", over(*seconds, &format!("a leak: {text}")));
         }
         for resource in Resource::ALL {
-            self.metrics.leak(*resource, verdict.leaks.iter().any(|leak| leak.resource == *resource));
+            self.shared.metrics.leak(*resource, verdict.leaks.iter().any(|leak| leak.resource == *resource));
         }
         let leaks: Vec<String> = verdict.leaks.iter().map(|leak| leak.text.clone()).collect();
         if leaks.is_empty() {
-            self.status.set_health(LEAK_DETECTOR, true, "nothing leaks");
+            self.shared.status.set_health(LEAK_DETECTOR, true, "nothing leaks");
         } else {
             let fault = match leaks::leaking(&verdict.leaks) {
                 Leaking::Descriptors(1) => fault::Fault::LeaksDescriptor,
@@ -356,7 +353,7 @@ impl Witness {
                 Leaking::Amount => fault::Fault::Usual,
             };
             let message = leaks::message(&verdict.leaks, &self.names);
-            self.status.set_faults(LEAK_DETECTOR, HealthState::Warning, &[fault], message);
+            self.shared.status.set_faults(LEAK_DETECTOR, HealthState::Warning, &[fault], message);
         }
         *lock(&self.shared.last) = Last { leaks, dockerd };
     }

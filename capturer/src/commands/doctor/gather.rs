@@ -43,7 +43,6 @@ const FILES_RESERVE: u64 = 128;
 
 /// Gathers all facts.
 pub fn gather(arguments: &ConfigArgs) -> Facts {
-    // The witness comes first: its self-test counts every descriptor of the process.
     let witness = witness();
     let (config, settings) = match cli::load(arguments) {
         Ok((settings, origin)) => (ConfigFact::Good(origin), Some(settings)),
