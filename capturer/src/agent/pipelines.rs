@@ -1,12 +1,11 @@
-//! Notes on pipelines that drop every line or take no source. Dropping is a pipeline's job and so no fault. But a
-//! pipeline that lets nothing through for minutes, or takes no source, is more often a mistake in its config, and
-//! nothing else would show it.
+//! Notes on pipelines that drop every line, take no source, or have a step that fails on nearly every line. Each may be what
+//! somebody wants, and so is no fault. But it is more often a mistake in the config, and nothing else would show it.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use crate::model::outcome::RATE_LIMIT;
 use crate::settings::Settings;
-use crate::telemetry::metrics::Drops;
+use crate::telemetry::metrics::{Drops, Work};
 use crate::text::counted::counted;
 
 /// How far back `look` compares.
@@ -15,11 +14,18 @@ const WINDOW_MS: u64 = 5 * 60_000;
 const LEAST_MS: u64 = 60_000;
 /// How often a mark is added to the window.
 const MARK_EVERY_MS: u64 = 10_000;
+/// A step must have failed on at least so many lines, and on at least [`FAILING_PERCENT`] of those it looked at.
+const FAILING_LEAST: u64 = 10;
+const FAILING_PERCENT: u64 = 90;
 
 /// Counts of each pipeline at earlier moments.
 #[derive(Debug, Default)]
 pub(super) struct Pipelines {
     marks: BTreeMap<String, VecDeque<Mark>>,
+    /// Counts of each pipeline's kinds of step at earlier moments.
+    work: BTreeMap<(String, String), VecDeque<WorkMark>>,
+    /// What each kind of step had done when this run began.
+    work_before: BTreeMap<(String, String), Work>,
     /// Lines that each pipeline's rate limit had dropped when this run began, and the pipelines reported since.
     limited: BTreeMap<String, u64>,
     told_limited: BTreeSet<String>,
@@ -33,10 +39,17 @@ struct Mark {
     dropped: u64,
 }
 
+/// What a kind of step had done at one moment.
+#[derive(Clone, Copy, Debug)]
+struct WorkMark {
+    at_ms: u64,
+    work: Work,
+}
+
 /// What health says of pipelines.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Said {
-    /// At least one pipeline lets nothing through.
+    /// At least one pipeline lets nothing through, or has a step that fails.
     pub note: bool,
     /// A sentence with every pipeline.
     pub text: String,
@@ -46,7 +59,13 @@ impl Pipelines {
     /// `drops` are the counts at the beginning of the run.
     pub(super) fn new(drops: &BTreeMap<String, Drops>) -> Pipelines {
         let limited = drops.iter().map(|(name, drops)| (name.clone(), by_limit(drops))).collect();
-        Pipelines { limited, ..Pipelines::default() }
+        let steps = |(name, drops): (&String, &Drops)| {
+            let name = name.clone();
+            let work = drops.work.clone().into_iter();
+            work.map(move |(step, work)| ((name.clone(), step), work))
+        };
+        let work_before = drops.iter().flat_map(steps).collect();
+        Pipelines { limited, work_before, ..Pipelines::default() }
     }
 
     /// A sentence for each pipeline whose rate limit drops its first line of this run.
@@ -86,17 +105,53 @@ impl Pipelines {
                 }
             }
         }
-        let note = !silent.is_empty();
+        let failing = self.failing(now_ms, drops);
+        let note = !silent.is_empty() || !failing.is_empty();
         let mut text = silent.join("; ");
-        if note {
+        if !silent.is_empty() {
             text += "; if that is not intended, capturer try shows which step drops a line, and capturer check warns of \
                       fields that no step makes";
+        }
+        if !failing.is_empty() {
+            text += if text.is_empty() { "" } else { "; " };
+            text += &failing.join("; ");
+            text += "; those lines went on without what the step should have made of them; capturer tap shows such lines, and \
+                      capturer try what each step does to them";
         }
         for other in others {
             text += if text.is_empty() { "" } else { "; " };
             text += &other;
         }
         Said { note, text }
+    }
+
+    /// A clause for each pipeline and kind of step that fails on nearly every line.
+    fn failing(&mut self, now_ms: u64, drops: &BTreeMap<String, Drops>) -> Vec<String> {
+        let is_there =
+            |(name, step): &(String, String)| drops.get(name).is_some_and(|it| it.work.contains_key(step));
+        self.work.retain(|key, _| is_there(key));
+        let mut failing = Vec::new();
+        for (name, of_pipeline) in drops {
+            for (step, work) in &of_pipeline.work {
+                let key = (name.clone(), step.clone());
+                let before = self.work_before.get(&key).copied().unwrap_or_default();
+                let begun = || VecDeque::from([WorkMark { at_ms: now_ms, work: before }]);
+                let marks = self.work.entry(key).or_insert_with(begun);
+                let Some(before) = worked_since(marks, WorkMark { at_ms: now_ms, work: *work }) else {
+                    continue;
+                };
+                let (failed, all) = (work.failed - before.work.failed, work.lines() - before.work.lines());
+                if failed >= FAILING_LEAST && failed * 100 >= all * FAILING_PERCENT {
+                    let lines = if failed == all {
+                        format!("all of its last {all} lines")
+                    } else {
+                        format!("{failed} of its last {all} lines")
+                    };
+                    failing.push(format!("pipeline {name}: {step} failed on {lines}"));
+                }
+            }
+        }
+        failing
     }
 
     /// The mark since which lines came and none passed, if it is at least [`LEAST_MS`] old.
@@ -113,6 +168,22 @@ impl Pipelines {
         let first = marks.iter().find(|mark| passed(mark) == passed(&now))?;
         (now.at_ms >= first.at_ms + LEAST_MS && now.dropped > first.dropped).then_some(*first)
     }
+}
+
+/// The mark with which to compare: at least [`LEAST_MS`] old, and not older than the window, unless too few lines came
+/// since.
+fn worked_since(marks: &mut VecDeque<WorkMark>, now: WorkMark) -> Option<WorkMark> {
+    let is_due = |last: &WorkMark| now.at_ms >= last.at_ms + MARK_EVERY_MS && now.work != last.work;
+    if marks.back().is_none_or(is_due) {
+        marks.push_back(now);
+    }
+    let is_enough = |mark: &WorkMark| {
+        mark.at_ms + WINDOW_MS <= now.at_ms && now.work.lines() - mark.work.lines() >= FAILING_LEAST
+    };
+    while marks.len() > 1 && is_enough(&marks[1]) {
+        marks.pop_front();
+    }
+    marks.front().copied().filter(|mark| now.at_ms >= mark.at_ms + LEAST_MS)
 }
 
 fn by_limit(drops: &Drops) -> u64 {
@@ -216,7 +287,57 @@ mod tests {
 
     fn drops(came: u64, dropped: u64) -> BTreeMap<String, Drops> {
         let by_step = BTreeMap::from([("keep".to_owned(), dropped)]);
-        BTreeMap::from([("web".to_owned(), Drops { came, dropped, by_step })])
+        BTreeMap::from([("web".to_owned(), Drops { came, dropped, by_step, ..Drops::default() })])
+    }
+
+    fn parsed(done: u64, failed: u64) -> BTreeMap<String, Drops> {
+        let work = BTreeMap::from([("parse".to_owned(), Work { done, failed })]);
+        BTreeMap::from([("web".to_owned(), Drops { came: done + failed, work, ..Drops::default() })])
+    }
+
+    /// The usual mistake of a first config: the lines go on, but without level, labels and time.
+    #[test]
+    fn a_step_that_fails_on_every_line_is_told_after_a_minute() {
+        let mut pipelines = Pipelines::default();
+        assert!(!pipelines.look(0, &parsed(0, 100)).note);
+        assert!(!pipelines.look(50_000, &parsed(0, 200)).note, "not for long yet");
+        let said = pipelines.look(61_000, &parsed(0, 246));
+        assert!(
+            said.note && said.text.contains("pipeline web: parse failed on all of its last 246 lines"),
+            "{said:?}"
+        );
+        // What failed in an earlier run is not held against a corrected config.
+        let mut corrected = Pipelines::new(&parsed(0, 246));
+        assert!(
+            !corrected.look(62_000, &parsed(0, 246)).note && !corrected.look(200_000, &parsed(40, 246)).note
+        );
+        // As long as nothing else comes, nothing has changed.
+        assert!(pipelines.look(3_600_000, &parsed(0, 246)).note);
+        assert!(!pipelines.look(3_600_100, &parsed(100, 246)).note, "{said:?}");
+    }
+
+    #[test]
+    fn a_step_that_fails_on_some_lines_is_not_told() {
+        let mut pipelines = Pipelines::default();
+        for second in 0..2_000u64 {
+            let said = pipelines.look(second * 1_000, &parsed(second * 2, second * 8));
+            assert!(!said.note, "at {second}: {said:?}");
+        }
+        // From here on it fails on all: the window forgets what went well.
+        let told = (2_000..2_400u64)
+            .find(|second| pipelines.look(second * 1_000, &parsed(4_000, second * 10 - 4_000)).note);
+        assert!(told.is_some_and(|second| second > 2_060), "{told:?}");
+        assert!(pipelines.work.values().all(|marks| marks.len() < 60), "bounded");
+    }
+
+    #[test]
+    fn few_lines_are_no_evidence() {
+        let mut pipelines = Pipelines::default();
+        assert!(!pipelines.look(0, &parsed(0, 2)).note);
+        assert!(!pipelines.look(120_000, &parsed(0, 9)).note);
+        // A line in ten minutes is a slow log, not a healthy one.
+        let told = (1..30u64).find(|ten| pipelines.look(ten * 600_000, &parsed(0, 9 + ten)).note);
+        assert_eq!(told, Some(1));
     }
 
     #[test]
@@ -238,7 +359,10 @@ mod tests {
     fn a_rate_limit_that_drops_is_told_once_in_a_run() {
         let limited = |lines: u64| {
             let by_step = BTreeMap::from([("rate_limit".to_owned(), lines)]);
-            BTreeMap::from([("web".to_owned(), Drops { came: 100, dropped: lines, by_step })])
+            BTreeMap::from([(
+                "web".to_owned(),
+                Drops { came: 100, dropped: lines, by_step, ..Drops::default() },
+            )])
         };
         let mut pipelines = Pipelines::new(&limited(5));
         assert!(pipelines.begin_to_limit(&limited(5)).is_empty(), "that was the run before");

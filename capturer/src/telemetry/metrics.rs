@@ -38,7 +38,7 @@ use kinds::Make;
 pub use kinds::{Entry, Kind, Unit};
 pub use losses::Lost;
 use losses::Untold;
-pub use pipelines::Drops;
+pub use pipelines::{Drops, Work};
 pub use series::closed_sets;
 pub use values::{
     DeadLetterReason, LossReason, PassedOver, PushFailure, ReloadResult, RequestResult, SkipReason,

@@ -51,7 +51,7 @@ impl Metrics {
         }
     }
 
-    /// For each pipeline, how many lines it got and what its steps dropped, for the sink for which it dropped most.
+    /// For each pipeline, how many lines it got and what its steps did to them, for the sink for which it dropped most.
     pub fn pipeline_drops(&self) -> BTreeMap<String, Drops> {
         let mut by_sink: BTreeMap<(String, String), Drops> = BTreeMap::new();
         let key =
@@ -61,12 +61,20 @@ impl Metrics {
         }
         for metric in self.pipeline_lines_total.collect().iter().flat_map(|family| family.get_metric()) {
             let lines = metric.get_counter().get_value() as u64;
-            if label_of(metric, "outcome") != Outcome::Dropped.as_str() || lines == 0 {
+            if lines == 0 {
                 continue;
             }
+            let (step, outcome) = (label_of(metric, "step"), label_of(metric, "outcome"));
             let drops = by_sink.entry(key(metric)).or_default();
-            drops.dropped += lines;
-            *drops.by_step.entry(label_of(metric, "step").to_owned()).or_default() += lines;
+            if outcome == Outcome::Dropped.as_str() {
+                drops.dropped += lines;
+                *drops.by_step.entry(step.to_owned()).or_default() += lines;
+            } else if outcome == Outcome::Failed.as_str() {
+                drops.work.entry(step.to_owned()).or_default().failed += lines;
+            } else if outcome != Outcome::Mended.as_str() {
+                // A mended line has been changed, too.
+                drops.work.entry(step.to_owned()).or_default().done += lines;
+            }
         }
         let mut drops: BTreeMap<String, Drops> = BTreeMap::new();
         for ((pipeline, _), of_sink) in by_sink {
@@ -88,6 +96,24 @@ pub struct Drops {
     pub dropped: u64,
     /// Dropped lines by kind of step.
     pub by_step: BTreeMap<String, u64>,
+    /// What the other steps did, by kind of step.
+    pub work: BTreeMap<String, Work>,
+}
+
+/// Lines on which steps of one kind could do their work, and could not.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Work {
+    /// A step changed them, or one of its bounds applied.
+    pub done: u64,
+    /// A step could do nothing with them, and they went on as they were.
+    pub failed: u64,
+}
+
+impl Work {
+    /// All lines that such a step looked at.
+    pub fn lines(self) -> u64 {
+        self.done + self.failed
+    }
 }
 
 fn label_of<'m>(metric: &'m Metric, name: &str) -> &'m str {
