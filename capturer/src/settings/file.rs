@@ -330,9 +330,16 @@ fn read_sinks(s: &mut Section, into: &mut Sinks) {
         s.choice("format", &OUTPUT_FORMATS, &mut sink.format);
         s.size("max_size", 0..=OUTPUT_BYTES_CEILING, &mut sink.max_size);
         s.duration("rotate_every", AGES, &mut sink.rotate_every);
+        const NOT_GIVEN: usize = usize::MAX;
+        let default = std::mem::replace(&mut sink.max_files, NOT_GIVEN);
         s.count("max_files", 0..=OUTPUT_FILES_CEILING, &mut sink.max_files);
         s.size("max_bytes", 0..=OUTPUT_BYTES_CEILING, &mut sink.max_bytes);
         s.duration("max_age", AGES, &mut sink.max_age);
+        if sink.max_files == NOT_GIVEN {
+            // Whoever bounds what is kept in another way does not mean ten files.
+            let is_bounded = sink.max_bytes > 0 || !sink.max_age.is_zero();
+            sink.max_files = if is_bounded { 0 } else { default };
+        }
         let ways = [("none", Compress::None), ("gzip", Compress::Gzip), ("zstd", Compress::Zstd)];
         s.choice("compress", &ways, &mut sink.compress);
         s.choice("fsync", &[("never", Fsync::Never), ("batch", Fsync::Batch)], &mut sink.fsync);

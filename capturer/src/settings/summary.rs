@@ -3,7 +3,10 @@
 use std::fmt::Write;
 
 use super::units::{show_duration, show_size};
-use super::{ContainerMonitor, FileFormat, PathPattern, ReadFrom, Select, Settings, StartAt, pipeline};
+use super::{
+    ContainerMonitor, FileFormat, LocalFile, PathPattern, ReadFrom, Select, Settings, StartAt, pipeline,
+};
+use crate::text::counted::counted;
 
 /// One line per part; `origin` says where the settings come from.
 pub(crate) fn summary(settings: &Settings, origin: &str) -> String {
@@ -35,7 +38,7 @@ pub(crate) fn summary(settings: &Settings, origin: &str) -> String {
         line("pipeline", &pipeline::show(pipeline));
     }
     if let Some(sink) = &settings.sinks.local_file {
-        line("output", &sink.directory.join(sink.file.as_str()).display().to_string());
+        line("output", &format!("{}; {}", sink.directory.join(sink.file.as_str()).display(), kept(sink)));
     }
     if let Some(sink) = &settings.sinks.loki {
         let spool = show_size(sink.spool.bytes_max);
@@ -92,14 +95,38 @@ fn selected(select: &Select) -> String {
     if rules.is_empty() { "all".to_owned() } else { rules.join("; ") }
 }
 
+/// What is kept of each output.
+fn kept(sink: &LocalFile) -> String {
+    let mut bounds = Vec::new();
+    if sink.max_files > 0 {
+        bounds.push(counted(sink.max_files as u64, "file"));
+    }
+    if sink.max_bytes > 0 {
+        bounds.push(show_size(sink.max_bytes));
+    }
+    if !sink.max_age.is_zero() {
+        bounds.push(show_duration(sink.max_age));
+    }
+    let size = (sink.max_size > 0).then(|| format!("up to {} each", show_size(sink.max_size)));
+    let time = (!sink.rotate_every.is_zero())
+        .then(|| format!("a new one every {}", show_duration(sink.rotate_every)));
+    let files: Vec<String> = size.into_iter().chain(time).collect();
+    let files = if files.is_empty() { "never rotated".to_owned() } else { files.join(" and ") };
+    match bounds.is_empty() {
+        true if sink.max_size == 0 && sink.rotate_every.is_zero() => files,
+        true => format!("all files are kept, {files}"),
+        false => format!("at most {} are kept, {files}", bounds.join(" and at most ")),
+    }
+}
+
 fn rotation(monitor: &ContainerMonitor) -> String {
     let rotation = &monitor.rotation;
     if !rotation.enabled {
-        return format!("none; at most {} streams over the API", rotation.max_concurrent_streams);
+        return format!("none; at most {} connections to the API at once", rotation.max_concurrent_streams);
     }
     let (busy, quiet) = (show_duration(rotation.interval), show_duration(rotation.idle_interval));
     format!(
-        "every {busy}, quiet ones {quiet}; at most {} streams over the API",
+        "connections to the API are renewed every {busy}, quiet ones every {quiet}; at most {} at once",
         rotation.max_concurrent_streams
     )
 }
@@ -120,13 +147,28 @@ mod tests {
 The config is good: built-in defaults. It would run:
   containers  of /var/run/docker.sock, from their files, else over the API, new ones from their beginning
   selected    all
-  rotation    every 5m, quiet ones 15m; at most 50 streams over the API
-  output      ./captured/{container_name}.ndjson
+  rotation    connections to the API are renewed every 5m, quiet ones every 15m; at most 50 at once
+  output      ./captured/{container_name}.ndjson; at most 10 files are kept, up to 100.0MiB each
   positions   /var/lib/capturer
   memory      32.0MiB for lines under way; lines longer than 1.0MiB are cut
   admin       http://127.0.0.1:8001/
 ";
         assert_eq!(summary(&Settings::default(), "built-in defaults"), expected);
+    }
+
+    #[test]
+    fn what_is_kept_of_an_output() {
+        let of = |max_size, max_files, max_bytes, days: u64| {
+            let max_age = std::time::Duration::from_secs(days * 86_400);
+            kept(&LocalFile { max_size, max_files, max_bytes, max_age, ..LocalFile::default() })
+        };
+        assert_eq!(of(0, 10, 0, 0), "at most 10 files are kept, never rotated");
+        assert_eq!(
+            of(1 << 20, 0, 1 << 30, 7),
+            "at most 1.0GiB and at most 7days are kept, up to 1.0MiB each"
+        );
+        assert_eq!(of(1 << 20, 0, 0, 0), "all files are kept, up to 1.0MiB each");
+        assert_eq!(of(0, 0, 0, 0), "never rotated");
     }
 
     #[test]

@@ -284,18 +284,19 @@ impl Worker {
             lengths
                 .push(rustix::fs::statat(dir, &generation.name, AtFlags::SYMLINK_NOFOLLOW)?.st_size as u64);
         }
-        let count = self.keep.over(older, &lengths, SystemTime::now());
+        let (count, bound) = self.keep.over(older, &lengths, SystemTime::now());
         for generation in older.drain(..count) {
             rustix::fs::unlinkat(dir, &generation.name, AtFlags::empty())?;
-            tracing::info!(archive = %generation.name, directory = %self.root.path().display(), "deleted: older than what is kept");
+            tracing::info!(archive = %generation.name, directory = %self.root.path().display(), "deleted, as {bound} asks for");
         }
         Ok(())
     }
 }
 
 impl Keep {
-    /// How many of the oldest are past the bounds; `older` has them oldest first, with their lengths.
-    fn over(&self, older: &[Generation], lengths: &[u64], now: SystemTime) -> usize {
+    /// How many of the oldest are past the bounds, and the setting that asks for most; `older` has them oldest first, with
+    /// their lengths.
+    fn over(&self, older: &[Generation], lengths: &[u64], now: SystemTime) -> (usize, &'static str) {
         let by_count = self.files_max.map_or(0, |max| older.len().saturating_sub(max));
         let by_bytes = self.bytes_max.map_or(0, |max| {
             let mut sum = 0_u64;
@@ -311,7 +312,10 @@ impl Keep {
             let oldest_kept = generations::stamp(millis);
             older.iter().take_while(|generation| generation.stamp < oldest_kept).count()
         });
-        by_count.max(by_bytes).max(by_age)
+        [(by_age, "max_age"), (by_bytes, "max_bytes"), (by_count, "max_files")]
+            .into_iter()
+            .max_by_key(|(count, _)| *count)
+            .unwrap_or_default()
     }
 }
 
@@ -335,7 +339,8 @@ mod tests {
     fn each_bound_takes_the_oldest() {
         let now = UNIX_EPOCH + Duration::from_secs(10 * 86_400);
         let check = |keep: Keep, expected: usize| {
-            assert_eq!(keep.over(&older(&[1, 2, 8, 9]), &[10, 20, 30, 40], now), expected, "{keep:?}");
+            let (count, _) = keep.over(&older(&[1, 2, 8, 9]), &[10, 20, 30, 40], now);
+            assert_eq!(count, expected, "{keep:?}");
         };
         check(Keep::default(), 0);
         check(Keep { files_max: Some(4), ..Keep::default() }, 0);
@@ -348,6 +353,9 @@ mod tests {
         check(Keep { age_max: Some(Duration::from_secs(100 * 86_400)), ..Keep::default() }, 0);
         let all = Keep { files_max: Some(3), bytes_max: Some(75), age_max: Some(Duration::from_secs(1)) };
         check(all, 4);
+        let by_count =
+            Keep { files_max: Some(1), age_max: Some(Duration::from_secs(3 * 86_400)), ..Keep::default() };
+        assert_eq!(by_count.over(&older(&[1, 2, 8, 9]), &[10, 20, 30, 40], now), (3, "max_files"));
     }
 
     fn worker(dir: &tempfile::TempDir, packing: Compress, keep: Keep) -> Worker {
