@@ -1,13 +1,18 @@
 //! Settings that are allowed but rarely meant: `capturer check` and the start warn of them. Errors are in `check.rs`.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::loki::knows_label;
 use super::path_overlap::may_meet;
-use super::pipeline::{self, Condition, Match, Over, Parse, ParseFormat, Pipeline, Step};
+use super::pipeline::{self, Condition, Match, Over, Parse, ParseFormat, Pipeline, Step, TimeFormat};
 use super::{
-    ContainerMonitor, FileFormat, FileSet, Loki, LokiAuth, LokiTls, PathPattern, Settings, never_match,
+    ContainerMonitor, FileFormat, FileSet, LocalFile, Loki, LokiAuth, LokiTls, PathPattern, Settings,
+    never_match,
 };
+
+/// Where Docker keeps the logs of containers, unless `data-root` says otherwise.
+const DOCKER_LOGS: &str = "/var/lib/docker/containers/*/*-json.log";
 
 /// One sentence per warning.
 pub fn warnings(settings: &Settings) -> Vec<String> {
@@ -22,6 +27,10 @@ pub fn warnings(settings: &Settings) -> Vec<String> {
     warnings.extend(regexes(settings));
     warnings.extend(never_match::warnings(settings));
     warnings.extend(times_in_a_name(settings));
+    warnings.extend(containers_twice(settings));
+    warnings.extend(files_before_age(settings));
+    warnings.extend(settings.pipelines.iter().filter_map(|pipeline| times_without_zone(pipeline)));
+    warnings.extend(labels_for_nobody(settings));
     warnings.extend(tls_without_tls(settings));
     warnings.extend(path_without_push(settings));
     warnings.extend(settings.sinks.loki_left_off.then(|| {
@@ -60,6 +69,96 @@ fn times_in_a_name(settings: &Settings) -> Option<String> {
              set rotate_every: 24h, which puts the time into the names of older files"
         )
     })
+}
+
+/// A pattern over Docker's own files beside the Engine's containers: both read them, and every line comes twice.
+fn containers_twice(settings: &Settings) -> Option<String> {
+    if !settings.container_monitor.enabled {
+        return None;
+    }
+    let id = "0".repeat(64);
+    let log = format!("/var/lib/docker/containers/{id}/{id}-json.log");
+    // Whatever the data-root, nobody else names files like this.
+    let is_of_docker = |pattern: &PathPattern| pattern.as_str().ends_with("-json.log");
+    let of = |set: &'_ FileSet| match set.takes(&log) {
+        true => set.paths.first().cloned(),
+        false if set.exclude.iter().any(is_of_docker) => None,
+        false => set.paths.iter().find(|pattern| is_of_docker(pattern)).cloned(),
+    };
+    let pattern = settings.file_monitor.files.iter().find_map(of)?;
+    Some(format!(
+        "file_monitor.files: {} can match the logs of containers that container_monitor captures, and then every line of theirs \
+         comes twice: leave them out (exclude: [\"{DOCKER_LOGS}\"]), or set container_monitor.enabled: false",
+        pattern.as_str()
+    ))
+}
+
+/// The default of `max_files` stands in the annotated config, where people set `max_age` one line below it.
+fn files_before_age(settings: &Settings) -> Option<String> {
+    let sink = settings.sinks.local_file.as_ref()?;
+    let default = LocalFile::default().max_files;
+    let bound = match (sink.max_age.is_zero(), sink.max_bytes) {
+        (true, 0) => return None,
+        (true, _) => "max_bytes",
+        (false, _) => "max_age",
+    };
+    (sink.max_files == default).then(|| {
+        format!(
+            "sinks.local_file.max_files is {default}: of each output no more than {default} files are kept, whatever {bound} allows; \
+             set max_files: 0 if {bound} alone should decide"
+        )
+    })
+}
+
+/// The times of these error logs have no zone, and without `timezone` such a time fails the step.
+fn times_without_zone(pipeline: &Pipeline) -> Option<String> {
+    let mut format = None;
+    for (index, step) in pipeline.steps.iter().enumerate() {
+        match step.inner() {
+            Step::Parse(Parse { format: ParseFormat::Nginx, .. }) => format = Some("nginx's error log"),
+            Step::Parse(Parse { format: ParseFormat::ApacheError, .. }) => {
+                format = Some("Apache's error log")
+            }
+            Step::Timestamp(time) if time.timezone.is_none() && time.format == TimeFormat::Rfc3339 => {
+                let log = format?;
+                return Some(format!(
+                    "pipeline {}: step {} (timestamp) fails on every line of {log}, whose times have no zone: set its timezone \
+                     (such as timezone: Europe/Berlin, or UTC)",
+                    pipeline.name,
+                    index + 1
+                ));
+            }
+            _ => {}
+        }
+    }
+    None
+}
+
+/// Loki gets the labels that its section names, and those that pipelines set. Any other goes into local files only.
+fn labels_for_nobody(settings: &Settings) -> Vec<String> {
+    let Some(loki) = &settings.sinks.loki else { return Vec::new() };
+    let templates = loki.labels.values().chain(loki.structured_metadata.values()).chain(loki.tenant.as_ref());
+    let used: BTreeSet<&str> = templates.flat_map(|template| template.source_labels()).collect();
+    let defaults = ContainerMonitor::default().record_labels;
+    let of_containers = settings.container_monitor.record_labels.iter();
+    let of_containers = of_containers.filter(|label| !defaults.contains(label));
+    let of_containers = of_containers.map(|label| ("container_monitor.record_labels", label));
+    let of_files = settings.file_monitor.files.iter().flat_map(|set| set.labels.keys());
+    let of_files = of_files.map(|label| ("labels of file_monitor.files", label));
+    let mut by_key: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
+    for (key, label) in of_containers.chain(of_files).filter(|(_, label)| !used.contains(label.as_str())) {
+        by_key.entry(key).or_default().insert(label);
+    }
+    let told = by_key.into_iter().map(|(key, labels)| {
+        let first = labels.first().copied().unwrap_or_default();
+        let name: String = first.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '_' }).collect();
+        format!(
+            "{key}: Loki does not get {}: name what it should get in sinks.loki.labels or sinks.loki.structured_metadata, as in \
+             {name}: \"{{label:{first}}}\" (for sinks.loki.labels, which replace the defaults, name those too)",
+            labels.into_iter().collect::<Vec<_>>().join(", ")
+        )
+    });
+    told.collect()
 }
 
 /// The names of output files and `tenant_id` are made of facts about a container or file, not of labels that a pipeline
@@ -315,6 +414,60 @@ mod tests {
             &text(&[some("a", "web"), all("b"), some("c", "db"), all("d")]),
             &["pipeline c: it", "pipeline d: it"],
         );
+    }
+
+    #[test]
+    fn a_pattern_over_logs_of_containers_is_named() {
+        let text = |files: &str, more: &str| format!("file_monitor: {{files: [{{{files}}}]}}\n{more}");
+        for bad in [
+            "/var/lib/docker/containers/*/*-json.log",
+            "/data/docker/containers/*/*-json.log",
+            "/var/lib/**/*.log",
+        ] {
+            check(&text(&format!("paths: ['{bad}']"), ""), &["comes twice"]);
+        }
+        check(&text("paths: ['/var/log/**/*.log', '/var/lib/**/*.txt']", ""), &[]);
+        check(&text(&format!("paths: ['/var/lib/**/*.log'], exclude: ['{DOCKER_LOGS}']"), ""), &[]);
+        let alone = "container_monitor: {enabled: false}\n";
+        check(&text(&format!("paths: ['{DOCKER_LOGS}']"), alone), &[]);
+    }
+
+    /// "Keep seven days" would keep ten files, and the annotated config has the ten written out.
+    #[test]
+    fn an_age_beside_the_default_number_of_files() {
+        let text = |keep: &str| format!("sinks: {{local_file: {{{keep}}}}}");
+        for good in
+            ["max_files: 10", "max_age: 7d", "max_age: 7d, max_files: 0", "max_age: 7d, max_files: 20"]
+        {
+            check(&text(good), &[]);
+        }
+        check(&text("max_age: 7d, max_files: 10"), &["whatever max_age allows; set max_files: 0"]);
+        check(&text("max_bytes: 1GiB, max_files: 10"), &["whatever max_bytes allows"]);
+    }
+
+    #[test]
+    fn times_of_error_logs_need_a_zone() {
+        let text = |format: &str, time: &str| {
+            format!(
+                "pipelines: [{{name: web, steps: [{{parse: {{format: {format}}}}}, {{timestamp: {{field: time{time}}}}}]}}]"
+            )
+        };
+        check(&text("nginx", ""), &["step 2 (timestamp) fails on every line of nginx's error log"]);
+        check(&text("apache_error", ""), &["Apache's error log"]);
+        check(&text("nginx", ", timezone: UTC"), &[]);
+        check(&text("combined", ""), &[]);
+    }
+
+    #[test]
+    fn labels_that_loki_does_not_get() {
+        let text = |more: &str, loki: &str| format!("{more}sinks: {{loki: {{enabled: true{loki}}}}}");
+        let files = "file_monitor: {files: [{paths: [/var/log/a.log], labels: {dc: fra}}]}\n";
+        check(files, &[]);
+        check(&text(files, ""), &["labels of file_monitor.files: Loki does not get dc: name"]);
+        check(&text(files, ", structured_metadata: {dc: \"{label:dc}\"}"), &[]);
+        let keys = "container_monitor: {record_labels: [com.docker.compose.project, com.docker.compose.service, my.team]}\n";
+        check(&text(keys, ""), &["as in my_team: \"{label:my.team}\""]);
+        check(&text("", ""), &[]);
     }
 
     /// What people write first, and what is silently not what they mean.

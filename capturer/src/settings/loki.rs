@@ -249,7 +249,7 @@ pub(super) fn read(s: &mut Section, into: &mut Option<Loki>) -> bool {
     s.section("dead_letters", |s| {
         s.size("max_size", 64 * 1024..=1024 << 30, &mut sink.dead_letter_bytes_max);
     });
-    if sink.labels.is_empty() {
+    if sink.labels.is_empty() && !s.has_problem("labels") {
         s.problem("labels", "has no labels; Loki requires at least one");
     }
     if sink.labels.len() > limits::LOKI_LABELS {
@@ -335,10 +335,25 @@ pub(super) fn check(settings: &Settings, sink: &Loki, reader: &Reader) {
     for (key, map) in maps {
         let wanted = map.values().flat_map(LabelTemplate::source_labels);
         for label in wanted.filter(|label| !knows_label(settings, label)) {
+            let setter =
+                settings.pipelines.iter().find(|pipeline| pipeline.record_labels().any(|set| set == label));
             let label = shown(label);
-            let message = format!(
-                "uses {{label:{label}}}, which no record has; add \"{label}\" to container_monitor.record_labels"
-            );
+            let message = match setter {
+                None => format!(
+                    "uses {{label:{label}}}, which no record has; add \"{label}\" to container_monitor.record_labels"
+                ),
+                // A pipeline runs per line, behind what is made here for a container or file.
+                Some(pipeline) if key == "tenant_id" => format!(
+                    "uses {{label:{label}}}, which only the pipeline {} sets: a tenant is made of labels of the container \
+                     (container_monitor.record_labels) or of the file (labels in file_monitor.files)",
+                    pipeline.name
+                ),
+                Some(pipeline) => format!(
+                    "uses {{label:{label}}}, which only the pipeline {} sets: Loki gets the labels of pipelines without being \
+                     told, so remove this one",
+                    pipeline.name
+                ),
+            };
             reader.problem(&format!("sinks.loki.{key}"), message);
         }
     }
