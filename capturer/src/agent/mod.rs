@@ -30,7 +30,7 @@ use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
 use crate::capture::counted::ReadCounts;
 use crate::ledger::claims::Claims;
-use crate::settings::{Settings, advice};
+use crate::settings::{ConfigError, Settings, advice};
 use crate::shell::Rest;
 use crate::shell::checkpoint::kept::DataDir;
 use crate::shell::descriptors;
@@ -67,7 +67,7 @@ enum Message {
     Stop,
     Reload,
     /// The config was read again and tried. An error lists what is wrong with it, one problem per line.
-    Checked(Box<Result<Settings, String>>),
+    Checked(Box<Result<Settings, ConfigError>>),
 }
 
 /// Stops the agent from outside its loop.

@@ -93,8 +93,8 @@ impl Reloads {
             return;
         };
         if something_hangs {
-            let text = "a file system that hung at the last reload still does, see /health: fix that first, or restart";
-            return self.refuse(ticket, text);
+            let text = "a file system that hung at the last reload still does, see /health";
+            return self.refuse(ticket, text, "fix that first, or restart the agent");
         }
         let (load, running) = (Arc::clone(&reloading.load), Arc::clone(running));
         let (sender, claims) = (self.sender.clone(), self.claims.clone());
@@ -102,22 +102,25 @@ impl Reloads {
             #[cfg(feature = "test-faults")]
             crate::faults::here();
             let result = load(&running, &|settings| object(settings, &claims));
-            let _ = sender.send(Message::Checked(Box::new(result.map_err(|error| error.to_string()))));
+            let _ = sender.send(Message::Checked(Box::new(result)));
         };
         match std::thread::Builder::new().name("reload".to_owned()).spawn(read) {
             Ok(_) => self.under_way = Some(ticket),
-            Err(error) => self.refuse(ticket, &format!("no thread to read the config: {error}")),
+            Err(error) => {
+                let cure = "give the agent more threads (TasksMax in its unit), then reload again";
+                self.refuse(ticket, &format!("no thread to read the config: {error}"), cure);
+            }
         }
     }
 
     /// Decides what to do with the config that was read.
-    pub fn judge(&mut self, read: Result<Settings, String>, running: &Arc<Settings>) -> ReloadDecision {
+    pub fn judge(&mut self, read: Result<Settings, ConfigError>, running: &Arc<Settings>) -> ReloadDecision {
         let stay = || ReloadDecision::Stay(Arc::clone(running));
         let Some(ticket) = self.under_way.take() else { return stay() };
         let new = match read {
             Ok(new) => new,
-            Err(text) => {
-                self.refuse(ticket, &text);
+            Err(error) => {
+                self.refuse(ticket, &error.to_string(), error.cure());
                 return stay();
             }
         };
@@ -148,13 +151,9 @@ impl Reloads {
         self.status.reload_requests.answer(ticket, ReloadOutcome::Applied(text.to_owned()));
     }
 
-    fn refuse(&self, ticket: Ticket, text: &str) {
-        let said = |line: &str| {
-            format!(
-                "the config was refused: {line}; the previous one stays in use; correct it until capturer check finds nothing, then \
-                 systemctl reload capturer"
-            )
-        };
+    fn refuse(&self, ticket: Ticket, text: &str, cure: &str) {
+        let said =
+            |line: &str| format!("the config was refused: {line}; the previous one stays in use; {cure}");
         tracing::error!("{}", said(&text.lines().collect::<Vec<_>>().join("; ")));
         // The list of all known keys would fill half a screen; the log has it.
         let brief = text.lines().map(|line| line.split("; known here: ").next().unwrap_or(line));

@@ -5,6 +5,8 @@
 use std::fmt;
 use std::sync::Arc;
 
+use super::reload::NEEDS_RESTART;
+
 /// Where a key or value was written.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Place {
@@ -49,6 +51,18 @@ impl ConfigError {
         problems.sort();
         problems.dedup();
         ConfigError { origin: origin.to_owned(), problems, permission_denied: false }
+    }
+
+    /// What the user of a running agent does about it.
+    pub fn cure(&self) -> &'static str {
+        let by_restart = self.problems.iter().filter(|problem| problem.message == NEEDS_RESTART).count();
+        match by_restart {
+            0 => "correct it until capturer check finds nothing, then systemctl reload capturer",
+            all if all == self.problems.len() => {
+                "restart the agent to use it (systemctl restart capturer), or put the old value back and reload"
+            }
+            _ => "correct it until capturer check finds nothing, then systemctl restart capturer",
+        }
     }
 }
 

@@ -4,6 +4,9 @@
 use super::Settings;
 use super::reader::Reader;
 
+/// What is said of a setting that only a restart changes.
+pub(super) const NEEDS_RESTART: &str = "differs from what the agent was started with, and needs a restart";
+
 /// A setting that can't be used for a reason outside the config.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Objection {
@@ -60,7 +63,7 @@ pub(super) fn check(new: &Settings, running: &Settings, reader: &Reader) {
         ),
     ];
     for (key, _) in table.into_iter().filter(|(_, differs)| *differs) {
-        reader.problem(key, "differs from what the agent was started with, and needs a restart");
+        reader.problem(key, NEEDS_RESTART);
     }
 }
 
