@@ -264,6 +264,16 @@ fn settings_that_contradict_each_other() {
     good(&format!("{sink}file_monitor: {{files: [{{paths: ['/var/log/**']}}]}}"));
 }
 
+/// What people paste first, and what they remember of a name.
+#[test]
+fn keys_of_other_agents_and_parts_of_names() {
+    check(
+        "scrape_configs: []",
+        "c.yaml:1:1: scrape_configs: unknown key; Promtail has it: docs/migrate.md shows what to write instead",
+    );
+    check("sinks: {file: {}}", "c.yaml:1:9: sinks.file: unknown key; did you mean sinks.local_file?");
+}
+
 #[test]
 fn broken_yaml() {
     check(

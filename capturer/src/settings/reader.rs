@@ -12,6 +12,23 @@ use super::substitute::{Outside, substitute};
 use super::units::{self, Mismatch};
 use super::yaml::{Key, Node, Value};
 
+/// Sections at the top of other agents' configs.
+const OTHER_AGENTS: [(&str, &str); 13] = [
+    ("Promtail", "scrape_configs"),
+    ("Promtail", "clients"),
+    ("Promtail", "client"),
+    ("Promtail", "server"),
+    ("Promtail", "positions"),
+    ("Promtail", "limits_config"),
+    ("Promtail", "target_config"),
+    ("Vector", "sources"),
+    ("Vector", "transforms"),
+    ("Vector", "api"),
+    ("Fluent Bit", "service"),
+    ("Fluent Bit", "pipeline"),
+    ("Fluent Bit", "parsers"),
+];
+
 /// What one pass over the tree has found.
 pub(super) struct Reader<'a> {
     outside: &'a Outside<'a>,
@@ -83,6 +100,10 @@ impl<'a> Reader<'a> {
         if !near.is_empty() {
             return format!("unknown key{near}");
         }
+        let foreign = OTHER_AGENTS.iter().find(|(_, key)| unknown.section.is_empty() && *key == unknown.name);
+        if let Some((agent, _)) = foreign {
+            return format!("unknown key; {agent} has it: docs/migrate.md shows what to write instead");
+        }
         // `socket` for `socket_path`.
         let longer =
             |key: &&&str| key.strip_prefix(unknown.name.as_str()).is_some_and(|rest| rest.starts_with('_'));
@@ -94,7 +115,10 @@ impl<'a> Reader<'a> {
         let here = unknown.siblings.join(", ");
         match known.iter().find(|path| path.ends_with(&suffix) || **path == unknown.name) {
             Some(below) if below.starts_with(&unknown.section) => {
-                format!("unknown key; did you mean {below}?")
+                // `file` for `local_file`, which has a `file`.
+                let above = below.trim_end_matches(&suffix);
+                let is_meant = above.rsplit('_').next() == Some(&unknown.name);
+                format!("unknown key; did you mean {}?", if is_meant { above } else { below })
             }
             Some(elsewhere) => format!("unknown key; did you mean {elsewhere}? Known here: {here}"),
             None => format!("unknown key; known here: {here}"),
