@@ -5,6 +5,7 @@
 
 use std::time::Duration;
 
+use super::report::short;
 use crate::limits::LOKI_RETRY_AFTER_SECS_MAX;
 use crate::telemetry::metrics::{DeadLetterReason, PushFailure};
 
@@ -144,7 +145,9 @@ pub fn judge(outcome: &Outcome) -> Verdict {
         }
         Outcome::Status { code, retry_after, words } => (*code, *retry_after, words.trim()),
     };
-    let said = if words.is_empty() { format!("status {code}") } else { format!("status {code}: {words}") };
+    // Only what the server says is cut: what to do stands behind it, and is read.
+    let said =
+        if words.is_empty() { format!("status {code}") } else { format!("status {code}: {}", short(words)) };
     let hold = |reason, cure: &str| Verdict::Hold { reason, words: format!("{said}; {cure}") };
     let after = retry_after.unwrap_or_default().min(Duration::from_secs(LOKI_RETRY_AFTER_SECS_MAX));
     let asked = asked_for(retry_after, after);

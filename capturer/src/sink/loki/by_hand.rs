@@ -72,12 +72,15 @@ impl ByHand {
         })
     }
 
-    /// An empty push: a server that answers it as Loki does would accept lines too. `Err` says why not, and what to do.
+    /// An empty push: a server that answers it as Loki does takes pushes. It has nothing in it that a limit could refuse, and
+    /// a line would stay in Loki. `Err` says why not, and what to do.
     pub fn probe(&mut self) -> Result<String, String> {
         let url = self.client.shown_url();
         let tenant = self.tenant.clone().unwrap_or_default();
         match presence(&self.push(&tenant, &[]), self.tenant.is_none()) {
-            Presence::Loki => Ok(format!("{url} takes pushes")),
+            Presence::Loki => {
+                Ok(format!("{url} takes an empty push; what it refuses of lines shows when it gets some"))
+            }
             Presence::AsksForTenant { words } => {
                 let what = "is there; whether it takes lines depends on their tenants (sinks.loki.tenant_id)";
                 Ok(format!("{url} {what}: {words}"))

@@ -25,6 +25,8 @@ const SILENT: &str = "Loki has not answered";
 const NAMED_MAX: usize = 3;
 /// Characters of a label set or an answer in a message.
 const SHOWN_CHARS: usize = 300;
+/// A text with its cure, in characters.
+const SENTENCE_CHARS: usize = 1_000;
 
 /// The state of the delivery.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -137,10 +139,11 @@ impl Delivery {
             let go_on = self.tenant.is_none() && self.accepted_since(trouble.since_ms);
             let others = if go_on { "; other tenants go on" } else { "" };
             let since = age_text(now.ms.saturating_sub(trouble.since_ms) / 1000);
-            let lines = many(self.lines_of(name) as u64, "line");
+            let waiting = self.lines_of(name) as u64;
+            let (lines, have) = (many(waiting, "line"), which(waiting, "has", "have"));
             report.wrong.push(format!(
-                "{whose}{} (for {since}){}; {lines} wait on disk, they are kept and sent again later{others}",
-                short(&trouble.words),
+                "{whose}{lines} {have} waited on disk for {since}: {}{}; they are kept and sent again later{others}",
+                sentence(&trouble.words),
                 cure(trouble.reason)
             ));
             report.fail(trouble);
@@ -185,7 +188,7 @@ impl Delivery {
                 PushFailure::StreamLimit => "; use fewer label values, or raise the limit in Loki",
                 _ => "",
             };
-            let (labels, words) = (short(&told.labels), short(&told.trouble.words));
+            let (labels, words) = (short(&told.labels), sentence(&told.trouble.words));
             if reason == PushFailure::TimedOut && !self.accepted_since(told.trouble.since_ms) {
                 report.say_silence(self.silence(&words, now));
                 report.fail(&told.trouble);
@@ -205,7 +208,7 @@ impl Delivery {
 
     /// Nothing is delivered to Loki: since when, how much waits, and what to do.
     fn outage(&self, trouble: &Trouble, now: Now) -> String {
-        let words = short(&trouble.words);
+        let words = sentence(&trouble.words);
         let seconds = now.ms.saturating_sub(trouble.since_ms) / 1000;
         let waits = self.what_waits();
         if trouble.reason == PushFailure::Unreachable {
@@ -334,6 +337,17 @@ fn label_sets(count: usize) -> String {
 
 /// Texts of containers and servers, at a readable length.
 pub(super) fn short(text: &str) -> String {
-    let short: String = text.chars().take(SHOWN_CHARS).collect();
-    if short.len() < text.len() { format!("{short}…") } else { short }
+    first(text, SHOWN_CHARS)
+}
+
+/// What a server said, which is [`short`], and what to do about it, which should be seen whole.
+fn sentence(words: &str) -> String {
+    first(words, SENTENCE_CHARS)
+}
+
+fn first(text: &str, chars: usize) -> String {
+    match text.char_indices().nth(chars) {
+        Some((end, _)) => format!("{}…", &text[..end]),
+        None => text.to_owned(),
+    }
 }
