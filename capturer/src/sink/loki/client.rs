@@ -234,6 +234,10 @@ fn broken(error: hyper::Error) -> Failure {
     let mut text = format!("the connection broke: {error}");
     let mut cause = std::error::Error::source(&error);
     while let Some(error) = cause {
+        // With TLS 1.3 the server judges the client's certificate after the handshake.
+        if let Some(error) = error.downcast_ref::<io::Error>().filter(|error| dial::is_of_tls(error)) {
+            return (PushFailure::Tls, dial::tls_words(error));
+        }
         text += &format!(": {error}");
         cause = error.source();
     }
@@ -295,6 +299,9 @@ fn connector(tls: &LokiTls) -> io::Result<TlsConnector> {
         None => drop(roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs)),
     }
     if roots.is_empty() {
+        if let Some(path) = &tls.ca_file {
+            return Err(in_file("the authorities", path, NO_PEM));
+        }
         return Err(io::Error::other(
             "this host has no trusted certificate authorities: set sinks.loki.tls.ca_file",
         ));
@@ -306,6 +313,9 @@ fn connector(tls: &LokiTls) -> io::Result<TlsConnector> {
     let config = match (&tls.cert_file, &tls.key_file) {
         (Some(cert_file), Some(key_file)) => {
             let chain = certificates("our certificate", cert_file)?;
+            if chain.is_empty() {
+                return Err(in_file("our certificate", cert_file, NO_PEM));
+            }
             let key = PrivateKeyDer::from_pem_file(key_file);
             let key = key.map_err(|error| in_file("our key", key_file, error))?;
             config
@@ -321,6 +331,10 @@ fn certificates(what: &str, path: &Path) -> io::Result<Vec<CertificateDer<'stati
     let read = CertificateDer::pem_file_iter(path).and_then(Iterator::collect::<Result<Vec<_>, _>>);
     read.map_err(|error| in_file(what, path, error))
 }
+
+/// What is wrong with a file in which nobody found a certificate.
+const NO_PEM: &str = "it has no certificate in PEM form (-----BEGIN CERTIFICATE-----); openssl x509 -inform der -in FILE \
+                      turns one in DER form into that";
 
 fn in_file(what: &str, path: &Path, error: impl std::fmt::Display) -> io::Error {
     io::Error::other(format!("reading {what} from {}: {error}", path.display()))

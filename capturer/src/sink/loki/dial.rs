@@ -81,9 +81,14 @@ async fn connect_any(addresses: Vec<SocketAddr>) -> Result<TcpStream, String> {
     }
 }
 
+/// Whether TLS, and not the network, ended a connection.
+pub(super) fn is_of_tls(error: &io::Error) -> bool {
+    error.get_ref().is_some_and(|cause| cause.is::<rustls::Error>())
+}
+
 /// The meaning of a failed TLS handshake, and what to do.
 pub(super) fn tls_words(error: &io::Error) -> String {
-    use rustls::{CertificateError, Error, InvalidMessage};
+    use rustls::{AlertDescription, CertificateError, Error, InvalidMessage};
     let cause = error.get_ref().and_then(|cause| cause.downcast_ref::<Error>());
     match cause {
         Some(Error::InvalidMessage(InvalidMessage::InvalidContentType)) => {
@@ -101,6 +106,21 @@ pub(super) fn tls_words(error: &io::Error) -> String {
                  have the certificate of the CA that signed it, or the server's own if it is self-signed"
             )
         }
+        Some(Error::AlertReceived(AlertDescription::CertificateRequired)) => {
+            "the server requires a certificate of its clients: set sinks.loki.tls.cert_file and key_file".to_owned()
+        }
+        Some(Error::AlertReceived(
+            alert @ (AlertDescription::UnknownCA
+            | AlertDescription::BadCertificate
+            | AlertDescription::CertificateUnknown
+            | AlertDescription::CertificateExpired
+            | AlertDescription::CertificateRevoked
+            | AlertDescription::UnsupportedCertificate
+            | AlertDescription::AccessDenied),
+        )) => format!(
+            "the server refuses our certificate ({alert:?}): check sinks.loki.tls.cert_file, which must be signed by a CA that the \
+             server trusts for clients, and not have expired"
+        ),
         _ => format!("{error}; {CHECK_TLS}"),
     }
 }
@@ -167,6 +187,10 @@ mod tests {
         let words = |error: Error| tls_words(&io::Error::new(io::ErrorKind::InvalidData, error));
         let plain = words(Error::InvalidMessage(InvalidMessage::InvalidContentType));
         assert!(plain.contains("use http://"), "{plain}");
+        let asks = words(Error::AlertReceived(rustls::AlertDescription::CertificateRequired));
+        assert!(asks.contains("set sinks.loki.tls.cert_file and key_file"), "{asks}");
+        let refuses = words(Error::AlertReceived(rustls::AlertDescription::UnknownCA));
+        assert!(refuses.contains("refuses our certificate (UnknownCA)"), "{refuses}");
         #[derive(Debug)]
         struct CaUsedAsEndEntity;
         impl std::fmt::Display for CaUsedAsEndEntity {
