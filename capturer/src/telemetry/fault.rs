@@ -78,7 +78,10 @@ impl Fault {
         match self {
             Fault::Lost => after(SHOWN_MS, "; no more for 10 minutes, and those lines do not come back"),
             Fault::SpoolLost => after(0, "; no more for two minutes, and those lines do not come back"),
-            Fault::Refused => after(0, "; no more for two minutes, and those lines are kept as dead letters"),
+            Fault::Refused => after(
+                0,
+                "; no line was refused for two minutes, or all of them were replayed (capturer dead-letters list shows what is kept)",
+            ),
             Fault::SpoolRemoved => after(SHOWN_MS, ""),
             _ => after(0, ""),
         }

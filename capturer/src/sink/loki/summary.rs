@@ -67,6 +67,13 @@ impl Summary {
         self.last.iter().filter(|(_, sum)| sum.lines != 1).map(|(key, sum)| tell(key, sum)).collect()
     }
 
+    /// No dead letter is left: they were replayed or purged, and what was refused is nobody's trouble now.
+    pub fn none_is_kept(&mut self) {
+        for sums in [&mut self.now, &mut self.last] {
+            sums.retain(|(_, reason), _| is_loss(reason));
+        }
+    }
+
     /// What happened in this minute and the one before, in the order of [`Summary::recent`].
     pub fn faults(&self) -> Vec<Fault> {
         let fault = |reason: &&str| if is_loss(reason) { Fault::SpoolLost } else { Fault::Refused };
@@ -215,6 +222,19 @@ mod tests {
         summary.turn(120_000);
         summary.turn(180_000);
         assert!(summary.recent().is_empty());
+    }
+
+    /// A replay delivered them all, and for more than a minute the page said that they are kept.
+    #[test]
+    fn what_was_replayed_is_no_trouble() {
+        let mut summary = Summary::default();
+        summary.add("{a}", ("too_old", "look"), (1, 1), "");
+        summary.turn(60_000);
+        summary.add("{a}", ("other", "look"), (1, 1), "");
+        summary.add("{a}", (SPOOL_TOO_OLD, "raise it"), (1, 1), "");
+        summary.none_is_kept();
+        assert_eq!(summary.faults(), [Fault::SpoolLost], "what is lost does not come back");
+        assert!(summary.add("{a}", ("other", "look"), (1, 1), "").is_some(), "the next one is news");
     }
 
     #[test]

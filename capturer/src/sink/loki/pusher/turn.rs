@@ -71,6 +71,9 @@ impl Pusher {
             self.letters_looked_at = Some(Instant::now());
             let bytes = self.letters.bytes().unwrap_or(0);
             self.metrics.dead_letters_bytes.with_label_values(&[NAME]).set(bytes as i64);
+            if bytes == 0 {
+                self.summary.none_is_kept();
+            }
         }
         let oldest = self.reader.oldest_ms().map_or(0, |time_ms| unix_ms().saturating_sub(time_ms) / 1000);
         self.metrics.spool_lag_seconds.with_label_values(&[NAME]).set(oldest as i64);
