@@ -189,6 +189,8 @@ pub struct EngineFact {
 pub struct RunningFact {
     /// How many there are.
     pub count: usize,
+    /// How many others run, which the config does not select.
+    pub others: usize,
     /// How many were inspected before the time was up.
     pub looked_at: usize,
     /// Containers of which nothing can be read.

@@ -303,6 +303,7 @@ fn running_containers(settings: &ContainerMonitor, are_files_seen: bool) -> Opti
         let id = row.id.clone();
         let facts = EventFacts::from(row);
         if !settings.select.selects(&facts.name, &facts.image, &facts.labels) {
+            fact.others += 1;
             continue;
         }
         fact.count += 1;

@@ -343,9 +343,24 @@ fn file_monitor(access: &Access, container: Option<ContainerFact>) -> CheckLine 
     if *silent {
         faults.push("a file system that they lead to does not answer".to_owned());
     }
+    // A pattern can't match what is in a directory that can't be listed. That is the fault then.
+    let is_hidden = |pattern: &&String| {
+        let begins = |directory: &String| {
+            let directory = directory.split(": ").next().unwrap_or(directory).trim_end_matches('/');
+            pattern.strip_prefix(directory).is_some_and(|rest| rest.starts_with('/'))
+                || is_above(pattern, directory)
+        };
+        unlistable.iter().any(begins)
+    };
+    let unmatched: Vec<&String> = unmatched.iter().filter(|pattern| !is_hidden(pattern)).collect();
     let matches = which(unmatched.len() as u64, "pattern matches", "patterns match");
-    let unmatched = (!unmatched.is_empty())
-        .then(|| format!("{} {matches} no file: {}", unmatched.len(), named(unmatched.iter().cloned())));
+    let unmatched = (!unmatched.is_empty()).then(|| {
+        format!(
+            "{} {matches} no file: {}",
+            unmatched.len(),
+            named(unmatched.iter().map(|pattern| (*pattern).clone()))
+        )
+    });
     if faults.is_empty() {
         return match unmatched {
             None => ok("file_monitor", format!("{followed}, none unreadable{notes}")),
@@ -356,8 +371,7 @@ fn file_monitor(access: &Access, container: Option<ContainerFact>) -> CheckLine 
             ),
         };
     }
-    // What is in a directory that can't be listed, the pattern can't match.
-    faults.extend(unmatched.filter(|_| unlistable.is_empty()));
+    faults.extend(unmatched);
     let cure = match (denied.is_empty() && unlistable.is_empty(), container.is_some()) {
         (true, _) => "Bring the file server back; the log of the agent and /health name it.",
         (false, true) => {
@@ -371,9 +385,26 @@ fn file_monitor(access: &Access, container: Option<ContainerFact>) -> CheckLine 
     warn("file_monitor", format!("{followed}; {}{notes}", faults.join("; ")), cure)
 }
 
+/// Whether a pattern looks into this directory by a wildcard: `/logs/*/a.log` into `/logs/web`.
+fn is_above(pattern: &str, directory: &str) -> bool {
+    let fixed = pattern.find(['*', '?', '[', '{']).unwrap_or(pattern.len());
+    let fixed = pattern[..fixed].rfind('/').map_or("", |slash| &pattern[..slash]);
+    directory.strip_prefix(fixed).is_some_and(|rest| rest.starts_with('/'))
+}
+
 /// Running containers that can't be fully read, by name.
 fn containers(fact: &RunningFact, engine: &str) -> CheckLine {
-    let running = format!("{} to be captured", counted(fact.count as u64, "running container"));
+    if fact.count == 0 && fact.others > 0 {
+        let those = which(fact.others as u64, "the one container that runs", "the containers that run");
+        return warn(
+            "containers",
+            format!("container_monitor selects none of {those} ({})", fact.others),
+            "Compare its include and exclude lists with docker ps; in their patterns * stands for any text.",
+        );
+    }
+    // Docker keeps nothing of those without a log.
+    let captured = fact.count.saturating_sub(fact.no_log.len());
+    let running = format!("{} to be captured", counted(captured as u64, "running container"));
     let mut notes = String::new();
     if !fact.no_log.is_empty() {
         let (are, names) =

@@ -313,6 +313,22 @@ fn docker_that_does_not_answer_or_shows_no_logs() {
     );
 }
 
+/// A mistyped name was "ok, 0 running containers to be captured".
+#[test]
+fn lists_that_select_no_container_are_told() {
+    let running = |count, others, no_log: &[&str]| {
+        let no_log = no_log.iter().map(|name| (*name).to_owned()).collect();
+        let fact = RunningFact { count, looked_at: count, others, no_log, ..RunningFact::default() };
+        move |facts: &mut Facts| engine(facts).running = Some(fact)
+    };
+    check(running(0, 0, &[]), &[]);
+    check(running(3, 2, &["quiet"]), &[]);
+    check(
+        running(0, 3, &[]),
+        &[("containers", CheckStatus::Warn, "selects none of the containers that run (3)", "docker ps")],
+    );
+}
+
 /// Nothing else reports them before the agent runs.
 #[test]
 fn containers_that_can_not_be_read_are_named() {
