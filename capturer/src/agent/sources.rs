@@ -10,7 +10,7 @@ use crate::capture::discover::Unmatched;
 use crate::capture::io::Event;
 use crate::model::clock::Now;
 use crate::model::docker::skips_local;
-use crate::settings::{advice, shown_url};
+use crate::settings::{Select, advice, shown_url};
 use crate::shell::Rest;
 use crate::shell::descriptors;
 use crate::shell::files::{Hung, Unwatched};
@@ -107,7 +107,12 @@ impl Loop<'_> {
         let look = match self.process.admin {
             Some(address) => {
                 let url = self.settings.admin.url(address);
-                format!("watch it at {url} or with capturer top --admin {address}")
+                // With TLS, a token or a socket, an address alone does not open the door.
+                let with = match self.settings.admin.is_plain() {
+                    true => format!("--admin {address}"),
+                    false => "-c and the config file".to_owned(),
+                };
+                format!("watch it at {url} or with capturer top {with}")
             }
             None => "admin.listen is empty, so there is no way to watch it".to_owned(),
         };
@@ -201,17 +206,17 @@ impl Loop<'_> {
         let unmatched = self.capture.unmatched_names(now);
         let well = super::turn::captured(self.process.metrics.containers_monitored.get() as u64);
         let (mut faults, mut notes, mut warnings) = (Vec::new(), Vec::new(), Vec::new());
+        let hint = regex_hint(&self.settings.container_monitor.select);
         match unmatched {
             None => {}
             // A typo, or containers that do not run yet: no line is lost.
             Some(Unmatched::All(names)) => {
                 warnings.push(format!(
-                    "no container matches {names}, so none is captured; compare with docker ps{}",
-                    regex_hint(&names)
+                    "no container matches {names}, so none is captured; compare with docker ps{hint}"
                 ));
             }
             Some(Unmatched::Some(names)) => {
-                notes.push(format!("no container matches {names}{}", regex_hint(&names)));
+                notes.push(format!("no container matches {names}{hint}"));
             }
         }
         faults.extend([unread.faults, unread.replaced].into_iter().filter(|text| !text.is_empty()));
@@ -420,8 +425,11 @@ impl Loop<'_> {
 }
 
 /// A hint for somebody who wrote a regular expression where a pattern is expected.
-fn regex_hint(patterns: &str) -> String {
-    if advice::looks_like_regex(patterns) { format!("; {}", advice::NO_REGEX) } else { String::new() }
+fn regex_hint(select: &Select) -> String {
+    let patterns =
+        select.include_names.iter().chain(&select.include_images).chain(select.include_labels.values());
+    let is_regex = patterns.map(glob::Pattern::as_str).any(advice::looks_like_regex);
+    if is_regex { format!("; {}", advice::NO_REGEX) } else { String::new() }
 }
 
 fn describe(hung: &Hung) -> String {
@@ -434,6 +442,16 @@ fn describe(hung: &Hung) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn only_who_wrote_a_regular_expression_is_told_that_it_is_none() {
+        let of = |pattern: &str| {
+            let include_names = vec![glob::Pattern::new(pattern).expect("a pattern")];
+            regex_hint(&Select { include_names, ..Select::default() })
+        };
+        assert_eq!(of("wbe-2"), "");
+        assert!(of("^web-.*$").contains("not regular expressions"));
+    }
 
     #[test]
     fn the_log_has_the_beginning_and_the_end_of_a_fault_once() {

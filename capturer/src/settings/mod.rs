@@ -134,6 +134,11 @@ impl Admin {
         format!("{scheme}://{address}/")
     }
 
+    /// Whether an address is all that `capturer top` needs to reach the agent.
+    pub fn is_plain(&self) -> bool {
+        self.token.is_none() && self.tls.is_none()
+    }
+
     /// A warning if the server is open to whoever reaches its address, with what to do; `None` = it is not.
     pub fn exposure(&self) -> Option<String> {
         let address = self.listen.filter(|address| !address.ip().is_loopback())?;

@@ -373,7 +373,9 @@ function trouble(told, key, isWarning = false) {
   made.append(element("h2", saysTitle ? told.lines[0] : told.title));
   sentence(made, key, saysTitle ? { ...told, lines: told.lines.slice(1) } : told);
   if (told.runbook) {
-    made.append(element("p", `On the host: capturer top --once --admin ${location.host} · runbook: ${told.runbook}`, "quiet"));
+    // top takes a certificate and a token from the config, and from nowhere else.
+    const reach = location.protocol === "https:" ? "-c CONFIG" : `--admin ${location.host}`;
+    made.append(element("p", `On the host: capturer top --once ${reach} · runbook: ${told.runbook}`, "quiet"));
   }
   return made;
 }
