@@ -201,7 +201,10 @@ impl Loop<'_> {
                 self.take(hung);
             }
             if now.mono_ms >= check_at && self.settings.resource_monitoring.enabled {
-                check_at = now.mono_ms + self.settings.resource_monitoring.check_interval.as_millis() as u64;
+                let interval_ms = self.settings.resource_monitoring.check_interval.as_millis() as u64;
+                // Until the first look memory and threads are 0 in the metrics.
+                let is_early = self.process.witness.is_attaching();
+                check_at = now.mono_ms + if is_early { TURN_MS.min(interval_ms) } else { interval_ms };
                 self.check_resources(now);
             }
             if now.mono_ms >= look_at && !self.shell.has_inotify() {

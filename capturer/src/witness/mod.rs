@@ -186,6 +186,11 @@ impl Witness {
         }
     }
 
+    /// Whether a tier is still being attached, so that no look can be taken.
+    pub fn is_attaching(&self) -> bool {
+        matches!(&*lock(&self.shared.attaching), Attaching::UnderWay { .. })
+    }
+
     /// Takes one look, reports what is wrong, and returns it.
     pub fn check(&mut self, now: Now, doing: &Doing) -> LeakReport {
         if let Attaching::UnderWay { since, .. } = &*lock(&self.shared.attaching) {
