@@ -192,6 +192,49 @@ fn removed(version: EngineVersion) -> Result<()> {
     agent.stop()
 }
 
+/// What refuses one container's log, be it dockerd, a plugin of it or a proxy before its socket: the container runs, its
+/// neighbours are captured, and nothing arrives.
+#[test]
+fn a_log_that_is_refused_is_named_with_the_answer() -> Result<()> {
+    let (home, docker) = (Home::new()?, FakeDocker::start()?);
+    let refusals = [
+        (
+            "denied",
+            403,
+            "{\"message\":\"authorization denied by plugin\"}",
+            "answered 403: authorization denied by plugin",
+        ),
+        ("broken", 500, "{\"message\":\"no such thing\"}", "answered 500: no such thing"),
+        ("page", 200, "<html><body>Sign in</body></html>", "reading its log over the API failed"),
+        ("lost", 404, "{\"message\":\"no such container\"}", "answered 404: no such container"),
+    ];
+    let mut ids = Vec::new();
+    for (name, status, body, _) in refusals {
+        ids.push(docker.add_scripted(name, logs_path, &Reply::status(status, body)));
+    }
+    let good = docker.add("good");
+    docker.print(&good, b"hello\n");
+    let socket = socket_setting(&docker.socket());
+    let agent = home.start(&home.config(&format!(
+        "container_monitor: {{socket_path: \"{socket}\", read_from: api, reconnect_interval: 1s, \
+         circuit_breaker: {{failures: 50}}}}\n"
+    )))?;
+    let words: Vec<&str> = refusals.iter().flat_map(|(name, .., words)| [*name, *words]).collect();
+    wait_for(&agent, false, false, &[&["4 running containers are not captured"], &words[..]].concat())?;
+    wait_until("the figures", PATIENCE, || {
+        ensure!(agent.metric("sources_unreadable{reason=\"other\"}")? == 4.0, "not counted");
+        ensure!(agent.metric("containers_monitored")? == 1.0, "they are not captured");
+        ensure!(home.records_of("good")?.len() == 1, "its neighbour");
+        Ok(())
+    })?;
+    for id in ids {
+        docker.heal(&logs_path(&id));
+        docker.print(&id, b"at last\n");
+    }
+    wait_for(&agent, true, false, &["5 running containers are captured"])?;
+    agent.stop()
+}
+
 const MANY: usize = 200;
 
 /// Lines of the log that tell of a cause, once one of them has these words.

@@ -9,7 +9,7 @@ use crate::capture::discover::Discovery;
 use crate::capture::io::{Event, FoundFile};
 use crate::model::clock::Now;
 use crate::model::cursor::Cursor;
-use crate::model::docker::Inspect;
+use crate::model::docker::{self, Inspect};
 use crate::model::record::{StreamId, StreamKey};
 use crate::settings::ReadFrom;
 use crate::telemetry::metrics::{LossReason, UnreadableReason};
@@ -19,8 +19,10 @@ use crate::telemetry::status::StreamRow;
 const GONE_AFTER_MS: u64 = 10_000;
 /// The Engine's status for a container whose logging driver can't be read from.
 const NOT_READABLE: u16 = 501;
-/// A sentence names at most this many containers.
+/// A sentence names at most this many containers with the same cause.
 const NAMED_MAX: usize = 5;
+/// A sentence tells at most this many causes.
+const CAUSES_MAX: usize = 5;
 
 /// What is known of such containers.
 #[derive(Debug, Default)]
@@ -33,8 +35,8 @@ pub(super) struct NoLogs {
     gone: BTreeMap<StreamId, (u64, bool)>,
     /// Streams for which the Engine said that the driver keeps nothing that can be read.
     refused: BTreeSet<StreamId>,
-    /// Streams whose answers the Engine kept ending when they were opened last.
-    ending: BTreeSet<StreamId>,
+    /// Streams that may have failed too often, with the Engine's words if it said that there is no such log.
+    failing: BTreeMap<StreamId, Option<String>>,
     /// Streams whose files were listed: another may have the log's name since.
     listed: BTreeSet<StreamId>,
 }
@@ -100,7 +102,7 @@ impl NoLogs {
     pub(super) fn forget_stream(&mut self, stream: StreamId) {
         self.gone.remove(&stream);
         self.refused.remove(&stream);
-        self.ending.remove(&stream);
+        self.failing.remove(&stream);
         self.listed.remove(&stream);
     }
 
@@ -137,12 +139,28 @@ pub struct UnreadContainers {
     pub counts: BTreeMap<UnreadableReason, usize>,
 }
 
-/// `a: why; b: why; and 3 others`.
+/// `a, b and 3 others: why; c: why; and 3 others`.
 fn sentence(all: &[(String, String)]) -> String {
-    let named: Vec<String> = all.iter().take(NAMED_MAX).map(|(name, why)| format!("{name}: {why}")).collect();
-    let more = all.len().saturating_sub(NAMED_MAX);
-    let more = if more > 0 { format!("; and {more} others") } else { String::new() };
-    format!("{}{more}", named.join("; "))
+    let mut by_why: Vec<(&str, Vec<&str>)> = Vec::new();
+    let mut place: BTreeMap<&str, usize> = BTreeMap::new();
+    for (name, why) in all {
+        let index = *place.entry(why).or_insert(by_why.len());
+        if index == by_why.len() {
+            by_why.push((why, Vec::new()));
+        }
+        by_why[index].1.push(name);
+    }
+    let others = |count: usize| if count == 1 { "1 other".to_owned() } else { format!("{count} others") };
+    let clause = |(why, names): &(&str, Vec<&str>)| {
+        let shown = names.iter().take(NAMED_MAX).copied().collect::<Vec<_>>().join(", ");
+        let more = names.len().saturating_sub(NAMED_MAX);
+        let more = if more > 0 { format!(" and {}", others(more)) } else { String::new() };
+        format!("{shown}{more}: {why}")
+    };
+    let clauses: Vec<String> = by_why.iter().take(CAUSES_MAX).map(clause).collect();
+    let more: usize = by_why.iter().skip(CAUSES_MAX).map(|(_, names)| names.len()).sum();
+    let more = if more > 0 { format!("; and {}", others(more)) } else { String::new() };
+    format!("{}{more}", clauses.join("; "))
 }
 
 fn containers(count: usize) -> String {
@@ -160,13 +178,19 @@ impl Capture {
             Event::StillLive { stream, found } => {
                 self.no_logs.scanned(now, *stream, std::slice::from_ref(found));
             }
-            Event::ConnOpened { conn, result: Ok((status, _)) } => {
+            Event::ConnOpened { conn, result } => {
                 let Some(stream) = self.conns.get(conn) else { return };
-                if self.streams.get(stream).is_some_and(|stream| stream.keeps_ending()) {
-                    self.no_logs.ending.insert(*stream);
+                let breaker = self.settings.container_monitor.circuit_breaker.failures;
+                if self.streams.get(stream).is_some_and(|stream| stream.may_fail_too_often(breaker)) {
+                    let said = match result {
+                        Ok((status @ (404 | 409), body)) => Some(docker::refusal(*status, body)),
+                        _ => None,
+                    };
+                    self.no_logs.failing.insert(*stream, said);
                 } else {
-                    self.no_logs.ending.remove(stream);
+                    self.no_logs.failing.remove(stream);
                 }
+                let Ok((status, _)) = result else { return };
                 if *status == NOT_READABLE {
                     self.no_logs.refused.insert(*stream);
                 } else {
@@ -188,7 +212,22 @@ impl Capture {
             );
             return Some((UnreadableReason::Driver, why));
         }
+        let breaker = self.settings.container_monitor.circuit_breaker.failures;
+        if let Some(words) = stream.fails_too_often(breaker, now.mono_ms) {
+            let why = format!(
+                "reading its log over the API failed each of the last times: {words}; docker logs should show the same; look at \
+                 dockerd's own log, at authorization plugins and at proxies before its socket, or read the container's file \
+                 (container_monitor.read_from: auto, with the right to read it)"
+            );
+            return Some((UnreadableReason::Other, why));
+        }
         if stream.keeps_ending() {
+            if let Some(Some(words)) = self.no_logs.failing.get(&stream.source.id) {
+                let why = format!(
+                    "it runs, and for its log {words}; restart it, and dockerd if docker logs says the same of others"
+                );
+                return Some((UnreadableReason::Other, why));
+            }
             let why = "the Engine keeps ending its log although the container runs, so its output can't be read over the \
                        API: the log has a damaged record, at which docker logs stops too, or dockerd has a problem; read \
                        its json-file (container_monitor.read_from: auto, with the right to read it), or recreate the \
@@ -296,14 +335,14 @@ impl Capture {
         replaced
     }
 
-    /// The few streams worth a look: those whose file is missing, and those that the Engine refuses or keeps ending.
+    /// The few streams worth a look: those whose file is missing, and those that the Engine refuses, breaks off or keeps ending.
     fn suspects(&self) -> impl Iterator<Item = &Stream> {
         let ids: BTreeSet<StreamId> = self
             .no_logs
             .gone
             .keys()
             .chain(&self.no_logs.refused)
-            .chain(&self.no_logs.ending)
+            .chain(self.no_logs.failing.keys())
             .copied()
             .collect();
         ids.into_iter().filter_map(|id| self.streams.get(&id).map(Box::as_ref))
@@ -366,8 +405,10 @@ mod tests {
     #[test]
     fn the_first_are_named() {
         let all: Vec<_> = (0..7).map(|number| (number.to_string(), "x".to_owned())).collect();
-        assert_eq!(sentence(&all), "0: x; 1: x; 2: x; 3: x; 4: x; and 2 others");
+        assert_eq!(sentence(&all), "0, 1, 2, 3, 4 and 2 others: x");
         assert_eq!(sentence(&all[..1]), "0: x");
+        let each: Vec<_> = (0..7).map(|number| ("a".to_owned(), number.to_string())).collect();
+        assert_eq!(sentence(&each), "a: 0; a: 1; a: 2; a: 3; a: 4; and 2 others");
     }
 
     /// Docker renames the live file when it rotates, and makes a new one.

@@ -22,6 +22,8 @@ const FAILED_FIRST_MS: u64 = 200;
 
 /// An Engine that loses its place at a rotation or a restart ends an answer once or twice.
 const ENDS_MAX: u32 = 5;
+/// So many failures in a row are named by health; the circuit breaker may be set to fewer.
+const FAILURES_MAX: usize = 5;
 
 /// Whether the file could not be opened, and whether that may have changed.
 #[derive(Debug, Default)]
@@ -166,6 +168,19 @@ impl Stream {
     /// Whether the Engine ends its answers although the container runs, and none of them brings a line.
     pub fn keeps_ending(&self) -> bool {
         self.running && self.ends_in_a_row >= ENDS_MAX && matches!(self.kind, Kind::Api(_))
+    }
+
+    /// Why its log could not be read over the API each of the last times, in the words of the last. A time-out, and a daemon
+    /// that is away, are not counted: they are the Engine's faults, and said as such.
+    pub fn fails_too_often(&self, breaker: usize, now_ms: u64) -> Option<&str> {
+        let reads = self.state == State::Following && now_ms >= self.state_since_ms + WELL_AFTER_MS;
+        let fails = self.running && !reads && matches!(self.kind, Kind::Api(_));
+        (fails && self.own_failures >= breaker.min(FAILURES_MAX)).then_some(self.last_error.text.as_ref())
+    }
+
+    /// Whether one more failure, or one more end without a line, is one too many.
+    pub fn may_fail_too_often(&self, breaker: usize) -> bool {
+        self.ends_in_a_row + 1 >= ENDS_MAX || self.own_failures + 1 >= breaker.min(FAILURES_MAX)
     }
 
     fn back_off(&mut self, cx: &mut Context<'_>) {
