@@ -29,7 +29,7 @@ fn fifty_containers(version: EngineVersion, reading: Reading) -> Result<()> {
     let engine = Engine::start(version)?;
     let home = Home::new()?;
     let agent = home.start(&config(&home, &engine, reading))?;
-    let lines = number("CAPTURER_LINES", 8_000)?;
+    let lines = number("CAPTURER_LINES", 4_000)?;
     let names = run_numbered(&engine, 50, lines as u32, 4)?;
     engine.wait_for_all(&names)?;
     assert_equal_to_docker_logs(&home, &engine, &names)?;
