@@ -3,7 +3,6 @@
 use std::io::{stderr, stdout};
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::time::Duration;
 
 use crate::agent::{self, Agent, Reloading, signals};
 use crate::commands::cli;
@@ -69,14 +68,16 @@ fn run(arguments: &ConfigArgs) -> Exit {
         // A collector that expects JSON would drop a line of plain text.
         tracing::error!(target: "capturer", "the agent ends: {error:#}");
     }
-    log.flush(Duration::from_secs(1));
-    match result {
-        Err(error) if is_json => cli::exit_of(&error),
-        Ok(left) if left.is_empty() => Exit::Ok,
-        Ok(left) => cli::fail(&anyhow::anyhow!(
+    let is_read = log.flush(own_log::END_PATIENCE);
+    let error = match result {
+        Ok(left) if left.is_empty() => return Exit::Ok,
+        Ok(left) => anyhow::anyhow!(
             "stopped without waiting for {}; the next start resumes from the saved positions",
             left.join(", ")
-        )),
-        Err(error) => cli::fail(&error),
-    }
+        ),
+        Err(error) if is_json => return cli::exit_of(&error),
+        Err(error) => error,
+    };
+    // If nobody reads standard error, the next write to it never ends.
+    if is_read { cli::fail(&error) } else { cli::exit_of(&error) }
 }

@@ -78,7 +78,7 @@ fn quickstart(arguments: &QuickstartArgs) -> anyhow::Result<()> {
     let left = agent.run();
     screen.end();
     drop(demo);
-    log.flush(Duration::from_secs(1));
+    log.flush(own_log::END_PATIENCE);
     left?;
     let records = metrics.logs_sent_total.with_label_values(&["local_file"]).get();
     say!("\n{} captured, in {directory}/ with one JSON object a line:", counted(records, "record"));

@@ -40,6 +40,14 @@ const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// How long the last words wait for the lock of the limits.
 const LOCK_PATIENCE: Duration = Duration::from_millis(50);
 
+/// How long the end of the process waits for a writer that gets nothing done: nobody reads standard error. On a busy machine
+/// the thread may not run for a second.
+pub const END_PATIENCE: Duration = Duration::from_secs(5);
+/// A writer that gets something done now and then is waited for this many times as long.
+const PATIENCES_MAX: u32 = 6;
+/// How often the wait for the writer looks at what it got done.
+const WAIT_SLICE: Duration = Duration::from_millis(100);
+
 /// The log of this process, for a thread that ends the process.
 static OF_PROCESS: OnceLock<Arc<Shared>> = OnceLock::new();
 
@@ -57,8 +65,10 @@ pub fn init(settings: &Log, on_start: fn()) -> anyhow::Result<(OwnLog, Levels)> 
 /// Logs why the process ends, from any thread and at once: after the lines that were held back, and even if the queue
 /// is full.
 pub fn last_words(words: &str, patience: Duration) {
-    if let Some(shared) = OF_PROCESS.get() {
-        shared.end_with(LogLine::note(words.to_owned()), Instant::now() + patience);
+    match OF_PROCESS.get() {
+        Some(shared) => shared.end_with(LogLine::note(words.to_owned()), Instant::now() + patience),
+        // The config that says how to log is not read yet.
+        None => drop(writeln!(std::io::stderr(), "capturer: {words}")),
     }
 }
 
@@ -101,6 +111,8 @@ struct Shared {
     limits: Mutex<Limits>,
     queue: SyncSender<Message>,
     dropped: AtomicU64,
+    /// Messages that the writing thread is done with.
+    done: Arc<AtomicU64>,
 }
 
 /// Decides what is written at once, later, or never.
@@ -137,25 +149,28 @@ impl OwnLog {
     ) -> std::io::Result<OwnLog> {
         let (queue, messages) = sync_channel(QUEUE_LINES_MAX);
         let (started, limits) = (Instant::now(), Mutex::default());
-        let shared = Arc::new(Shared { format, started, limits, queue, dropped: AtomicU64::new(0) });
+        let done = Arc::<AtomicU64>::default();
+        let of_thread = Arc::clone(&done);
+        let shared = Arc::new(Shared { format, started, limits, queue, dropped: AtomicU64::new(0), done });
         // Weak: the subscriber, and with it the queue, lives for ever.
-        let of_thread = Arc::downgrade(&shared);
+        let (done, of_thread) = (of_thread, Arc::downgrade(&shared));
         std::thread::Builder::new().name(LOG_THREAD.to_owned()).spawn(move || {
             on_start();
-            write_all(&messages, writer, &of_thread);
+            write_all(&messages, writer, &of_thread, &done);
         })?;
         Ok(OwnLog { shared })
     }
 
-    /// Writes what is held back, and waits until all lines are written or `patience` is over. Call it last.
-    pub fn flush(&self, patience: Duration) {
-        self.shared.report_suppressed(u64::MAX);
-        self.shared.flush(patience);
+    /// Writes what is held back, and waits until all lines are written. Gives up when the writer got nothing done for
+    /// `patience`. Returns whether all are written. Call it last.
+    pub fn flush(&self, patience: Duration) -> bool {
+        let mut writer = Writer::new(&self.shared.done, patience, patience * PATIENCES_MAX);
+        self.shared.tell_all(&mut writer) && self.shared.flush(&mut writer)
     }
 }
 
 /// Writes until the log is dropped.
-fn write_all(messages: &Receiver<Message>, mut writer: impl Write, shared: &Weak<Shared>) {
+fn write_all(messages: &Receiver<Message>, mut writer: impl Write, shared: &Weak<Shared>, done: &AtomicU64) {
     let mut is_holding = false;
     loop {
         let message = if is_holding {
@@ -183,23 +198,71 @@ fn write_all(messages: &Receiver<Message>, mut writer: impl Write, shared: &Weak
                 let _ = answer.try_send(());
             }
         }
+        done.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+/// The writing thread, for somebody who waits for it.
+struct Writer<'a> {
+    done: &'a AtomicU64,
+    seen: u64,
+    since: Instant,
+    patience: Duration,
+    until: Instant,
+}
+
+impl<'a> Writer<'a> {
+    fn new(done: &'a AtomicU64, patience: Duration, in_all: Duration) -> Writer<'a> {
+        let (seen, since) = (done.load(Ordering::Relaxed), Instant::now());
+        Writer { done, seen, since, patience, until: since + in_all }
+    }
+
+    /// Whether it is no use to wait on.
+    fn has_stopped(&mut self) -> bool {
+        let (now, done) = (Instant::now(), self.done.load(Ordering::Relaxed));
+        if done != self.seen {
+            (self.seen, self.since) = (done, now);
+        }
+        now >= self.until || now.duration_since(self.since) >= self.patience
     }
 }
 
 impl Shared {
-    /// Waits until all lines are written, or `patience` is over.
-    fn flush(&self, patience: Duration) {
+    /// Waits until all lines are written; returns whether they are.
+    fn flush(&self, writer: &mut Writer<'_>) -> bool {
         let (answer, answered) = sync_channel(1);
-        let deadline = Instant::now() + patience;
-        if self.put(Message::Flush(answer), deadline) {
-            let _ = answered.recv_timeout(deadline.saturating_duration_since(Instant::now()));
+        if !self.put(Message::Flush(answer), writer) {
+            return false;
+        }
+        loop {
+            match answered.recv_timeout(WAIT_SLICE.min(writer.patience)) {
+                Ok(()) => return true,
+                Err(RecvTimeoutError::Timeout) if !writer.has_stopped() => {}
+                Err(_) => return false,
+            }
         }
     }
 
-    /// Waits for room until the deadline; returns whether there was any.
-    fn put(&self, mut message: Message, deadline: Instant) -> bool {
+    /// Puts everything that is held back into the queue, and waits for room.
+    fn tell_all(&self, writer: &mut Writer<'_>) -> bool {
+        let (gathered, suppressed) = self.limits().due(u64::MAX);
+        let suppressed = suppressed.into_iter().map(|(message, count)| suppressed_line(&message, count));
+        let lines: Vec<LogLine> = gathered.into_iter().chain(suppressed).collect();
+        let mut put =
+            |line: &LogLine| self.put(Message::Line(line.render(self.format, SystemTime::now())), writer);
+        let all = lines.iter().all(&mut put);
+        let dropped = self.dropped.swap(0, Ordering::Relaxed);
+        if !all || dropped > 0 && !put(&dropped_line(dropped)) {
+            self.dropped.fetch_add(dropped, Ordering::Relaxed);
+            return false;
+        }
+        true
+    }
+
+    /// Waits for room; returns whether there was any.
+    fn put(&self, mut message: Message, writer: &mut Writer<'_>) -> bool {
         while let Err(TrySendError::Full(unsent)) = self.queue.try_send(message) {
-            if Instant::now() >= deadline {
+            if writer.has_stopped() {
                 return false;
             }
             message = unsent;
@@ -217,14 +280,7 @@ impl Shared {
             return;
         }
         let dropped = self.dropped.swap(0, Ordering::Relaxed);
-        let note = || {
-            LogLine::note(format!(
-                "{} {} dropped: standard error was not read",
-                counted(dropped, "log line"),
-                which(dropped, "was", "were")
-            ))
-        };
-        if dropped > 0 && !queue(&note()) {
+        if dropped > 0 && !queue(&dropped_line(dropped)) {
             // Reported when there is room again.
             self.dropped.fetch_add(dropped, Ordering::Relaxed);
         }
@@ -267,8 +323,10 @@ impl Shared {
             }
             std::thread::sleep(Duration::from_millis(1));
         }
-        self.put(Message::Line(line.render(self.format, SystemTime::now())), deadline);
-        self.flush(deadline.saturating_duration_since(Instant::now()));
+        let left = deadline.saturating_duration_since(Instant::now());
+        let mut writer = Writer::new(&self.done, left, left);
+        self.put(Message::Line(line.render(self.format, SystemTime::now())), &mut writer);
+        self.flush(&mut writer);
     }
 
     /// If the queue is full, the lines in it are the reason to check.
@@ -279,7 +337,7 @@ impl Shared {
     fn tell(&self, (gathered, suppressed): (Vec<LogLine>, Vec<(String, u64)>)) {
         gathered.into_iter().for_each(|line| self.send(line));
         for (message, count) in suppressed {
-            self.send(LogLine::note(format!("… {count} more suppressed: {message}")));
+            self.send(suppressed_line(&message, count));
         }
     }
 
@@ -322,6 +380,18 @@ impl Shared {
             Admission::Suppress => {}
         }
     }
+}
+
+fn suppressed_line(message: &str, count: u64) -> LogLine {
+    LogLine::note(format!("… {count} more suppressed: {message}"))
+}
+
+fn dropped_line(count: u64) -> LogLine {
+    LogLine::note(format!(
+        "{} {} dropped: standard error was not read",
+        counted(count, "log line"),
+        which(count, "was", "were")
+    ))
 }
 
 struct EventLayer {
@@ -495,9 +565,40 @@ mod tests {
     fn a_stuck_standard_error_stops_nobody() {
         let (stuck, log) = stuck_log();
         assert!(log.shared.dropped.load(Ordering::Relaxed) >= 49);
-        log.flush(Duration::from_millis(20));
+        assert!(!log.flush(Duration::from_millis(20)), "nobody reads");
         stuck.open();
-        log.flush(Duration::from_secs(5));
+        assert!(log.flush(Duration::from_secs(60)));
+        assert!(stuck.output.text().ends_with("dropped: standard error was not read\n"));
+    }
+
+    /// The process once waited a second for its last lines, whatever their number and however busy the machine.
+    #[test]
+    fn the_end_waits_for_a_slow_writer_as_long_as_it_writes() {
+        let slow = Slow::default();
+        let log = OwnLog::new(LogFormat::Text, slow.clone(), || ()).expect("thread");
+        for _ in 0..20 {
+            log.shared.send(LogLine::note("x".to_owned()));
+        }
+        log.take_two_of_one_cause();
+        // 20 lines of 20 ms each are longer than the patience of 200 ms for one of them.
+        assert!(log.flush(Duration::from_millis(200)), "{}", slow.0.text());
+        let text = slow.0.text();
+        assert_eq!(text.lines().count(), 22, "{text}");
+        assert!(text.contains(TWO_OF_ONE_CAUSE), "{text}");
+    }
+
+    #[derive(Clone, Default)]
+    struct Slow(Output);
+
+    impl Write for Slow {
+        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+            std::thread::sleep(Duration::from_millis(20));
+            self.0.write(bytes)
+        }
+
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
     }
 
     /// The queue has no room for the message that something is held back.
