@@ -7,7 +7,7 @@ mod no_answers;
 
 use std::fs;
 use std::io::Write as _;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
 use capturer_tests::agent::{Agent, Home, Record};
@@ -348,6 +348,71 @@ fn a_silent_daemon_is_named_and_taken_up_again() -> Result<()> {
         scene.await_health()?;
         Ok(())
     })
+}
+
+/// With the default times a frozen daemon was named after 55 s, and its streams said the same once each.
+#[test]
+fn a_frozen_daemon_is_named_soon_and_once() -> Result<()> {
+    const STREAMS: usize = 20;
+    let (home, fake) = (Home::new()?, FakeDocker::start()?);
+    for number in 0..STREAMS {
+        fake.add(&format!("app-{number}"));
+    }
+    let agent = home.start(&home.config(&format!(
+        "container_monitor: {{socket_path: \"{}\", list_interval: 10m, stream_rotation: {{interval: 2s, idle_interval: 2s}}}}\n",
+        socket_setting(&fake.socket())
+    )))?;
+    wait_until("all to follow", PATIENCE, || {
+        let rows = agent.streams()?;
+        let following = rows.iter().filter(|row| row["state"] == "following").count();
+        ensure!(following == STREAMS, "{following}");
+        Ok(())
+    })?;
+    fake.set_silent(true);
+    let begun = Instant::now();
+    wait_until("health to name it", PATIENCE, || {
+        let (is_well, said) = agent.health_of("docker")?;
+        ensure!(
+            !is_well
+                && said.contains("Docker has not answered for 1")
+                && said.contains("timeout 5 docker info"),
+            "{said}"
+        );
+        Ok(())
+    })?;
+    let named = begun.elapsed();
+    println!("named after {:.1} s", named.as_secs_f64());
+    ensure!(named < Duration::from_secs(30), "{named:?}");
+    ensure!(agent.metric("component_health{component=\"docker\"}")? == 0.0);
+    // Each rotation opens a connection, whose time-out comes later.
+    wait_until("the streams to fail", PATIENCE, || {
+        let failed = agent.metric("container_stream_errors_total{error_type=\"read_timeout\"}")?;
+        ensure!(failed >= 5.0, "{failed}");
+        Ok(())
+    })?;
+    fake.set_silent(false);
+    wait_until("health to be well", PATIENCE, || {
+        let (is_well, said) = agent.health_of("docker")?;
+        ensure!(is_well, "{said}");
+        Ok(())
+    })?;
+    wait_until("the log to say that it is over", PATIENCE, || {
+        let log = agent.log_text()?;
+        ensure!(
+            log.lines().any(|line| line.contains("over after ") && line.contains("component=docker")),
+            "{log}"
+        );
+        Ok(())
+    })?;
+    let log = agent.log_text()?;
+    let told: Vec<&str> =
+        log.lines().filter(|line| line.contains(" WARN ") || line.contains(" ERROR ")).collect();
+    let is_it = |line: &&&str| {
+        line.contains("Docker does not answer: no answer to GET /_ping within 10 s; check dockerd")
+    };
+    ensure!(told.iter().filter(is_it).count() == 1, "{told:#?}");
+    ensure!(!told.iter().any(|line| line.contains("no answer") && !is_it(&line)), "{told:#?}");
+    agent.stop()
 }
 
 /// A dead connection looks like a quiet container: that is what rotation is for.

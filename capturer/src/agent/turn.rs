@@ -375,6 +375,9 @@ impl Loop<'_> {
                     format!("{socket} answers; {}", captured(running))
                 }
                 Some(trouble) => {
+                    if trouble.fault == EngineFault::NotYet {
+                        self.docker_silent_since_ms = None; // nothing has failed yet
+                    }
                     let since_ms = *self.docker_silent_since_ms.get_or_insert(now.mono_ms);
                     let seconds = now.mono_ms.saturating_sub(since_ms) / 1000;
                     let reads_files = self.settings.container_monitor.read_from != ReadFrom::Api;

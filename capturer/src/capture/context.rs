@@ -264,7 +264,7 @@ pub struct Pool {
     granted: Vec<StreamId>,
     next_rotation_ms: u64,
     contended: bool,
-    /// The Engine was asked for its events and is not there: the log has it, once for all streams.
+    /// The Engine is not there or does not answer: the log has it, once for all streams.
     pub engine_is_away: bool,
 }
 

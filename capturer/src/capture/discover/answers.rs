@@ -7,7 +7,7 @@ use super::{Discovery, DiscoveryEvent, EventsPhase, Question, absence};
 use crate::capture::context::{Context, Timer};
 use crate::capture::io::{Action, HttpAnswer, RequestError, RequestId};
 use crate::model::docker;
-use crate::model::docker::{EngineTrouble, Inspect, ListRow, ListRowWithFacts};
+use crate::model::docker::{Inspect, ListRow, ListRowWithFacts};
 use crate::telemetry::metrics::RequestResult;
 
 /// First pause before the list is requested again after an unusable answer; doubles up to the interval of lists.
@@ -69,12 +69,6 @@ impl Discovery {
         }
     }
 
-    pub(super) fn ask_ping(&mut self, cx: &mut Context<'_>) {
-        if !self.questions.values().any(|question| *question == Question::Ping) {
-            self.ask(Question::Ping, docker::PING.to_owned(), cx);
-        }
-    }
-
     /// Requests as many inspects as may be under way at once.
     pub(super) fn ask_inspects(&mut self, cx: &mut Context<'_>) {
         if !matches!(self.events, EventsPhase::Open { .. }) {
@@ -88,7 +82,7 @@ impl Discovery {
         }
     }
 
-    fn ask(&mut self, question: Question, path: String, cx: &mut Context<'_>) {
+    pub(super) fn ask(&mut self, question: Question, path: String, cx: &mut Context<'_>) {
         let request = cx.new_request();
         self.questions.insert(request, question);
         cx.act(Action::Get { request, path });
@@ -104,6 +98,9 @@ impl Discovery {
     ) {
         let Some(question) = self.questions.remove(&request) else { return };
         cx.metrics.docker_request(request_result(&result));
+        if result.is_ok() {
+            self.heard(question == Question::List, cx);
+        }
         match (question, result) {
             (Question::Ping, result) if matches!(self.events, EventsPhase::Open { .. }) => {
                 self.on_ping(result, cx)
@@ -130,21 +127,10 @@ impl Discovery {
     }
 
     fn on_ping(&mut self, result: HttpAnswer, cx: &mut Context<'_>) {
+        self.hearing.pinged_ms = None;
         // Whatever the status, somebody answers.
-        let error = match result {
-            Ok(_) if self.reachable => return,
-            Ok(_) => {
-                self.reachable = true;
-                self.last_error = EngineTrouble::default();
-                return self.ask_list(cx);
-            }
-            Err(error) => error.trouble(),
-        };
-        if self.reachable {
-            tracing::warn!("Docker does not answer: {}", error.text);
-        }
-        self.reachable = false;
-        self.last_error = error;
+        let Err(error) = result else { return self.listen(cx) };
+        self.does_not_answer(error, cx);
         // It is asked again while the event stream is open. When that ends, `unreachable` takes over.
         cx.timers.set_earlier(Timer::Discovery, cx.now.mono_ms + PING_PAUSE_MS);
     }
@@ -241,8 +227,8 @@ impl Discovery {
 
     fn on_odd_list(&mut self, odd: Odd, cx: &mut Context<'_>) {
         let error = format!("can't get the list of containers: {}", odd.counted(cx));
-        // The health of `docker` has it as long as it lasts.
-        if self.list_error != error {
+        // The health of `docker` has it as long as it lasts. Of an Engine that does not answer all that is said already.
+        if self.list_error != error && self.reachable {
             tracing::warn!("{error}; trying again");
         }
         self.list_error = error;
@@ -251,7 +237,11 @@ impl Discovery {
 
     fn on_odd_inspect(&mut self, id: String, odd: Odd, cx: &mut Context<'_>) {
         self.inspect_error = format!("container {}: {}", &id[..12], odd.counted(cx));
-        tracing::warn!("inspecting {}; trying again", self.inspect_error);
+        if self.reachable {
+            tracing::warn!("inspecting {}; trying again", self.inspect_error);
+        } else {
+            tracing::debug!("inspecting {}; trying again", self.inspect_error);
+        }
         // While it exists, the next list names it again, and then as changed.
         self.listed.remove(&id);
         self.uninspected.insert(id);

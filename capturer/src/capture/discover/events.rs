@@ -6,7 +6,7 @@ use super::{Discovery, DiscoveryEvent, EventsPhase};
 use crate::capture::context::{Context, Timer};
 use crate::capture::io::{Action, BodyOutcome, HttpAnswer};
 use crate::model::docker;
-use crate::model::docker::{ContainerEvent, EngineTrouble};
+use crate::model::docker::{ContainerEvent, EngineFault, EngineTrouble};
 use crate::telemetry::metrics::{Metrics, RequestResult};
 
 /// The longest event line that is accepted. It contains the labels: a container can have 200,000 of them, 3 MB.
@@ -22,18 +22,15 @@ impl Discovery {
         if !matches!(self.events, EventsPhase::Waiting(_)) {
             return;
         }
-        let conn = cx.new_conn();
-        self.events = EventsPhase::Opening(conn);
-        cx.act(Action::OpenConn { conn, stream: None, path: docker::EVENTS.to_owned() });
+        self.opens(cx);
     }
 
     fn unreachable(&mut self, error: EngineTrouble, cx: &mut Context<'_>) {
-        if self.reachable || self.failures == 0 {
+        let is_told = self.is_silent() && matches!(error.fault, EngineFault::Silent { .. });
+        if (self.reachable || self.failures == 0) && !is_told {
             tracing::warn!("Docker is not reachable: {}; trying again", error.text);
         }
-        self.reachable = false;
-        cx.pool.engine_is_away = true;
-        self.last_error = error;
+        self.is_away(error, cx);
         self.failures += 1;
         let max = cx.settings.container_monitor.reconnect_interval.as_millis() as u64;
         let at = cx.now.mono_ms + cx.jitter.back_off(UNREACHABLE_FIRST_MS, self.failures, max);
@@ -46,9 +43,8 @@ impl Discovery {
         let EventsPhase::Opening(conn) = self.events else { return };
         match result {
             Ok((200, _)) => {
-                self.reachable = true;
-                cx.pool.engine_is_away = false;
-                self.last_error = EngineTrouble::default();
+                self.is_back(cx);
+                self.forget_ping();
                 self.opened_at_ms = cx.now.mono_ms;
                 self.held.clear();
                 self.searched = 0;
@@ -86,11 +82,14 @@ impl Discovery {
         let EventsPhase::Open { conn, in_flight: true } = self.events else { return };
         self.events = EventsPhase::Open { conn, in_flight: false };
         match outcome {
-            BodyOutcome::Bytes => self.take_events(buffer, cx.metrics, told),
+            BodyOutcome::Bytes => {
+                self.heard(false, cx);
+                self.take_events(buffer, cx.metrics, told);
+            }
             BodyOutcome::TimedOut => {
                 self.searched = buffer.len();
                 self.held = buffer;
-                self.ask_ping(cx);
+                self.listen(cx);
             }
             BodyOutcome::End | BodyOutcome::Broken(_) => {
                 if cx.now.mono_ms - self.opened_at_ms >= WELL_AFTER_MS {

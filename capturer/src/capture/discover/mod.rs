@@ -16,6 +16,7 @@ mod events;
 #[cfg(feature = "fuzz")]
 pub(crate) mod fuzz;
 mod glimpses;
+mod hearing;
 mod names;
 mod own;
 mod selection;
@@ -32,6 +33,7 @@ use crate::text::counted::counted;
 use absence::Absence;
 use glimpses::Glimpses;
 pub use glimpses::Missed;
+use hearing::Hearing;
 use names::Names;
 pub use names::Unmatched;
 pub use own::OwnContainer;
@@ -72,8 +74,7 @@ enum EventsPhase {
 
 #[derive(Debug, PartialEq, Eq)]
 enum Question {
-    /// Is the Engine alive? Sent when the event stream was silent for a whole `read_timeout`, because an idle Engine
-    /// and a frozen one look alike on a waiting connection.
+    /// Is the Engine alive? See `hearing.rs`.
     Ping,
     List,
     Inspect(String),
@@ -129,6 +130,7 @@ pub struct Discovery {
     failures: u32,
     last_error: EngineTrouble,
     reachable: bool,
+    hearing: Hearing,
     stopping: bool,
 }
 
@@ -162,6 +164,7 @@ impl Discovery {
             failures: 0,
             last_error: EngineTrouble::default(),
             reachable: false,
+            hearing: Hearing::default(),
             stopping: false,
         }
     }
@@ -179,9 +182,16 @@ impl Discovery {
             EventsPhase::Waiting(at) if at <= now => self.start(cx),
             EventsPhase::Waiting(at) => cx.timers.set_earlier(Timer::Discovery, at),
             EventsPhase::Open { .. } if !self.reachable => self.ask_ping(cx),
-            EventsPhase::Open { .. } if self.list_at_ms <= now => self.ask_list(cx),
-            EventsPhase::Open { .. } => cx.timers.set_earlier(Timer::Discovery, self.list_at_ms),
-            EventsPhase::Opening(_) | EventsPhase::Closing(_) | EventsPhase::Stopped => {}
+            EventsPhase::Open { .. } if self.list_at_ms <= now => {
+                self.ask_list(cx);
+                cx.timers.set_earlier(Timer::Discovery, now + hearing::LIST_FIRST_MS);
+            }
+            EventsPhase::Open { .. } => {
+                cx.timers.set_earlier(Timer::Discovery, self.list_at_ms);
+                self.listen(cx);
+            }
+            EventsPhase::Opening(_) => self.listen(cx),
+            EventsPhase::Closing(_) | EventsPhase::Stopped => {}
         }
     }
 

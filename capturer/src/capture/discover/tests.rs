@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::capture::core::bench::Bench;
-use crate::capture::io::{BodyOutcome, HttpAnswer};
+use crate::capture::io::{BodyOutcome, HttpAnswer, RequestError};
 use crate::model::docker;
 
 const A: &str = "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa";
@@ -282,4 +282,117 @@ fn the_agents_own_container_is_left_out() {
     scene.hear("restart", A);
     scene.answer(&[A, B], found);
     assert_eq!(scene.told(), ["container a was there"]);
+}
+
+impl Scene {
+    /// What was asked since the last call and is not answered.
+    fn asked(&mut self) -> Vec<(RequestId, String)> {
+        let asked = self.bench.actions().into_iter().filter_map(|action| match action {
+            Action::Get { request, path } => Some((request, path)),
+            _ => None,
+        });
+        asked.collect()
+    }
+
+    /// So many seconds in which nobody answers. Returns after how many it was called silent, and what was asked.
+    fn silence(&mut self, seconds: u64) -> (Option<u64>, Vec<(RequestId, String)>) {
+        let (mut named, mut asked) = (None, Vec::new());
+        for second in 1..=seconds {
+            self.pass(1_000);
+            asked.extend(self.asked());
+            if named.is_none() && self.discovery.silence().is_some() {
+                named = Some(second);
+            }
+        }
+        (named, asked)
+    }
+
+    fn reply(&mut self, request: RequestId, result: HttpAnswer) {
+        self.discovery.on_answer(request, result, &mut self.bench.cx(), &mut self.told);
+    }
+}
+
+fn of_path<'a>(asked: &'a [(RequestId, String)], path: &str) -> Vec<&'a RequestId> {
+    asked.iter().filter(|(_, asked)| asked == path).map(|(request, _)| request).collect()
+}
+
+/// With the default times, a frozen dockerd was named after 55 s: a read had to time out before it was asked, and the question
+/// had to time out as well.
+#[test]
+fn a_frozen_engine_is_named_soon_and_its_first_answer_ends_that() {
+    let mut scene = with_one();
+    let (named, asked) = scene.silence(40);
+    assert_eq!(named, Some(20));
+    let pings = of_path(&asked, docker::PING);
+    assert_eq!(pings.len(), 1, "one at a time");
+    let trouble = scene.discovery.trouble().expect("trouble");
+    assert_eq!(trouble.text, "no answer to GET /_ping within 10 s");
+    assert!(scene.bench.cx().pool.engine_is_away);
+    // The shell's time-out says the same of the same silence, and it goes on counting from the first.
+    let error = RequestError::NoAnswer { path: docker::PING.to_owned(), timeout_s: 30 };
+    scene.reply(*pings[0], Err(error));
+    assert_eq!(scene.discovery.trouble(), Some(trouble));
+    let (_, asked) = scene.silence(2);
+    scene.reply(*of_path(&asked, docker::PING)[0], Ok((200, b"OK".to_vec())));
+    assert_eq!((scene.discovery.trouble(), scene.bench.cx().pool.engine_is_away), (None, false));
+    assert_eq!(of_path(&scene.asked(), docker::LIST).len(), 1, "what happened meanwhile is looked up");
+}
+
+/// A list may take a minute on a busy host.
+#[test]
+fn a_slow_engine_that_answers_pings_is_not_silent() {
+    let mut scene = with_one();
+    for _ in 0..12 {
+        let (named, asked) = scene.silence(19);
+        assert_eq!(named, None);
+        let pings = of_path(&asked, docker::PING);
+        assert_eq!(pings.len(), 1);
+        scene.reply(*pings[0], Ok((200, b"OK".to_vec())));
+    }
+    // Nor is one that reports events.
+    for _ in 0..12 {
+        assert_eq!(scene.silence(9).0, None);
+        scene.hear("pause", A);
+    }
+}
+
+/// Nobody is asked who was heard just now: a ping costs a connection.
+#[test]
+fn an_engine_that_is_heard_is_not_asked() {
+    let mut scene = with_one();
+    for _ in 0..20 {
+        let (_, asked) = scene.silence(9);
+        assert_eq!(of_path(&asked, docker::PING).len(), 0);
+        scene.hear("pause", A);
+        scene.answer(&[A], found);
+    }
+}
+
+/// A start against a frozen dockerd.
+#[test]
+fn an_engine_that_never_answered_is_named_as_soon() {
+    let mut bench = Bench::new(1);
+    let mut discovery = Discovery::new();
+    discovery.start(&mut bench.cx());
+    let mut scene = Scene { bench, discovery, told: Vec::new() };
+    assert_eq!(scene.silence(15).0, Some(10));
+    let text = scene.discovery.trouble().expect("trouble").text;
+    assert_eq!(text, "no answer to GET /events within 10 s");
+    scene.discovery.on_opened(Ok((200, Vec::new())), &mut scene.bench.cx());
+    assert_eq!(scene.discovery.trouble(), None);
+}
+
+/// The ping of a connection that broke is answered late, when the next connection is long open.
+#[test]
+fn a_ping_of_another_connection_says_nothing() {
+    let mut scene = with_one();
+    let (_, asked) = scene.silence(12);
+    let ping = *of_path(&asked, docker::PING)[0];
+    let broken = BodyOutcome::Broken("reset".to_owned());
+    scene.discovery.on_read(broken, Vec::new(), &mut scene.bench.cx(), &mut scene.told);
+    scene.discovery.on_closed(&mut scene.bench.cx());
+    scene.pass(60_000);
+    scene.discovery.on_opened(Ok((200, Vec::new())), &mut scene.bench.cx());
+    scene.reply(ping, Err(RequestError::Broken { path: docker::PING.to_owned(), cause: "reset".to_owned() }));
+    assert_eq!(scene.discovery.trouble(), None);
 }

@@ -105,7 +105,16 @@ impl Stream {
         if !matches!(self.state, State::Opening | State::Following) {
             return;
         }
-        let is_news = self.failures == 0 || self.last_error.text != why.text;
+        let is_other = self.last_error.text != why.text;
+        let is_news = match error {
+            // All of them break when the Engine goes or freezes, and its own line in the log is enough. One that breaks by
+            // itself is tried again first.
+            StreamError::DaemonGone | StreamError::ReadTimeout if cx.pool.engine_is_away => false,
+            StreamError::DaemonGone | StreamError::ReadTimeout => {
+                self.failures == 1 || self.failures > 1 && is_other
+            }
+            _ => self.failures == 0 || is_other,
+        };
         let text = why.text.clone();
         *self.last_error = why;
         self.back_off(cx);
