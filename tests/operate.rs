@@ -406,6 +406,42 @@ fn a_start_that_waits_says_for_what() -> Result<()> {
     seen
 }
 
+/// The config is read before there is a log, and a pipe in its place hangs as a dead network file system does. SIGTERM was
+/// not answered, and nothing was said.
+#[test]
+fn a_start_that_hangs_in_its_config_is_named_and_can_be_told_to_stop() -> Result<()> {
+    let home = Home::new()?;
+    let (config, log) = (home.path().join("config.yaml"), home.path().join("agent.log"));
+    ensure!(Command::new("mkfifo").arg(&config).status()?.success());
+    let start = || -> Result<std::process::Child> {
+        let mut command = Command::new(program());
+        command.args(["run", "-c"]).arg(&config).stdin(Stdio::null()).stdout(Stdio::null());
+        Ok(command.stderr(File::create(&log)?).spawn()?)
+    };
+    let ends = |child: &mut std::process::Child| {
+        wait_until("the process to end", DEADLINE, || child.try_wait()?.context("it runs"))
+    };
+    let is_said = |words: &str| -> Result<()> {
+        let text = fs::read_to_string(&log)?;
+        ensure!(text.contains(words), "{words}: {text}");
+        Ok(())
+    };
+    let mut child = start()?;
+    let tried = wait_until("the start to say what it waits for", DEADLINE, || {
+        is_said("capturer: the start waits and captures nothing yet: reading the config (")
+    })
+    .and_then(|()| {
+        let pid = rustix::process::Pid::from_raw(child.id() as i32).context("no pid")?;
+        rustix::process::kill_process(pid, Signal::TERM)?;
+        let status = ends(&mut child)?;
+        ensure!(status.code() == Some(0), "{status}");
+        is_said("told to stop while the start waits; ending without it")
+    });
+    let _ = child.kill();
+    let _ = child.wait();
+    tried
+}
+
 one_engine! { V28_5:
     a_frozen_dockerd_raises_its_alert => frozen_dockerd;
 }

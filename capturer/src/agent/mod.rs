@@ -51,7 +51,7 @@ pub use reload::Reloading;
 use reload::{Carried, Reloads};
 use run::Run;
 use signals::Signals;
-use starting::Starting;
+pub use starting::Starting;
 use turn::{Ended, Turning};
 
 /// How often a reload checks whether the threads of the earlier run have ended.
@@ -175,7 +175,7 @@ impl Agent {
         let reload = reloading.is_some().then_some(move || {
             let _ticket = asked.reload_requests.ask();
         });
-        signals.start(move || stopper.stop(), reload)?;
+        signals.start(move || stopper.stop(), reload);
         let settings = &run.settings.admin;
         let admin = admin::server::start(settings, early, status.clone(), metrics.clone(), claims.clone())?;
         if let Some(admin) = &admin {

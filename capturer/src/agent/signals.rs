@@ -1,35 +1,52 @@
-//! Signals, on a thread of their own: a stuck capture loop must not keep the agent from seeing the second signal.
+//! Signals, on a thread of their own: neither a stuck capture loop nor a start that hangs must keep the agent from seeing
+//! them.
 
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use anyhow::Context as _;
-use tokio::runtime::Runtime;
 use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::time::{Instant, sleep_until};
 
+use crate::shell::privilege;
 use crate::telemetry::own_log;
 
-/// How long the second signal waits for the log to be written.
+/// How long the last words wait for the log to be written.
 const PATIENCE: Duration = Duration::from_millis(500);
 /// Exit code after the second signal: that of SIGINT, as shells count it.
 const INTERRUPTED: i32 = 130;
+/// So long a start goes on after it was told to stop. Mostly it ends within a second, and then everything ends in order.
+const START_PATIENCE: Duration = Duration::from_secs(5);
+const STOPPED_AMID_A_START: &str = "told to stop while the start waits; ending without it. Nothing was captured yet, and \
+                                    the next start resumes from the saved positions";
 
-/// Signals that arrived since [`listen`] wait here for [`Signals::start`].
-pub struct Signals {
-    runtime: Runtime,
-    terminate: Signal,
-    interrupt: Signal,
-    hangup: Option<Signal>,
+/// Listens to signals. Those that came since [`listen`] are answered by [`Signals::start`].
+pub struct Signals(Arc<Mutex<Phase>>);
+
+type Answer = Box<dyn Fn() + Send>;
+
+enum Phase {
+    /// What is asked for waits for somebody who can do it.
+    Starting {
+        stop: bool,
+        reload: bool,
+    },
+    Running {
+        stop: Answer,
+        reload: Option<Answer>,
+    },
 }
 
 /// From now on no signal that the agent answers ends the process by itself. A start takes as long as the kernel needs
-/// to load the probe's programs, and `systemctl reload` may come at once. This makes no thread, because a thread would
-/// keep every capability.
+/// to load the probe's programs, and `systemctl reload` may come at once. The thread renounces every right, since it is made
+/// while the process still has them all. Without `reloads` SIGHUP ends the process, which is its default.
 ///
 /// # Errors
-/// When the runtime can't be made.
+/// When the thread or its runtime can't be made.
 pub fn listen(reloads: bool) -> anyhow::Result<Signals> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_io()
+        .enable_time()
         .build()
         .context("signals: making their runtime")?;
     let guard = runtime.enter();
@@ -37,53 +54,97 @@ pub fn listen(reloads: bool) -> anyhow::Result<Signals> {
     // By default a write beyond the limit of file sizes (LimitFSIZE) kills the process. Once a handler is installed, the
     // write fails with EFBIG instead, which the sink names.
     drop(listen(SignalKind::from_raw(rustix::process::Signal::XFSZ.as_raw()))?);
-    let hangup = reloads.then(|| listen(SignalKind::hangup())).transpose()?;
-    let (terminate, interrupt) = (listen(SignalKind::terminate())?, listen(SignalKind::interrupt())?);
+    let mut hangup = reloads.then(|| listen(SignalKind::hangup())).transpose()?;
+    let (mut terminate, mut interrupt) = (listen(SignalKind::terminate())?, listen(SignalKind::interrupt())?);
     drop(guard);
-    Ok(Signals { runtime, terminate, interrupt, hangup })
+    let phase = Arc::new(Mutex::new(Phase::Starting { stop: false, reload: false }));
+    let signals = Signals(Arc::clone(&phase));
+    std::thread::Builder::new()
+        .name("signals".to_owned())
+        .spawn(move || {
+            privilege::renounce_in_log();
+            runtime.block_on(async move {
+                let (mut count, mut starts_until) = (0, None);
+                loop {
+                    tokio::select! {
+                        _ = terminate.recv() => {}
+                        _ = interrupt.recv() => {}
+                        Some(()) = hung_up(hangup.as_mut()) => {
+                            #[cfg(feature = "test-faults")]
+                            crate::faults::here();
+                            lock(&phase).reload();
+                            continue;
+                        }
+                        () = reached(starts_until) => {
+                            starts_until = None;
+                            if matches!(*lock(&phase), Phase::Starting { .. }) {
+                                own_log::last_words(STOPPED_AMID_A_START, PATIENCE);
+                                std::process::exit(0);
+                            }
+                            continue;
+                        }
+                    }
+                    count += 1;
+                    if count > 1 {
+                        own_log::last_words("told to stop a second time; ending at once", PATIENCE);
+                        std::process::exit(INTERRUPTED);
+                    }
+                    if !lock(&phase).stop() {
+                        starts_until = Some(Instant::now() + START_PATIENCE);
+                    }
+                }
+            });
+        })
+        .context("signals: starting their thread")?;
+    Ok(signals)
 }
 
 impl Signals {
-    /// Calls `stop` at the first SIGTERM or SIGINT and ends the process at the second. SIGHUP calls `reload`; without
-    /// one it ends the process, which is its default.
-    ///
-    /// # Errors
-    /// When the thread can't be made.
-    pub fn start(
-        self,
-        stop: impl Fn() + Send + 'static,
-        reload: Option<impl Fn() + Send + 'static>,
-    ) -> anyhow::Result<()> {
-        let Signals { runtime, mut terminate, mut interrupt, mut hangup } = self;
-        std::thread::Builder::new()
-            .name("signals".to_owned())
-            .spawn(move || {
-                runtime.block_on(async move {
-                    let mut count = 0;
-                    loop {
-                        tokio::select! {
-                            _ = terminate.recv() => {}
-                            _ = interrupt.recv() => {}
-                            Some(()) = hung_up(hangup.as_mut()) => {
-                                #[cfg(feature = "test-faults")]
-                                crate::faults::here();
-                                if let Some(reload) = &reload {
-                                    reload();
-                                }
-                                continue;
-                            }
-                        }
-                        count += 1;
-                        if count > 1 {
-                            own_log::last_words("told to stop a second time; ending at once", PATIENCE);
-                            std::process::exit(INTERRUPTED);
-                        }
-                        stop();
-                    }
-                });
-            })
-            .context("signals: starting their thread")?;
-        Ok(())
+    /// Calls `stop` at the first SIGTERM or SIGINT, or at once if it came already; the second ends the process. SIGHUP calls
+    /// `reload`.
+    pub fn start(self, stop: impl Fn() + Send + 'static, reload: Option<impl Fn() + Send + 'static>) {
+        let reload = reload.map(|reload| Box::new(reload) as Answer);
+        let running = Phase::Running { stop: Box::new(stop), reload };
+        let mut phase = lock(&self.0);
+        if let Phase::Starting { stop, reload } = std::mem::replace(&mut *phase, running) {
+            if reload {
+                phase.reload();
+            }
+            if stop {
+                phase.stop();
+            }
+        }
+    }
+}
+
+fn lock(phase: &Mutex<Phase>) -> std::sync::MutexGuard<'_, Phase> {
+    // Whole values only are written.
+    phase.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Phase {
+    /// Whether somebody was there to be told.
+    fn stop(&mut self) -> bool {
+        match self {
+            Phase::Starting { stop, .. } => *stop = true,
+            Phase::Running { stop, .. } => stop(),
+        }
+        matches!(self, Phase::Running { .. })
+    }
+
+    fn reload(&mut self) {
+        match self {
+            Phase::Starting { reload, .. } => *reload = true,
+            Phase::Running { reload: Some(reload), .. } => reload(),
+            Phase::Running { reload: None, .. } => {}
+        }
+    }
+}
+
+async fn reached(at: Option<Instant>) {
+    match at {
+        Some(at) => sleep_until(at).await,
+        None => std::future::pending().await,
     }
 }
 

@@ -4,17 +4,21 @@
 //! What is waited for is mostly a file system that does not answer, and nobody can end a call on it. The thread that
 //! watches has no rights.
 
+use std::io::Write as _;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use tracing::Level;
+
 use crate::text::over::over;
+use crate::text::terminal::Printable;
 
 /// A step that takes longer is named. All of a start takes about a second.
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// A start under way; it ends when this is dropped.
-pub(super) struct Starting {
+pub struct Starting {
     shared: Arc<Shared>,
     thread: Option<JoinHandle<()>>,
 }
@@ -52,7 +56,7 @@ impl Step {
 impl Starting {
     /// Begins with a step. `renounce` takes all rights from the thread that watches. Without a thread nobody does: that is no
     /// reason not to start.
-    pub(super) fn watch(what: impl Into<String>, renounce: fn()) -> Starting {
+    pub fn watch(what: impl Into<String>, renounce: fn()) -> Starting {
         let at = Mutex::new(At { step: Step::new(what.into()), ended: false });
         let shared = Arc::new(Shared { at, moved: Condvar::new() });
         // The thread that starts, as /proc has it.
@@ -60,7 +64,7 @@ impl Starting {
         let of_thread = Arc::clone(&shared);
         let thread = std::thread::Builder::new().name("starting".to_owned()).spawn(move || {
             renounce();
-            of_thread.look(PATIENCE, || waits_in(starts.get()), |told| tracing::error!("{told}"));
+            of_thread.look(PATIENCE, || waits_in(starts.get()), |told| say(Level::ERROR, &told));
         });
         Starting { shared, thread: thread.ok() }
     }
@@ -76,7 +80,7 @@ impl Starting {
 impl Drop for Starting {
     fn drop(&mut self) {
         if let Some(told) = self.shared.end() {
-            tracing::info!("{told}");
+            say(Level::INFO, &told);
         }
         if let Some(thread) = self.thread.take() {
             let _ = thread.join();
@@ -94,7 +98,7 @@ impl Shared {
         let before = std::mem::replace(&mut self.lock().step, step);
         self.moved.notify_all();
         if let Some(told) = before.over() {
-            tracing::info!("{told}");
+            say(Level::INFO, &told);
         }
     }
 
@@ -116,8 +120,8 @@ impl Shared {
                 at.step.is_told = true;
                 tell(format!(
                     "the start waits and captures nothing yet: {} has taken {} s{}; a disk or network file system that \
-                     does not answer does this (dmesg, df), and SIGKILL ends the process if you can't wait: the next \
-                     start resumes from the saved positions",
+                     does not answer does this (dmesg, df), or a pipe in place of a file; SIGTERM ends the process if \
+                     you can't wait, SIGKILL if that does not: the next start resumes from the saved positions",
                     at.step.what,
                     patience.as_secs(),
                     waits_in()
@@ -126,6 +130,17 @@ impl Shared {
                 at = self.moved.wait_timeout(at, left).unwrap_or_else(PoisonError::into_inner).0;
             }
         }
+    }
+}
+
+/// Into the log, or on standard error while the config that says how to log is not read yet.
+fn say(level: Level, told: &str) {
+    if !tracing::dispatcher::has_been_set() {
+        let _ = writeln!(Printable(std::io::stderr()), "capturer: {told}");
+    } else if level == Level::ERROR {
+        tracing::error!("{told}");
+    } else {
+        tracing::info!("{told}");
     }
 }
 

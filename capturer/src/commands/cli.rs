@@ -288,6 +288,12 @@ pub fn load_again(
     file::load_against(path, &arguments.set, &Outside::real(), running, object)
 }
 
+/// What [`load`] does, for a start that takes long.
+pub fn reading(arguments: &ConfigArgs) -> String {
+    let path = arguments.config.as_deref().unwrap_or(Path::new(DEFAULT_CONFIG));
+    format!("reading the config ({}) and the files that it names", path.display())
+}
+
 /// If the default file exists but can't be read, that is an error: running without it would surprise.
 fn config_path<'a>(arguments: &'a ConfigArgs, default: &'a Path) -> Option<&'a Path> {
     let is_there = || std::fs::symlink_metadata(default).is_ok();

@@ -4,7 +4,7 @@ use std::io::{stderr, stdout};
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use crate::agent::{self, Agent, Reloading, signals};
+use crate::agent::{self, Agent, Reloading, Starting, signals};
 use crate::commands::cli;
 use crate::commands::cli::{Command, ConfigArgs, Exit};
 use crate::commands::{dead_letters, doctor, online, positions, quickstart, tap, top, try_out};
@@ -46,7 +46,10 @@ fn run(arguments: &ConfigArgs) -> Exit {
         Ok(signals) => signals,
         Err(error) => return cli::fail(&error),
     };
-    let (settings, origin) = match cli::load(arguments) {
+    let starting = Starting::watch(cli::reading(arguments), privilege::renounce_in_log);
+    let loaded = cli::load(arguments);
+    drop(starting);
+    let (settings, origin) = match loaded {
         Ok(loaded) => loaded,
         Err(error) => return cli::refuse(&error, &mut Printable(stderr())),
     };
