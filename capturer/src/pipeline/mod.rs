@@ -30,6 +30,7 @@ mod rate;
 mod redact;
 mod secrets;
 mod time;
+mod tokens;
 
 use std::collections::BTreeMap;
 use std::ops::Range;

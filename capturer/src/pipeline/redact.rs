@@ -1,7 +1,7 @@
 //! Replaces secrets, in messages of any length and in every field and label.
 //!
 //! ```text
-//! text ─▶ key_secret ─▶ bearer_token ─▶ known tokens ─▶ e-mail ─▶ credit card ─▶ own patterns, in the config's order ─▶ text
+//! text ─▶ key_secret ─▶ bearer_token ─▶ known tokens and addresses ─▶ e-mail ─▶ credit card ─▶ own patterns, in the config's order ─▶ text
 //! ```
 //! It fails closed: if the work for a line or the line's size exceeds its bound, the rest of the line is replaced. A
 //! user's pattern may look at the whole rest of the line for each match, so what patterns look at is summed over all
@@ -13,7 +13,7 @@ use std::ops::Range;
 use std::sync::LazyLock;
 
 use super::colours::Uncoloured;
-use super::secrets;
+use super::{secrets, tokens};
 use crate::settings::pipeline::{Pattern, Redact, RedactPreset};
 
 /// The replacement for a secret; presets add its kind.
@@ -35,29 +35,6 @@ const APART: &[u8] = b"\x1b";
 static EMAIL: LazyLock<Pattern> = LazyLock::new(|| {
     Pattern::of_ours(r"(?i-u)\b[a-z0-9._%+-]{1,64}@(?:[a-z0-9-]{1,63}\.){1,8}[a-z]{2,24}\b")
 });
-static BEARER: LazyLock<Pattern> =
-    LazyLock::new(|| Pattern::of_ours(r#"(?i-u)\bbearer[ \t:=]{1,4}["']?([a-z0-9._~+/=-]{8,})"#));
-static WEB_TOKEN: LazyLock<Pattern> = LazyLock::new(|| {
-    Pattern::of_ours(r"(?-u)\beyJ[A-Za-z0-9_-]{5,}\.[A-Za-z0-9_-]{5,}(?:\.[A-Za-z0-9_-]*)?")
-});
-
-/// Tokens that are recognized by their prefix.
-static TOKEN: LazyLock<Pattern> = LazyLock::new(|| {
-    Pattern::of_ours(concat!(
-        r"(?-u)\b(?:",
-        // GitHub, GitLab, Slack, npm, PyPI, Docker Hub.
-        r"gh[pousr]_[A-Za-z0-9]{16,}|github_pat_[A-Za-z0-9_]{16,}|gl(?:pat|dt|rt|rtr|cbt|ptt|ft|imt|agent|soat|ffct|oas)-[A-Za-z0-9_-]{16,}",
-        r"|xox[a-z]-[A-Za-z0-9-]{8,}|xapp-[A-Za-z0-9-]{16,}|npm_[A-Za-z0-9]{16,}|pypi-[A-Za-z0-9_-]{16,}",
-        r"|dckr_pat_[A-Za-z0-9_-]{16,}",
-        // AWS, Google, DigitalOcean, Hashicorp Vault.
-        r"|(?:AKIA|ASIA|ABIA|ACCA)[A-Z0-9]{16}\b|AIza[A-Za-z0-9_-]{30,}|ya29\.[A-Za-z0-9_-]{16,}|do[opr]_v1_[a-f0-9]{32,}",
-        r"|hv[sbr]\.[A-Za-z0-9_-]{16,}",
-        // Stripe, SendGrid, Shopify, Square, OpenAI and Anthropic, Hugging Face.
-        r"|[spr]k_(?:live|test)_[A-Za-z0-9]{8,}|whsec_[A-Za-z0-9+/=]{16,}|SG\.[A-Za-z0-9_-]{16,}\.[A-Za-z0-9_-]{16,}",
-        r"|shp[a-z]{2}_[a-fA-F0-9]{16,}|sq0[a-z]{3}-[A-Za-z0-9_-]{16,}|sk-[A-Za-z0-9_-]{20,}|hf_[A-Za-z0-9]{16,}",
-        r")"
-    ))
-});
 
 /// What redaction did to a text.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -74,16 +51,19 @@ pub(super) fn redact<'t>(rules: &Redact, text: &'t [u8]) -> (Cow<'t, [u8]>, Done
     let has = |preset| rules.presets.contains(&preset);
     if has(RedactPreset::KeySecret) {
         line.replace(&[JOINED], secrets::values, REDACTED);
+        line.replace(&[JOINED], tokens::passwords_of_connections, REDACTED);
     }
     if has(RedactPreset::BearerToken) {
-        line.replace(&[JOINED, APART], |text| groups(&BEARER, text, 1, is_token), "[redacted: token]");
+        line.replace(&[JOINED, APART], tokens::bearers, "[redacted: token]");
+        line.replace(&[JOINED, APART], tokens::basics, "[redacted: token]");
     }
     if has(RedactPreset::BearerToken) || has(RedactPreset::KeySecret) {
-        line.replace(&[JOINED, APART], |text| groups(&WEB_TOKEN, text, 0, |_| true), "[redacted: token]");
-        line.replace(&[JOINED, APART], |text| groups(&TOKEN, text, 0, |_| true), "[redacted: token]");
+        line.replace(&[JOINED, APART], tokens::web_tokens, "[redacted: token]");
+        line.replace(&[JOINED, APART], tokens::tokens, "[redacted: token]");
+        line.replace(&[JOINED, APART], tokens::hooks, "[redacted: token]");
     }
     if has(RedactPreset::Email) && memchr::memchr(b'@', text).is_some() {
-        line.replace(&[JOINED, APART], |text| groups(&EMAIL, text, 0, |_| true), "[redacted: email]");
+        line.replace(&[JOINED, APART], emails, "[redacted: email]");
     }
     if has(RedactPreset::CreditCard) {
         line.replace(&[JOINED, APART], secrets::cards, "[redacted: credit card]");
@@ -244,14 +224,8 @@ impl<'t> InJson<'t> {
 /// Most blanks around one of JSON's signs.
 const BLANKS_MAX: usize = 8;
 
-fn groups(pattern: &Pattern, text: &[u8], group: usize, is_one: impl Fn(&[u8]) -> bool) -> Vec<Range<usize>> {
-    let found = pattern.regex().captures_iter(text).filter_map(|captures| captures.get(group));
-    found.filter(|found| is_one(found.as_bytes())).map(|found| found.range()).collect()
-}
-
-/// "bearer certificates" is prose: a token has digits or signs, or is long.
-fn is_token(text: &[u8]) -> bool {
-    text.len() >= 20 || text.iter().any(|byte| !byte.is_ascii_alphabetic())
+fn emails(text: &[u8]) -> Vec<Range<usize>> {
+    EMAIL.regex().find_iter(text).map(|found| found.range()).collect()
 }
 
 #[cfg(test)]

@@ -212,6 +212,125 @@ fn tokens() {
     }
 }
 
+/// What operators' lines have of other issuers' and services' secrets.
+#[test]
+fn secrets_of_services() {
+    let mut rules = preset(RedactPreset::KeySecret);
+    rules.presets.push(RedactPreset::BearerToken);
+    let hex = "0123456789abcdef0123456789abcdef";
+    let long = "0123456789abcdefABCDEF0123456789abcd0123456789abcdefAB";
+    for head in [
+        "glc_",
+        "GOCSPX-",
+        "lin_api_",
+        "sntrys_",
+        "xai-",
+        "gsk_",
+        "ATATT3",
+        "nvapi-",
+        "pscale_pw_",
+        "figd_",
+        "dp.pt.",
+        "r8_",
+        "ops_eyJ",
+        "GR1348941",
+        "1//0",
+    ] {
+        check(&rules, &format!("got {head}{long}, ok"), "got [redacted: token], ok");
+        check(&rules, &format!("{head} is its head"), &format!("{head} is its head"));
+    }
+    for token in [
+        format!("SK{hex}"),
+        format!("dapi{hex}"),
+        format!("rubygems_{hex}"),
+        format!("glsa_{hex}_0123abcd"),
+        format!("NRAK-{}", "ABCDEFGHIJKLMNOPQRSTUVWXYZ0"),
+        format!("PMAK-{}-{hex}", &hex[..24]),
+        format!("AGE-SECRET-KEY-1{}", "QPZRY9X8GF2TVDW0S3JN54KHCE6MUA7LQPZRY9X8GF2T"),
+    ] {
+        check(&rules, &format!("got {token}, ok"), "got [redacted: token], ok");
+    }
+    let table = [
+        // Whoever knows the address may write there.
+        (
+            "POST https://hooks.slack.com/services/T0_A/B0_A/abcdefghijklmnop failed",
+            "POST https://hooks.slack.com/services/[redacted: token] failed",
+        ),
+        (
+            "https://discord.com/api/v10/webhooks/123456789012345678/abcDEF_ghi-jklMNOpqr0123?wait=1",
+            "https://discord.com/api/v10/webhooks/123456789012345678/[redacted: token]?wait=1",
+        ),
+        (
+            "https://a.webhook.office.com/webhookb2/a1b2-c3@d4/IncomingWebhook/0123abcd/e5 x",
+            "https://a.webhook.office.com/webhookb2/[redacted: token] x",
+        ),
+        (
+            "https://api.telegram.org/bot123456789:AAabcdefghijklmnopqrstu/sendMessage",
+            "https://api.telegram.org/bot[redacted: token]/sendMessage",
+        ),
+        ("curl -H 'X: Basic dXNlcjpwYXNz'", "curl -H 'X: Basic [redacted: token]'"),
+        (
+            "Authorization: Digest username=\"a\", response=\"6629fae4\", qop=auth done",
+            "Authorization: [redacted] done",
+        ),
+        (
+            "authorization: AWS4-HMAC-SHA256 Credential=A/b, SignedHeaders=host, Signature=fe5f status=200",
+            "authorization: [redacted] status=200",
+        ),
+        ("authorization: Bearer abcdefg1 user=bob", "authorization: [redacted] user=bob"),
+        ("otp=482913 user_otp: 1 totp=2", "otp=[redacted] user_otp: [redacted] totp=[redacted]"),
+        (
+            r#"{"verification_code":482913,"mfaCode":"1"}"#,
+            r#"{"verification_code":"[redacted]","mfaCode":"[redacted]"}"#,
+        ),
+        ("tokens=abc123secretX y", "tokens=[redacted] y"),
+        (r#"{"tokens":["abc123secretX"],"n":1}"#, r#"{"tokens":"[redacted]","n":1}"#),
+        (
+            "DefaultEndpointsProtocol=https;AccountName=a;AccountKey=ab12==;EndpointSuffix=w",
+            "DefaultEndpointsProtocol=https;AccountName=a;AccountKey=[redacted];EndpointSuffix=w",
+        ),
+        ("Ocp-Apim-Subscription-Key: ab12", "Ocp-Apim-Subscription-Key: [redacted]"),
+        ("the API key: abc123secretX", "the API key: [redacted]"),
+        ("dsn=shop:s3:cr@et@tcp(db:3306)/shop", "dsn=shop:[redacted]@tcp(db:3306)/shop"),
+        ("jdbc:oracle:thin:shop/s3cret@db:1521", "jdbc:oracle:thin:shop/[redacted]@db:1521"),
+        (
+            "-----BEGIN PGP PRIVATE KEY BLOCK-----\\nxc\\n-----END PGP PRIVATE KEY BLOCK-----",
+            "-----BEGIN PGP PRIVATE KEY BLOCK-----[redacted]-----END PGP PRIVATE KEY BLOCK-----",
+        ),
+    ];
+    for (text, expected) in table {
+        check(&rules, text, expected);
+    }
+}
+
+/// What only looks like a secret. A line that is destroyed here is not there when somebody needs it.
+#[test]
+fn what_is_no_secret() {
+    let mut rules = preset(RedactPreset::KeySecret);
+    rules.presets.push(RedactPreset::BearerToken);
+    for text in [
+        "max_tokens=4096 prompt_tokens: 12 tokens: 12 tokens=12k",
+        r#"usage={"total_tokens":42,"tokens":{"prompt":7,"completion":12}}"#,
+        r#"tokens: ["the", "quick", "brown", "extraordinarily"]"#,
+        "tokens=2026-11-30T00:00:00Z tokenizer=bpe token bucket full",
+        "hotpot=3 laptop=mac adopt=yes the otp was sent",
+        "status_code=500 error_code: 12 zip_code=12345 exit code: 1 verification failed: code 12",
+        "account=5 AccountName=x primary_key=id partition_key=7 cache_key=a:b:c monkey=1 key: order-17",
+        "API key: missing, the api key: not found",
+        "Basic auth failed, basic authentication is required, Basic tier=free, basic: okay",
+        "Basic dXNlcm5hbWU is Base64 without a colon",
+        "secretary=Ann secretariat: x",
+        "see https://discord.com/api/webhooks and https://hooks.slack.com/ and https://api.telegram.org/bots",
+        "SKU0123456789 SK hynix dapifoo xai-tools glc_ ops_1 1//2 s.length=3",
+        "sha256:0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef",
+        "trace_id=0123456789abcdef0123456789abcdef id 123456789:3 bot123:x",
+        "user@tcp(10.0.0.1:80) a:b@c u/p@h x=1 at main:run@7 http://user@host/",
+        "passed=3 failed=1 compass=north authority=x authorized=true pinned=1 ping=3ms",
+    ] {
+        check(&rules, text, text);
+    }
+}
+
 #[test]
 fn addresses() {
     let rules = preset(RedactPreset::Email);

@@ -17,7 +17,7 @@ const ATTRIBUTES_BYTES_MAX: usize = 256;
 const BLANKS_MAX: usize = 8;
 
 /// If a key's name contains one of these, in lower case and without signs, its value is secret.
-const SECRET_WORDS: [&str; 19] = [
+const SECRET_WORDS: [&str; 20] = [
     "password",
     "passwd",
     "passphrase",
@@ -26,6 +26,7 @@ const SECRET_WORDS: [&str; 19] = [
     "secret",
     "apikey",
     "accesskey",
+    "accountkey",
     "privatekey",
     "encryptionkey",
     "signingkey",
@@ -39,8 +40,25 @@ const SECRET_WORDS: [&str; 19] = [
     "amzsignature",
     "googsignature",
 ];
-/// As `SECRET_WORDS`, but only at the end of a name: "token" is a secret, "tokens" are counted.
-const SECRET_ENDS: [&str; 5] = ["token", "tokenvalue", "auth", "pass", "pin"];
+/// As `SECRET_WORDS`, but only at the end of a name: "token" is a secret, "tokens" are mostly counted.
+const SECRET_ENDS: [&str; 12] = [
+    "token",
+    "tokenvalue",
+    "subscriptionkey",
+    "functionskey",
+    "masterkey",
+    "otpcode",
+    "mfacode",
+    "2facode",
+    "onetimecode",
+    "verificationcode",
+    "authcode",
+    "securitycode",
+];
+/// As `SECRET_ENDS`, but as words of their own: "pass" and "otp" are secrets, "bypass" and "hotpot" are not.
+const SECRET_LAST_WORDS: [&str; 7] = ["auth", "pass", "pin", "otp", "totp", "cvv", "cvc"];
+/// A value that hides something has a run of so many letters, digits and signs, where the key alone does not say it.
+const TOKEN_BYTES_MIN: usize = 12;
 /// Values that hide nothing.
 const NO_SECRETS: [&[u8]; 6] = [b"", b"null", b"nil", b"none", b"true", b"false"];
 /// Words in front of the secret in an `Authorization`.
@@ -55,10 +73,11 @@ pub(super) fn is_secret_key(key: &[u8]) -> bool {
     let letters =
         key.iter().filter(|byte| byte.is_ascii_alphanumeric()).map(u8::to_ascii_lowercase).collect();
     let Ok(name) = String::from_utf8(letters) else { return false };
-    if SECRET_WORDS.iter().any(|word| name.contains(word)) {
+    // A secretary is not one.
+    let is_in = |word: &&str| name.contains(*word) && (**word != *"secret" || !name.contains("secretar"));
+    if SECRET_WORDS.iter().any(is_in) {
         return true;
     }
-    // "pass" and "pin" are secrets as separate words; "bypass" and "spin" are not.
     let last_is = |word: &str| {
         let at = key.len().checked_sub(word.len());
         at.is_some_and(|at| {
@@ -66,7 +85,7 @@ pub(super) fn is_secret_key(key: &[u8]) -> bool {
             boundary && key[at..].eq_ignore_ascii_case(word.as_bytes())
         })
     };
-    name.ends_with("token") || name.ends_with("tokenvalue") || SECRET_ENDS.iter().any(|word| last_is(word))
+    SECRET_ENDS.iter().any(|word| name.ends_with(word)) || SECRET_LAST_WORDS.iter().any(|word| last_is(word))
 }
 
 /// Places of secret values, in order and not nested.
@@ -107,7 +126,8 @@ fn private_key(text: &[u8], at: usize) -> Option<Range<usize>> {
     const END: &[u8] = b"-----END ";
     let rest = text[at..].strip_prefix(BEGIN)?;
     let name_len = rest.iter().take(KEY_BYTES_MAX).position(|byte| *byte == b'-')?;
-    if !rest[..name_len].ends_with(b"PRIVATE KEY") {
+    let name = &rest[..name_len];
+    if !name.ends_with(b"PRIVATE KEY") && !name.ends_with(b"PRIVATE KEY BLOCK") {
         return None;
     }
     let start = at + BEGIN.len() + name_len + b"-----".len().min(rest.len() - name_len);
@@ -309,7 +329,8 @@ fn is_value_of_secret(text: &[u8], sign: usize) -> bool {
 fn value_behind(text: &[u8], sign: usize) -> Option<Range<usize>> {
     let key = key_before(&text[..sign]);
     let is_secret = is_secret_key(key) || is_value_of_secret(text, sign) || is_signature(text, sign, key);
-    if !is_secret {
+    let may_be = !is_secret && (ends_with(key, b"tokens") || is_api_key(text, sign, key));
+    if !is_secret && !may_be {
         return None;
     }
     let mut start = sign + 1;
@@ -331,11 +352,68 @@ fn value_behind(text: &[u8], sign: usize) -> Option<Range<usize>> {
         }
         Some(b'[' | b'{') if escapes == 0 => start..nested_end(text, start),
         _ if is_cookies(key) => start..cookies_end(text, start),
+        _ if ends_with(key, b"authorization") && has_parameters(&text[start..]) => {
+            start..parameters_end(text, unquoted_end(text, start))
+        }
         _ => start..in_connection_string(text, unquoted_end(text, start)),
     };
     let value = &text[range.clone()];
     let hides = !NO_SECRETS.iter().any(|word| value.eq_ignore_ascii_case(word));
-    hides.then_some(range)
+    (hides && (is_secret || has_token(value))).then_some(range)
+}
+
+fn ends_with(key: &[u8], word: &[u8]) -> bool {
+    key.len().checked_sub(word.len()).is_some_and(|at| key[at..].eq_ignore_ascii_case(word))
+}
+
+/// `API key: …` as people write it, in two words.
+fn is_api_key(text: &[u8], sign: usize, key: &[u8]) -> bool {
+    let before = text[..sign].strip_suffix(key).and_then(|text| text.strip_suffix(b" "));
+    let is_word = |text: &[u8]| text.last().is_none_or(|byte| !is_of_name(byte));
+    let is_api = |text: &[u8]| ends_with(text, b"api") && is_word(&text[..text.len() - b"api".len()]);
+    key.eq_ignore_ascii_case(b"key") && before.is_some_and(is_api)
+}
+
+/// Whether it has something like a token: letters and digits in one word. Numbers, names and times are none.
+fn has_token(value: &[u8]) -> bool {
+    let is_of_token = |byte: &u8| byte.is_ascii_alphanumeric() || b"_-+/.~".contains(byte);
+    let is_token = |word: &[u8]| {
+        let digits = word.iter().filter(|byte| byte.is_ascii_digit()).count();
+        let letters = word.iter().filter(|byte| byte.is_ascii_alphabetic()).count();
+        word.len() >= TOKEN_BYTES_MIN && digits > 0 && letters > 2
+    };
+    value.split(|byte| !is_of_token(byte)).any(is_token)
+}
+
+/// Whether an `Authorization` of this scheme has a list of parameters, the proof among them.
+fn has_parameters(value: &[u8]) -> bool {
+    const SCHEMES: [&[u8]; 5] = [b"digest ", b"aws4-hmac-sha256 ", b"oauth ", b"signature ", b"hawk "];
+    SCHEMES.iter().any(|scheme| value.get(..scheme.len()).is_some_and(|of| of.eq_ignore_ascii_case(scheme)))
+}
+
+/// Behind the last of `username="a", response="b"`, which follow some schemes of an `Authorization`.
+fn parameters_end(text: &[u8], start: usize) -> usize {
+    let (mut end, mut at) = (start, start);
+    loop {
+        at += text[at..].iter().take(BLANKS_MAX).take_while(|byte| **byte == b' ').count();
+        let name_len = text[at..].iter().take(KEY_BYTES_MAX).take_while(|byte| is_of_name(byte)).count();
+        let value = at + name_len + 1;
+        if name_len > 0 && text.get(value - 1) == Some(&b'=') {
+            end = match text.get(value) {
+                Some(b'"') => (quoted_end(text, value + 1, 0, b'"') + 1).min(text.len()),
+                _ => unquoted_end(text, value),
+            };
+        } else if end == start && text[start..].starts_with(b"\"") && at == start {
+            // The scheme's word was taken together with the name of its first parameter.
+            end = (quoted_end(text, start + 1, 0, b'"') + 1).min(text.len());
+        } else {
+            return end;
+        }
+        match text.get(end) {
+            Some(b',') => at = end + 1,
+            _ => return end,
+        }
+    }
 }
 
 /// `?sig=…` of Azure and `&Signature=…` of CloudFront, in an address that is signed. Elsewhere such a word means other things.
