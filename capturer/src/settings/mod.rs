@@ -18,6 +18,7 @@ mod path_overlap;
 pub(crate) mod path_pattern;
 pub(crate) mod pipeline;
 mod problem;
+pub(crate) mod proxy;
 mod reader;
 mod reload;
 mod substitute;

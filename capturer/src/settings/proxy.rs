@@ -1,0 +1,89 @@
+//! The variables with which other programs are told to use a proxy. This one connects directly, and says so to whoever expects
+//! otherwise.
+
+use std::net::Ipv4Addr;
+
+use super::Settings;
+
+/// What is said if a variable names a proxy for the address of Loki. `variable` reads the environment.
+pub fn ignored(settings: &Settings, variable: &dyn Fn(&str) -> Option<String>) -> Option<String> {
+    let url = &settings.sinks.loki.as_ref()?.url;
+    let (host, scheme) = (url.host()?.trim_matches(['[', ']']), url.scheme_str()?);
+    let names: &[&str] = match scheme {
+        "https" => &["HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy"],
+        _ => &["http_proxy", "HTTP_PROXY", "ALL_PROXY", "all_proxy"],
+    };
+    let is_set = |name: &&&str| variable(name).is_some_and(|value| !value.trim().is_empty());
+    let name = names.iter().find(is_set)?;
+    let direct = ["NO_PROXY", "no_proxy"].into_iter().find_map(variable).unwrap_or_default();
+    if is_loopback(host) || direct.split(',').any(|entry| is_direct(host, entry.trim())) {
+        return None;
+    }
+    // Not its value, which may have a password.
+    Some(format!(
+        "{name} is set and has no effect: capturer connects to {host} directly. If this host reaches it only through the proxy, \
+         let the firewall pass capturer to {host}, or run something on this host that forwards there (nginx, socat) and name that in \
+         sinks.loki.url. If the direct way is meant, add {host} to NO_PROXY"
+    ))
+}
+
+fn is_loopback(host: &str) -> bool {
+    host == "localhost" || host == "::1" || host.parse().is_ok_and(|ip: Ipv4Addr| ip.is_loopback())
+}
+
+/// Whether an entry of `NO_PROXY` names the host: itself, its domain, its network, or everything.
+fn is_direct(host: &str, entry: &str) -> bool {
+    if entry == "*" || entry.eq_ignore_ascii_case(host) {
+        return true;
+    }
+    if let (Some((net, bits)), Ok(host)) = (entry.split_once('/'), host.parse::<Ipv4Addr>()) {
+        let (Ok(net), Ok(bits @ 0..=32)) = (net.parse::<Ipv4Addr>(), bits.parse::<u32>()) else {
+            return false;
+        };
+        let mask = u32::MAX.checked_shl(32 - bits).unwrap_or(0);
+        return u32::from(net) & mask == u32::from(host) & mask;
+    }
+    let domain = entry.trim_start_matches('*').trim_start_matches('.').to_ascii_lowercase();
+    let host = host.to_ascii_lowercase();
+    !domain.is_empty()
+        && host.strip_suffix(&domain).is_some_and(|rest| rest.is_empty() || rest.ends_with('.'))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::file::{Outside, parse};
+    use super::*;
+
+    fn told(url: &str, variables: &[(&str, &str)]) -> Option<String> {
+        let outside = Outside { variable: &|_| None, file: &|_| Err("none".to_owned()) };
+        let text = format!("sinks: {{loki: {{enabled: true, url: \"{url}\"}}}}");
+        let settings = parse("c.yaml", &text, &[], &outside).unwrap_or_else(|error| panic!("{error}"));
+        let value = |name: &str| {
+            variables.iter().find(|(known, _)| *known == name).map(|(_, value)| (*value).to_owned())
+        };
+        ignored(&settings, &value)
+    }
+
+    /// Lines waited for days for a Loki that only the proxy could reach, and no word said that the proxy was not used.
+    #[test]
+    fn a_proxy_that_is_not_used_is_named() {
+        let (https, proxy) = ("https://loki.example.com:3100", "http://bob:s3cret@proxy:3128");
+        let text = told(https, &[("HTTPS_PROXY", proxy)]).expect("told");
+        assert!(text.starts_with("HTTPS_PROXY is set and has no effect"), "{text}");
+        assert!(!text.contains("s3cret"), "{text}");
+        assert!(told("http://10.1.2.3:3100", &[("http_proxy", proxy)]).is_some());
+        assert!(told(https, &[("all_proxy", proxy), ("NO_PROXY", "other.com, 10.0.0.0/8")]).is_some());
+        for (url, variables) in [
+            (https, vec![("HTTP_PROXY", proxy)]),
+            (https, vec![("HTTPS_PROXY", "")]),
+            (https, vec![("HTTPS_PROXY", proxy), ("NO_PROXY", "a, .example.com")]),
+            (https, vec![("HTTPS_PROXY", proxy), ("no_proxy", "LOKI.example.com")]),
+            (https, vec![("HTTPS_PROXY", proxy), ("NO_PROXY", "*")]),
+            ("http://10.1.2.3:3100", vec![("HTTP_PROXY", proxy), ("NO_PROXY", "10.0.0.0/8")]),
+            ("http://127.0.0.1:3100", vec![("HTTP_PROXY", proxy)]),
+            ("http://localhost:3100", vec![("HTTP_PROXY", proxy)]),
+        ] {
+            assert_eq!(told(url, &variables), None, "{url} {variables:?}");
+        }
+    }
+}
