@@ -183,7 +183,9 @@ impl Capture {
             self.deselected.contains(&stream.source.key) || self.log_facts.is_left(stream.source.id);
         let is_new = *stream.acked() == Cursor::Beginning;
         let is_container = stream.source.container.is_some() && stream.has_run();
-        if was_opened || was_left || !is_container || !is_new || stream.has_lines() {
+        // Its files may have said already what is lost, and how many bytes.
+        let is_said = stream.has_lines() || stream.has_lost();
+        if was_opened || was_left || !is_container || !is_new || is_said {
             return;
         }
         self.metrics.lost(LossReason::ContainerGoneUnread, 0);

@@ -52,6 +52,11 @@ impl Stream {
         self.tally.lost(losses, bytes);
     }
 
+    /// Whether a loss of it was declared.
+    pub fn has_lost(&self) -> bool {
+        self.tally.losses > 0
+    }
+
     /// Bytes on disk that no sink has acknowledged yet, read or not. `None` = nobody knows how many the Engine has.
     pub fn lag_bytes(&self) -> Option<u64> {
         let Kind::File(file) = &self.kind else { return None };

@@ -16,7 +16,12 @@ impl FileSource {
         for Gone { name, bytes, in_place, .. } in
             changes.gone.iter().chain(&changes.cut_off).chain(&changes.lost)
         {
-            let reason = if *in_place { LossReason::FileTruncated } else { LossReason::FileGoneUnread };
+            let reason = match in_place {
+                true => LossReason::FileTruncated,
+                // Its cure is another one: the log did not rotate, it went with its container.
+                false if self.gone && !self.reader.group.of_paths => LossReason::ContainerGoneUnread,
+                false => LossReason::FileGoneUnread,
+            };
             let file = format!("{}/{name}", self.directory);
             // Each outlet reads it for itself, and is told of for itself.
             let sinks = self.reader.sinks.join(", ");
