@@ -45,7 +45,7 @@ pub(in crate::settings) fn read(s: &mut Section, line_bytes_max: u64, into: &mut
             s.problem("name", format!("\"{}\" is the name of another pipeline", pipeline.name));
         }
         if names.len() == PIPELINES_MAX {
-            s.problem("name", format!("there are more than {PIPELINES_MAX} pipelines"));
+            s.problem("name", format!("there are more than {PIPELINES_MAX} pipelines: sources that need the same can share one (match takes lists)"));
         }
         names.push(pipeline.name.clone());
         into.push(Arc::new(pipeline));
