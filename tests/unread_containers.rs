@@ -14,6 +14,7 @@ use serde_json::Value;
 
 one_engine! { V28_5:
     drivers_that_leave_nothing => drivers;
+    a_log_whose_lines_docker_drops => dropping;
     a_log_that_the_engine_can_not_read_on => damaged;
     a_container_that_restarts_all_the_time => restarting;
 }
@@ -101,6 +102,26 @@ fn drivers(version: EngineVersion) -> Result<()> {
     // It skips nothing, as old ones do.
     let agent = home.start(&config(&home, &engine, "auto"))?;
     wait_for(&agent, true, false, &["2 running containers are captured"])?;
+    agent.stop()
+}
+
+/// Of 200,000 lines that such a container printed at once, dockerd wrote 78,674, and nothing said so.
+fn dropping(version: EngineVersion) -> Result<()> {
+    let engine = Engine::start(version)?;
+    let home = Home::new()?;
+    let agent = home.start(&config(&home, &engine, "auto"))?;
+    let fast = RunSpec::sh(PRINTS).name("fast").log_opt("mode", "non-blocking");
+    engine.run(&fast.log_opt("max-buffer-size", "64k"))?;
+    engine.run(&RunSpec::sh(PRINTS).name("good").log_opt("mode", "blocking"))?;
+    let words = [
+        "1 container with the log option mode=non-blocking",
+        "which lines: fast. Recreate",
+        "max-buffer-size",
+        "2 running containers are captured",
+    ];
+    wait_for(&agent, true, true, &words)?;
+    engine.docker(&["rm", "-f", "fast"])?;
+    wait_for(&agent, true, false, &["1 running container is captured"])?;
     agent.stop()
 }
 

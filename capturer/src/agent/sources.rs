@@ -222,6 +222,11 @@ impl Loop<'_> {
         faults.extend([unread.faults, unread.replaced].into_iter().filter(|text| !text.is_empty()));
         notes.extend(Some(unread.notes).filter(|text| !text.is_empty()));
         notes.extend(self.skipped_by_docker(&unread.local));
+        if !unread.may_drop.is_empty() {
+            let are = counted(unread.may_drop.len() as u64, "container");
+            let told = advice::dropped_by_docker(&are, &named(unread.may_drop.into_iter()));
+            notes.push(format!("{told}. {}", advice::DROPPED_BY_DOCKER.trim_end_matches('.')));
+        }
         let state = match (faults.is_empty(), warnings.is_empty()) {
             (false, _) => HealthState::Bad,
             (true, false) => HealthState::Warning,

@@ -225,6 +225,25 @@ pub struct LogConfig {
     /// The driver: `json-file`, `local`, `journald`, `none`, …
     #[serde(default, rename = "Type")]
     pub driver: String,
+    /// Its options, as far as they are read.
+    #[serde(default, rename = "Config")]
+    pub options: Option<LogOptions>,
+}
+
+impl LogConfig {
+    /// Whether dockerd drops lines when it can't write them as fast as the container prints. Its count of them is told to
+    /// nobody.
+    pub fn may_drop(&self) -> bool {
+        self.options.as_ref().is_some_and(|options| options.mode == "non-blocking")
+    }
+}
+
+/// Options of a logging driver.
+#[derive(Debug, Default, Deserialize)]
+pub struct LogOptions {
+    /// `blocking`, the default, or `non-blocking`.
+    #[serde(default)]
+    pub mode: String,
 }
 
 /// One event of the Engine's stream of events.

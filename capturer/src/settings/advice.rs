@@ -55,6 +55,18 @@ pub fn skipped_by_docker(containers: &str, version: &str, names: &str) -> String
     )
 }
 
+/// What Docker does to the lines of these containers, for `doctor` and for health.
+pub fn dropped_by_docker(containers: &str, names: &str) -> String {
+    format!(
+        "{containers} with the log option mode=non-blocking: Docker drops lines that come faster than it writes them, and nothing \
+         shows which lines: {names}"
+    )
+}
+
+/// What to do about them.
+pub const DROPPED_BY_DOCKER: &str =
+    "Recreate them with mode=blocking, Docker's default, or with a larger max-buffer-size (1m unless set).";
+
 /// What to do about containers whose lines Docker skips.
 pub const SKIPPED_BY_DOCKER: &str =
     "Update Docker to 23.0 or later, recreate them with --log-driver json-file, or raise their max-size.";

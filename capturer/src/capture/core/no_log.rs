@@ -29,6 +29,8 @@ const CAUSES_MAX: usize = 5;
 pub(super) struct NoLogs {
     /// Logging drivers other than json-file.
     drivers: BTreeMap<StreamKey, String>,
+    /// Containers whose lines dockerd drops when they come too fast.
+    may_drop: BTreeSet<StreamKey>,
     /// Containers without a stream.
     by_key: BTreeMap<StreamKey, Unread>,
     /// Since when a stream's file has been missing, and whether that was counted as a possible loss.
@@ -80,6 +82,11 @@ impl NoLogs {
         } else {
             self.drivers.insert(key.clone(), driver.to_owned());
         }
+        if inspect.host_config.log_config.may_drop() {
+            self.may_drop.insert(key.clone());
+        } else {
+            self.may_drop.remove(&key);
+        }
         let Some((chosen, why)) = without_log(read_from, driver) else {
             self.by_key.remove(&key);
             return true;
@@ -96,6 +103,7 @@ impl NoLogs {
     /// The container is gone, or left out.
     pub(super) fn forget(&mut self, key: &StreamKey) {
         self.drivers.remove(key);
+        self.may_drop.remove(key);
         self.by_key.remove(key);
     }
 
@@ -133,6 +141,8 @@ pub struct UnreadContainers {
     pub replaced: String,
     /// Names of those that log with the driver `local`.
     pub local: Vec<String>,
+    /// Names of those whose lines Docker drops when they come too fast.
+    pub may_drop: Vec<String>,
     /// Running containers that are not captured.
     pub count: usize,
     /// How many nobody chose, by reason.
@@ -292,7 +302,14 @@ impl Capture {
                 sentence(&replaced)
             );
         }
-        told.local = self.logging_with_local();
+        if self.no_logs.drivers.values().any(|driver| driver == "local") {
+            let is_local =
+                |key: &StreamKey| self.no_logs.drivers.get(key).is_some_and(|driver| driver == "local");
+            told.local = self.running_names(is_local);
+        }
+        if !self.no_logs.may_drop.is_empty() {
+            told.may_drop = self.running_names(|key| self.no_logs.may_drop.contains(key));
+        }
         told.count = faults.len() + notes.len();
         if !faults.is_empty() {
             told.faults = format!("{} not captured: {}", containers(faults.len()), sentence(&faults));
@@ -303,15 +320,10 @@ impl Capture {
         told
     }
 
-    fn logging_with_local(&self) -> Vec<String> {
-        let is_local =
-            |key: &StreamKey| self.no_logs.drivers.get(key).is_some_and(|driver| driver == "local");
-        if !self.no_logs.drivers.values().any(|driver| driver == "local") {
-            return Vec::new();
-        }
+    /// Names of captured containers that run.
+    fn running_names(&self, is_one: impl Fn(&StreamKey) -> bool) -> Vec<String> {
         let named = |stream: &Stream| {
-            let is_one =
-                stream.is_running() && stream.source.outlet.index == 0 && is_local(&stream.source.key);
+            let is_one = stream.is_running() && stream.source.outlet.index == 0 && is_one(&stream.source.key);
             stream.source.container.as_ref().filter(|_| is_one).map(|container| container.name.clone())
         };
         self.streams.values().filter_map(|stream| named(stream)).collect()

@@ -199,6 +199,8 @@ pub struct RunningFact {
     pub no_log: Vec<String>,
     /// Names of containers with the driver `local`.
     pub local: Vec<String>,
+    /// Names of containers whose lines Docker drops when they come too fast.
+    pub may_drop: Vec<String>,
 }
 
 /// A running container of which nothing can be read.

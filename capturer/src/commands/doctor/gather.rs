@@ -314,8 +314,12 @@ fn running_containers(settings: &ContainerMonitor, are_files_seen: bool) -> Opti
         let Ok(body) = ask(&docker::inspect(&id)) else { continue };
         let Ok(inspect) = serde_json::from_slice::<Inspect>(&body) else { continue };
         fact.looked_at += 1;
-        let driver = inspect.host_config.log_config.driver;
         let name = facts.name;
+        let log_config = inspect.host_config.log_config;
+        if log_config.may_drop() && log_config.driver != "none" {
+            fact.may_drop.push(name.clone());
+        }
+        let driver = log_config.driver;
         match driver.as_str() {
             "none" => fact.no_log.push(name),
             "json-file" => {

@@ -425,6 +425,12 @@ fn containers(fact: &RunningFact, engine: &str) -> CheckLine {
         faults.push(advice::skipped_by_docker(&are, engine, &names));
         cures.insert(advice::SKIPPED_BY_DOCKER);
     }
+    if !fact.may_drop.is_empty() {
+        let (are, names) =
+            (counted(fact.may_drop.len() as u64, "container"), named(fact.may_drop.iter().cloned()));
+        faults.push(advice::dropped_by_docker(&are, &names));
+        cures.insert(advice::DROPPED_BY_DOCKER);
+    }
     if faults.is_empty() {
         return ok("containers", format!("{running}, none unreadable{notes}"));
     }

@@ -570,3 +570,18 @@ fn an_old_engine_skips_lines_of_the_driver_local() {
     assert!(!said.contains("  "), "{said}");
     check(with("28.5.2"), &[]);
 }
+
+/// A container printed 200,000 lines and 78,674 were in its log, and nothing said that Docker had dropped the rest.
+#[test]
+fn containers_whose_lines_docker_may_drop_are_named() {
+    let may_drop = |facts: &mut Facts| {
+        engine(facts).running.as_mut().unwrap().may_drop = vec!["web".to_owned()];
+    };
+    let words = (
+        "containers",
+        CheckStatus::Warn,
+        "1 container with the log option mode=non-blocking: Docker drops lines",
+        "mode=blocking",
+    );
+    check(may_drop, &[words]);
+}
