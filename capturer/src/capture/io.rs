@@ -262,6 +262,8 @@ pub enum Event {
         set: usize,
         /// Its name, without its directory.
         name: String,
+        /// The path that a listing found for it all the same.
+        path: Option<Arc<str>>,
     },
     /// From a sink.
     Sink(FromSink),

@@ -333,8 +333,9 @@ impl Shell {
                 self.watches.end_listing();
                 vec![Event::StillLive { stream, found }]
             }
-            files::FilesAnswer::PathsFound { set, lane, lanes, watches, paths } => {
+            files::FilesAnswer::PathsFound { set, lane, lanes, watches, directories, paths } => {
                 let is_news = self.watches.set_of_patterns(set, lane, watches);
+                let vanished = self.watches.saw_paths(&directories, &paths);
                 let links = paths.iter().filter(|found| found.target.is_some());
                 self.watches.saw_links(links.map(|found| &*found.path));
                 if lane.is_none() {
@@ -343,8 +344,8 @@ impl Shell {
                 self.drop_unused_watches();
                 let again = is_news.then_some(Event::PathsChanged { set });
                 let found = Event::PathsFound { set, lane, lanes, paths };
-                let vanished = self.watches.take_never_listed().into_iter();
-                let vanished = vanished.map(|(set, name)| Event::FileVanished { set, name });
+                let vanished = vanished.into_iter();
+                let vanished = vanished.map(|(set, name, path)| Event::FileVanished { set, name, path });
                 std::iter::once(found).chain(again).chain(vanished).collect()
             }
             files::FilesAnswer::Opened { stream, file, lane, result } => {

@@ -7,9 +7,10 @@ mod names;
 mod pace;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::hash::{DefaultHasher, Hasher as _};
 use std::sync::Arc;
 
-use crate::capture::io::LaneId;
+use crate::capture::io::{FoundPath, LaneId};
 use crate::decode::inotify::{
     ATTRIB, CREATE, DELETE, Event, IGNORED, IS_DIRECTORY, MODIFY, MOVE_SELF, MOVED_FROM, MOVED_TO, OVERFLOW,
 };
@@ -105,7 +106,7 @@ pub struct Watches {
     /// The last event was a move of this name from that watch's directory.
     moved_from: Option<(i32, Box<str>)>,
     /// Files that matched a pattern and were removed before their directory was listed, by entry.
-    never_listed: BTreeSet<(usize, String)>,
+    never_listed: BTreeSet<(usize, i32, String)>,
     /// How many listings of patterns have ended.
     listed: u64,
 }
@@ -127,6 +128,13 @@ type Part = (usize, Option<LaneId>);
 
 /// Sorts before every part.
 const FIRST_PART: Part = (0, None);
+
+/// Tells directories apart. Its results do not outlive the process.
+pub fn hash_of_directory(path: &str) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    hasher.write(path.trim_end_matches('/').as_bytes());
+    hasher.finish()
+}
 
 fn stem(name: &str) -> &str {
     name.rsplit_once('.').map_or(name, |(stem, _)| stem)
@@ -338,13 +346,38 @@ impl Watches {
                 || self.siblings_of(watch, name).next().is_some()
         };
         let never: Vec<_> =
-            removed.filter(|name| !is_known(name)).map(|name| (set, name.into_owned())).collect();
+            removed.filter(|name| !is_known(name)).map(|name| (set, watch, name.into_owned())).collect();
         self.never_listed.extend(never);
     }
 
-    /// Files that match a pattern and were removed before their directory was listed, by entry.
-    pub fn take_never_listed(&mut self) -> BTreeSet<(usize, String)> {
-        std::mem::take(&mut self.never_listed)
+    /// A listing of patterns found these paths in these directories. Whoever reads a path tells if its file went before it could
+    /// be opened, so its removal is not to be told here, too. Returns the files that match a pattern and were removed before
+    /// their directory was listed: entry, name, and the path that the listing found all the same.
+    pub fn saw_paths(
+        &mut self,
+        directories: &[(i32, u64)],
+        paths: &[FoundPath],
+    ) -> Vec<(usize, String, Option<Arc<str>>)> {
+        let never = std::mem::take(&mut self.never_listed);
+        if never.is_empty() && self.made.is_empty() {
+            return Vec::new();
+        }
+        let mut shown: BTreeMap<(u64, &str), &Arc<str>> = BTreeMap::new();
+        for found in paths {
+            let at = found.target.as_deref().unwrap_or(&found.path);
+            let (directory, name) = at.rsplit_once('/').unwrap_or(("", at));
+            shown.insert((hash_of_directory(directory), name), &found.path);
+        }
+        let hashes: BTreeMap<i32, u64> = directories.iter().copied().collect();
+        let path_of = |watch: i32, name: &str| shown.get(&(*hashes.get(&watch)?, name)).copied();
+        self.made.retain(|(watch, name), _| path_of(*watch, &text_of_bytes(name)).is_none());
+        never
+            .into_iter()
+            .map(|(set, watch, name)| {
+                let path = path_of(watch, &name).cloned();
+                (set, name, path)
+            })
+            .collect()
     }
 
     /// Links that a listing found, or that lead to what it found: a later event for such a name is about another file.

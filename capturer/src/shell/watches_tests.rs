@@ -1,6 +1,7 @@
 //! Which streams hear of what inotify reports, and how long a watch lives.
 
 use super::*;
+use crate::model::cursor::FileId;
 use crate::settings::PathPattern;
 use crate::settings::path_pattern::Part;
 
@@ -278,10 +279,33 @@ fn each_new_live_file_is_counted() {
     assert_eq!(renewed(&[("a.log", DELETE), ("a.log", CREATE | IS_DIRECTORY), ("a.log", MODIFY)]), 0);
 }
 
+/// What a listing found and somebody follows is not counted here, too, if it is removed at once.
+#[test]
+fn a_file_that_a_listing_found_is_not_told_as_unseen() {
+    for (path, vanished) in [("/d/a.log", false), ("/e/a.log", true)] {
+        let mut watches = Watches::default();
+        watches.set_of_patterns(3, None, vec![(7, wild("*.log"))]);
+        watches.on_event(&Event { watch: 7, mask: CREATE, name: b"a.log" }, &mut Concerned::default());
+        let found =
+            FoundPath { path: path.into(), id: FileId::default(), target: None, len: 0, modified_ns: 0 };
+        assert!(watches.saw_paths(&[(7, hash_of_directory("/d"))], &[found]).is_empty());
+        let mut told = Concerned::default();
+        watches.on_event(&Event { watch: 7, mask: DELETE, name: b"a.log" }, &mut told);
+        assert_eq!(!told.vanished.is_empty(), vanished, "{path}");
+    }
+}
+
 /// A directory was watched and listed, and a file in it was removed before either was known here.
 #[test]
 fn files_that_went_before_their_directory_was_listed_are_named() {
-    let never_listed = |events: &[(&str, u32)]| {
+    let found = |path: &str| FoundPath {
+        path: path.into(),
+        id: FileId::default(),
+        target: None,
+        len: 0,
+        modified_ns: 0,
+    };
+    let never_listed = |events: &[(&str, u32)], found: &[FoundPath]| {
         let mut watches = Watches::default();
         watches.begin_listing();
         for (name, mask) in events {
@@ -290,18 +314,26 @@ fn files_that_went_before_their_directory_was_listed_are_named() {
         }
         watches.set_of_patterns(3, None, vec![(7, wild("*.log"))]);
         watches.end_listing();
-        let named = watches.take_never_listed();
-        assert!(watches.take_never_listed().is_empty(), "once");
+        let directories = [(7, hash_of_directory("/d"))];
+        let named = watches.saw_paths(&directories, found);
+        assert!(watches.saw_paths(&directories, found).is_empty(), "once");
         // From now on the watch is known.
         watches.begin_listing();
         watches.on_event(&Event { watch: 7, mask: DELETE, name: b"z.log" }, &mut Concerned::default());
         watches.set_of_patterns(3, None, vec![(7, wild("*.log"))]);
-        assert!(watches.take_never_listed().is_empty());
-        named.into_iter().map(|(set, name)| format!("{set} {name}")).collect::<Vec<_>>()
+        assert!(watches.saw_paths(&directories, found).is_empty());
+        let shown = |path: Option<Arc<str>>| path.map_or(String::new(), |path| format!(" found as {path}"));
+        let told = named.into_iter().map(|(set, name, path)| format!("{set} {name}{}", shown(path)));
+        told.collect::<Vec<_>>()
     };
-    assert_eq!(never_listed(&[("a.log", DELETE), ("", IGNORED)]), ["3 a.log"]);
-    assert_eq!(never_listed(&[("a.log", CREATE), ("a.log", DELETE)]), ["3 a.log"]);
+    assert_eq!(never_listed(&[("a.log", DELETE), ("", IGNORED)], &[]), ["3 a.log"]);
+    assert_eq!(never_listed(&[("a.log", CREATE), ("a.log", DELETE)], &[]), ["3 a.log"]);
     assert!(
-        never_listed(&[("a.txt", DELETE), ("d.log", DELETE | IS_DIRECTORY), ("b.log", CREATE)]).is_empty()
+        never_listed(&[("a.txt", DELETE), ("d.log", DELETE | IS_DIRECTORY), ("b.log", CREATE)], &[])
+            .is_empty()
     );
+    // Whoever follows the path is told that its removal was counted.
+    let others = [found("/e/a.log"), found("/d/b.log")];
+    assert_eq!(never_listed(&[("a.log", DELETE)], &others), ["3 a.log"]);
+    assert_eq!(never_listed(&[("a.log", DELETE)], &[found("/d/a.log")]), ["3 a.log found as /d/a.log"]);
 }

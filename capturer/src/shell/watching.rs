@@ -112,7 +112,7 @@ impl Shell {
         events.extend(rotated_grew.into_iter().map(|stream| Event::RotatedGrew { stream }));
         events.extend(grew.into_iter().map(|stream| Event::FileGrew { stream }));
         events.extend(sets.into_iter().map(|set| Event::PathsChanged { set }));
-        events.extend(vanished.into_iter().map(|(set, name)| Event::FileVanished { set, name }));
+        events.extend(vanished.into_iter().map(|(set, name)| Event::FileVanished { set, name, path: None }));
         events
     }
 }

@@ -332,7 +332,9 @@ impl Capture {
                 self.on_paths_found(now, set, lane, &lanes, paths)
             }
             Event::PathsChanged { set } => self.find_paths(now, set),
-            Event::FileVanished { set, name } => self.on_file_vanished(now, set, &name),
+            Event::FileVanished { set, name, path } => {
+                self.on_file_vanished(now, set, &name, path.as_deref());
+            }
             Event::Sink(FromSink::Attached { sink, stream, mark }) => self.on_attached(sink, stream, mark),
             Event::Sink(FromSink::Ack(ack)) => self.on_ack(now, ack),
             Event::Sink(FromSink::Held { stream, bytes, cause, short, .. }) => {

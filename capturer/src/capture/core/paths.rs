@@ -399,7 +399,12 @@ impl Capture {
     }
 
     /// A file came and went between two looks. Nobody knows whether it had any lines.
-    pub(super) fn on_file_vanished(&mut self, now: Now, set: usize, name: &str) {
+    pub(super) fn on_file_vanished(&mut self, now: Now, set: usize, name: &str, path: Option<&str>) {
+        // Its path was found: if its stream finds nothing there, that is this very loss.
+        let ids = path.map_or_else(Vec::new, |path| self.ids_of(&StreamKey::file(path)));
+        for id in ids {
+            self.with_file(now, id, |file, _, _| file.vanish_is_counted());
+        }
         // A copy of a log that was compressed at once is read from its archive, and the log knows what it misses.
         if rotated_name::live_names(name).any(|live| self.paths.live_with_olddir.contains(&live)) {
             return;

@@ -91,10 +91,13 @@ struct Doubts {
     slipped: Vec<Gone>,
     /// Files that came and went between two listings.
     unseen: Unseen,
+    /// That the first file went before it was listed is counted already.
+    vanish_counted: bool,
 }
 
 impl Begins for Doubts {
-    const BEGINNING: &'static Doubts = &Doubts { cut_off: None, slipped: Vec::new(), unseen: Unseen::NONE };
+    const BEGINNING: &'static Doubts =
+        &Doubts { cut_off: None, slipped: Vec::new(), unseen: Unseen::NONE, vanish_counted: false };
 }
 
 /// Content of a file that was not found again.

@@ -29,8 +29,8 @@ use crate::ledger::claims::{Claimed, Claims};
 use crate::model::record::StreamId;
 use crate::settings::FileSet;
 use crate::shell::descriptors;
-use crate::shell::watches::Interest;
-use crate::text::path_text::name_of;
+use crate::shell::watches::{Interest, hash_of_directory};
+use crate::text::path_text::{name_of, text_of_path};
 
 /// Listings are kept for this long after the last request.
 const LISTINGS_KEPT: Duration = Duration::from_secs(2);
@@ -75,6 +75,8 @@ pub struct Walked {
 #[derive(Default)]
 pub(super) struct Watching {
     pub(super) watches: Vec<(i32, Interest)>,
+    /// Which directory each watches, as a hash.
+    pub(super) directories: Vec<(i32, u64)>,
     pub(super) unwatched: BTreeSet<PathBuf>,
 }
 
@@ -371,14 +373,14 @@ impl Worker {
 
     /// `None` if the file system can't be looked at: what was found there before remains valid.
     fn find_rest(&self, set: usize, starts: Vec<Start>) -> Option<FilesAnswer> {
-        let (found, watches) = self.walk(set, starts, &|_| None);
+        let (found, Watching { watches, directories, .. }) = self.walk(set, starts, &|_| None);
         self.progress.state().finding.remove(&set);
         if let Some(trouble) = &found.trouble {
             tracing::warn!("looking for files: {trouble}");
             return None;
         }
         let paths = found.paths();
-        Some(FilesAnswer::PathsFound { set, lane: self.lane, lanes: Vec::new(), watches, paths })
+        Some(FilesAnswer::PathsFound { set, lane: self.lane, lanes: Vec::new(), watches, directories, paths })
     }
 
     /// Walks the patterns of an entry, watches directories where files may appear, and notes what to report.
@@ -387,7 +389,7 @@ impl Worker {
         set: usize,
         starts: Vec<Start>,
         lane_of: &dyn Fn(&Path) -> Option<LaneId>,
-    ) -> (patterns::Found, Vec<(i32, Interest)>) {
+    ) -> (patterns::Found, Watching) {
         let mut watching = Watching::default();
         let mut watch =
             |directory: &Path, interest: Interest| self.watch_for(directory, interest, &mut watching);
@@ -401,12 +403,15 @@ impl Worker {
             unwatched: watching.unwatched.len(),
         };
         self.progress.set_walked(set, walked);
-        (found, watching.watches)
+        (found, watching)
     }
 
     fn watch_for(&self, directory: &Path, interest: Interest, watching: &mut Watching) {
         match self.add_watch(directory, NAMES) {
-            Ok(watch) => watching.watches.push((watch, interest)),
+            Ok(watch) => {
+                watching.watches.push((watch, interest));
+                watching.directories.push((watch, hash_of_directory(&text_of_path(directory))));
+            }
             // It is gone, which the watch on its parent reports, or it is unreadable, which its listing reports.
             Err(Errno::NOENT | Errno::NOTDIR | Errno::ACCESS) => {}
             Err(_) => drop(watching.unwatched.insert(directory.to_owned())),

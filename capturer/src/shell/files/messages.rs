@@ -201,6 +201,8 @@ pub enum FilesAnswer {
         lanes: Vec<LaneId>,
         /// Watches of directories, with the names that matter there.
         watches: Vec<(i32, Interest)>,
+        /// Which directory each watches, as a hash.
+        directories: Vec<(i32, u64)>,
         /// The paths that match.
         paths: Vec<FoundPath>,
     },

@@ -35,8 +35,8 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use lane::Worker;
 pub use lane::{Hung, Lane, Progress, Walked};
+use lane::{Watching, Worker};
 use listings::Listings;
 use mounts::{Mount, Mounts};
 use own::Own;
@@ -286,7 +286,7 @@ impl Router {
         progress.begin(Request::FindPaths { set }.describe());
         let lane_of = |path: &Path| self.mounts.at(path).map(|mount| mount.lane);
         let starts = patterns::starts(&self.worker.sets[set]);
-        let (mut found, watches) = self.worker.walk(set, starts, &lane_of);
+        let (mut found, Watching { watches, directories, .. }) = self.worker.walk(set, starts, &lane_of);
         if let Some(trouble) = &found.trouble {
             // What was found before is kept, because this look did not get that far.
             tracing::warn!("looking for files: {trouble}; those found before are kept");
@@ -300,7 +300,14 @@ impl Router {
             self.last_paths.insert(set, paths.clone().into());
         }
         progress.end();
-        (self.worker.answers)(FilesAnswer::PathsFound { set, lane: None, lanes, watches, paths });
+        (self.worker.answers)(FilesAnswer::PathsFound {
+            set,
+            lane: None,
+            lanes,
+            watches,
+            directories,
+            paths,
+        });
         for (id, starts) in elsewhere {
             let Some(mount) = self.mounts.by_lane(id).cloned() else { continue };
             match self.lane(&mount) {

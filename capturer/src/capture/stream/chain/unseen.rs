@@ -138,7 +138,14 @@ impl Chain {
     /// The file that a path led to when it was found, if no listing has shown any.
     pub fn never_listed(&self) -> Option<FileId> {
         let is_new = matches!(self.start.as_deref(), Some(start) if !matches!(start, Start::Resume(_)));
-        Some(self.first).filter(|first| is_new && first.birth_ns != 0)
+        Some(self.first).filter(|first| is_new && first.birth_ns != 0 && !self.doubts.vanish_counted)
+    }
+
+    /// See [`Chain::never_listed`]: its loss was counted when its removal was reported.
+    pub fn vanish_is_counted(&mut self) {
+        if self.never_listed().is_some() {
+            self.doubts.vanish_counted = true;
+        }
     }
 }
 
@@ -331,5 +338,9 @@ mod tests {
         assert_eq!(chain.never_listed(), Some(file(0, 1).id));
         list(&mut chain, &[(0, 1)], at(1));
         assert_eq!(chain.never_listed(), None);
+        let mut chain = Chain::new(Start::Live);
+        chain.begin_with(file(0, 1).id);
+        chain.vanish_is_counted();
+        assert_eq!(chain.never_listed(), None, "it counts once");
     }
 }

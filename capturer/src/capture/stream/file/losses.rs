@@ -75,6 +75,11 @@ impl FileSource {
         }
     }
 
+    /// That the file of its path went before it was listed is counted already.
+    pub fn vanish_is_counted(&mut self) {
+        self.chain.vanish_is_counted();
+    }
+
     /// A path that was found, and was gone before its file could be listed.
     fn declare_never_listed(&self, cx: &Context<'_>) {
         let file = self.chain.never_listed().filter(|_| self.reader.group.of_paths);
