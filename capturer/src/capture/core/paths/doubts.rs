@@ -136,6 +136,9 @@ impl Capture {
             .take(ALIKE_MAX)
             .cloned()
             .collect();
+        // What was read of the original is acknowledged in a moment.
+        let may_be_acked = now.mono_ms < file.since_ms + SETTLE_MS
+            && logs.iter().any(|log| self.beside(stream, log).is_some());
         let mut places: Vec<(StreamKey, FilePlace)> = Vec::new();
         for log in logs {
             let of_log = self.original_places(stream, &log, doubted);
@@ -149,6 +152,7 @@ impl Capture {
                 self.with_file(now, stream, |file, cx, told| file.try_place(place, cx, told));
                 Verdict::Wait
             }
+            None if places.is_empty() && may_be_acked => Verdict::Wait,
             None if places.is_empty() => Verdict::Own,
             None if file.len.is_some_and(|before| doubted.len < before.saturating_add(COPIED_BYTES_MIN)) => {
                 Verdict::Own
@@ -169,8 +173,8 @@ impl Capture {
             .find(|id| self.streams.get(id).is_some_and(|stream| stream.source.outlet.index == outlet))
     }
 
-    /// Where a log was left whose copy this file may be: what is acknowledged now or was before the log grew, or what was read
-    /// before it was emptied.
+    /// Where a log was left whose copy this file may be: what is acknowledged now or was before the log grew, what was read
+    /// before it was emptied, and earlier files of the log.
     fn original_places(&self, stream: StreamId, log: &StreamKey, doubted: &Doubted) -> Vec<FilePlace> {
         let Some(original) = self.beside(stream, log).and_then(|beside| self.file(beside)) else {
             return Vec::new();
@@ -190,7 +194,9 @@ impl Capture {
                 && place.file != doubted.id
                 && place.file.birth_ns != 0
         };
-        acked.into_iter().chain(emptied).chain(earlier).filter(fits).collect()
+        // It may have been made anew, and moved on, before its copy was read.
+        let left = self.tracker.memory().of(original.sinks(), true).places(log);
+        acked.into_iter().chain(emptied).chain(earlier).chain(left).filter(fits).collect()
     }
 
     fn judge(&mut self, now: Now, stream: StreamId, doubted: &Doubted, file: &mut DoubtedFile) -> Verdict {
