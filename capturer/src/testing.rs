@@ -19,9 +19,12 @@ pub use crate::model::record::{
     StreamKey,
 };
 pub use crate::settings::pipeline::{Multiline, MultilineRule, Over, Pattern, RateLimit, Step};
-pub use crate::settings::{FileFormat, FileSet, Loki, LokiFormat, PathPattern, Pipeline, ReadFrom, Settings};
+pub use crate::settings::{
+    FileFormat, FileSet, Loki, LokiFormat, OutputFormat, PathPattern, Pipeline, ReadFrom, Settings,
+};
 pub use crate::shell::Shell;
 pub use crate::shell::files::{Files, FilesAnswer};
+pub use crate::sink::local_file::skipping::{Looks, Skipping};
 pub use crate::sink::loki::encode::{Gathered, SourceHead, encode};
 pub use crate::sink::loki::parcel::Parcel;
 pub use crate::sink::loki::push::{

@@ -77,6 +77,8 @@ struct Sink {
     name: String,
     /// Its position is in the checkpoint.
     tracked: bool,
+    /// It can look at what it wrote before.
+    has_outputs: bool,
     delivered: Delivered,
 }
 
@@ -93,6 +95,8 @@ pub struct Checker {
     /// By stream and sink: the position that a checkpoint may hold.
     cursors: BTreeMap<(StreamKey, String), Cursor>,
     line_bytes_max: usize,
+    /// A pipeline joins lines by the clock: after a restart it may join others, and a record that differs is written again.
+    pub(crate) joins: bool,
     /// Lines written to sinks, twice counted if written twice.
     pub written: u64,
 }
@@ -114,6 +118,7 @@ impl Checker {
         let sink = |(name, tracked): &(&str, bool)| Sink {
             name: (*name).to_owned(),
             tracked: *tracked,
+            has_outputs: *name == "local_file",
             delivered: Delivered::default(),
         };
         Checker {
@@ -122,6 +127,7 @@ impl Checker {
             sinks: sinks.iter().map(sink).collect(),
             cursors: BTreeMap::new(),
             line_bytes_max,
+            joins: false,
             written: 0,
         }
     }
@@ -176,13 +182,13 @@ impl Checker {
 
     // ---- what sinks have
 
-    /// A sink wrote a batch. Returns the lines and how long each is in the output.
-    pub fn on_written(&mut self, sink: usize, batch: &Batch) -> Vec<(LineId, u64)> {
+    /// A sink wrote a batch; of its records only the `kept`, as its output already had the others.
+    pub fn on_written(&mut self, sink: usize, batch: &Batch, kept: Option<&[usize]>) {
         let Some(origin) = self.by_key.get(&batch.source.key).copied() else {
             violated("no_action_for_the_unknown", format!("a batch of {:?}", batch.source.key))
         };
-        let mut out = Vec::with_capacity(batch.records.len());
-        for record in &batch.records {
+        for (number, record) in batch.records.iter().enumerate() {
+            let is_kept = kept.is_none_or(|kept| kept.binary_search(&number).is_ok());
             let message = decoded(batch, record);
             let time = match record.time_len {
                 0 => None,
@@ -209,15 +215,24 @@ impl Checker {
                 }
                 let has = &mut delivered.has.entry(origin).or_default()[channel];
                 has.resize(has.len().max(index as usize + 1), false);
-                has[index as usize] = true;
-                out.push((line, text.len() as u64 + 1));
+                let had = std::mem::replace(&mut has[index as usize], true);
+                self.outputs_have_each_line_once(sink, line, is_kept, had, is_joined);
             }
         }
         self.written += batch.records.len() as u64;
         let delivered = &mut self.sinks[sink].delivered;
         let state = delivered.next.get(&origin).cloned().unwrap_or_default();
         delivered.under_way.push_back((batch.source.key.clone(), batch.seq, state));
-        out
+    }
+
+    /// What an output has from the last run is not written again, and what it lacks is not left out. A sink without outputs
+    /// can't know.
+    fn outputs_have_each_line_once(&self, sink: usize, line: LineId, kept: bool, had: bool, joined: bool) {
+        let may_differ = self.joins || joined;
+        if self.sinks[sink].has_outputs && kept == had && !(kept && may_differ) {
+            let what = if kept { "came twice" } else { "was left out, but is not there" };
+            violated("outputs_have_each_line_once", format!("{}: {line:?} {what}", self.sinks[sink].name));
+        }
     }
 
     /// Which line this is: the next one that looks so. Each line's text holds its number; empty ones have a time of
@@ -327,9 +342,8 @@ impl Checker {
         Snapshot(self.sinks.iter().map(|sink| sink.delivered.acked.clone()).collect())
     }
 
-    /// The agent is gone; a new one will begin with `checkpoint`, which stands for `snapshot`. `cut` are the lines that
-    /// were cut off a sink's outputs; a sink without outputs has what it has.
-    pub(crate) fn on_restart(&mut self, checkpoint: &Checkpoint, snapshot: &Snapshot, cut: &[Vec<LineId>]) {
+    /// The agent is gone; a new one will begin with `checkpoint`, which stands for `snapshot`. Sinks have what they have.
+    pub(crate) fn on_restart(&mut self, checkpoint: &Checkpoint, snapshot: &Snapshot) {
         self.cursors.clear();
         for (key, entry) in &checkpoint.streams {
             for (sink, position) in entry.sinks.iter() {
@@ -348,10 +362,6 @@ impl Checker {
             let from = if sink.tracked { number } else { tracked };
             let saved = snapshot.0.get(from).cloned().unwrap_or_default();
             let delivered = &mut sink.delivered;
-            for line in cut.get(number).into_iter().flatten() {
-                let has = delivered.has.entry(line.origin).or_default();
-                has[usize::from(line.channel)][line.index as usize] = false;
-            }
             if !sink.tracked {
                 // It keeps nothing: what it had not printed is not printed again.
                 for (origin, next) in &saved {
@@ -367,21 +377,21 @@ impl Checker {
         }
     }
 
-    /// After a restart `local_file` holds exactly what its positions say: not a line more (it would come twice), not
-    /// one less (it would be lost).
-    pub(crate) fn outputs_agree_with_positions(&self, sink: usize) {
+    /// After a restart `local_file` holds what its positions say, and not one line less: it would be lost.
+    pub(crate) fn outputs_hold_what_positions_say(&self, sink: usize) {
         let sink = &self.sinks[sink];
-        for (origin, has) in &sink.delivered.has {
-            let reached = sink.delivered.next.get(origin).cloned().unwrap_or_default();
-            for (channel, has) in has.iter().enumerate() {
-                let Reached { next, owed } = &reached[channel];
-                let mut beyond = owed.iter().copied().chain(*next..has.len());
-                if let Some(at) = beyond.find(|at| has.get(*at) == Some(&true)) {
+        for (origin, next) in &sink.delivered.next {
+            let nothing = [Vec::new(), Vec::new()];
+            let has = sink.delivered.has.get(origin).unwrap_or(&nothing);
+            for (channel, Reached { next, owed }) in next.iter().enumerate() {
+                let lines = &self.origins[*origin as usize].lines[channel];
+                let lacks = |at: &usize| !lines[*at].gone && has[channel].get(*at) != Some(&true);
+                if let Some(at) = (0..*next).filter(|at| !owed.contains(at)).find(lacks) {
                     violated(
-                        "outputs_agree_with_positions",
+                        "outputs_hold_what_positions_say",
                         format!(
-                            "{}: channel {channel} of {:?} resumes at line {}, but the output still holds line {}",
-                            sink.name, self.origins[*origin as usize].key, next, at
+                            "{}: channel {channel} of {:?} resumes at line {next}, but the output lacks line {at}",
+                            sink.name, self.origins[*origin as usize].key
                         ),
                     );
                 }

@@ -31,7 +31,7 @@ use std::sync::Arc;
 use capturer::testing::checkpoint::Checkpoint;
 use capturer::testing::{Capture, Event, Metrics, Now, ReadFrom, Settings, SinkFacts, StreamId, checkpoint};
 
-use crate::checker::{Checker, Flow, LineId, Snapshot};
+use crate::checker::{Checker, Flow, Snapshot};
 use crate::rand::Rand;
 
 use disk::Disk;
@@ -159,7 +159,8 @@ impl World {
             1 => &[("local_file", true), ("stdout", false)],
             _ => &[("local_file", true)],
         };
-        let checker = Checker::new(names, settings.line_bytes_max as usize);
+        let mut checker = Checker::new(names, settings.line_bytes_max as usize);
+        checker.joins = settings.pipelines.iter().any(|pipeline| pipeline.multiline.is_some());
         let mut world = World {
             seed,
             drawn: faults.clone(),
@@ -339,14 +340,14 @@ impl World {
         // Through its file format, as a real start has it.
         let mut loaded = checkpoint::decode(&checkpoint::encode(&self.saved.0)).expect("it was just encoded");
         loaded.memory = self.saved.0.memory.clone();
-        let mut cut: Vec<Vec<LineId>> = Vec::new();
+        let now_s = self.now_ns() as u64 / 1_000_000_000;
         for sink in &mut self.sinks {
-            cut.push(sink.restore(&mut loaded));
+            sink.restore(&mut loaded, now_s);
         }
-        self.checker.on_restart(&loaded, &self.saved.1, &cut);
+        self.checker.on_restart(&loaded, &self.saved.1);
         for sink in 0..self.sinks.len() {
             if self.sinks[sink].keeps_outputs() {
-                self.checker.outputs_agree_with_positions(sink);
+                self.checker.outputs_hold_what_positions_say(sink);
             }
         }
         let metrics = Arc::new(Metrics::new(100).expect("the metrics are fixed"));

@@ -1,14 +1,19 @@
 //! Simulated sinks: they take messages in order, slowly at times, and acknowledge in order. `local_file` keeps outputs
-//! whose length goes into the checkpoint and which a restart cuts to it; a sink without outputs keeps nothing.
+//! whose length goes into the checkpoint. What stands behind it when the agent starts stays, and is skipped when it is read
+//! again; which records that are, the agent's own code says ([`Skipping`]). A sink without outputs keeps nothing.
+//!
+//! Not here: files that are torn, rotated or changed by others, several sources in one output, formats that do not name
+//! the source, and that after ten minutes a checkpoint no longer tells of records that no source came back for.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use capturer::testing::checkpoint::Checkpoint;
-use capturer::testing::{Ack, Batch, Event, FileId, FromSink, OutputMark, SinkId, Source, StreamId};
+use capturer::testing::{
+    Ack, Batch, Event, FileId, FromSink, Looks, OutputFormat, OutputMark, SinkId, Skipping, Source, StreamId,
+};
 
 use super::{Happening, World};
-use crate::checker::LineId;
 
 /// What a sink is sent.
 #[derive(Debug)]
@@ -19,13 +24,8 @@ pub(super) enum Message {
     Stop,
 }
 
-#[derive(Debug, Default)]
-struct Output {
-    /// Lines and the output's length behind each.
-    lines: Vec<(LineId, u64)>,
-}
+const OUTPUT_FILE: FileId = FileId { device: 1, inode: 1, birth_ns: 1 };
 
-#[derive(Debug)]
 pub(super) struct SinkModel {
     pub(super) name: String,
     queue: VecDeque<Message>,
@@ -33,9 +33,11 @@ pub(super) struct SinkModel {
     /// Answers reach the core in order: not before this time.
     answers_us: u64,
     /// On disk, by path; only of local_file.
-    outputs: BTreeMap<String, Output>,
-    /// Where each stream's lines go.
-    paths: BTreeMap<StreamId, String>,
+    outputs: BTreeMap<Arc<str>, Vec<u8>>,
+    /// Where each stream's lines go, and what they look like there.
+    streams: BTreeMap<StreamId, (Arc<str>, Looks)>,
+    /// What the last run wrote and did not save.
+    skipping: Skipping,
 }
 
 impl SinkModel {
@@ -46,7 +48,8 @@ impl SinkModel {
             busy: false,
             answers_us: 0,
             outputs: BTreeMap::new(),
-            paths: BTreeMap::new(),
+            streams: BTreeMap::new(),
+            skipping: Skipping::new(OutputFormat::Ndjson),
         }
     }
 
@@ -57,7 +60,7 @@ impl SinkModel {
     /// The process is gone; outputs stay.
     pub(super) fn die(&mut self) {
         self.queue.clear();
-        self.paths.clear();
+        self.streams.clear();
         self.busy = false;
         self.answers_us = 0;
     }
@@ -67,34 +70,62 @@ impl SinkModel {
         self.queue.iter().filter(|message| matches!(message, Message::Batch(_))).count()
     }
 
-    /// Cuts outputs to what the checkpoint says; returns the lines cut off. (Simpler than the real sink, which keeps
-    /// them and skips their repetition.)
-    pub(super) fn restore(&mut self, loaded: &mut Checkpoint) -> Vec<LineId> {
-        let mut cut = Vec::new();
-        for mark in loaded.outputs.get(&self.name).into_iter().flat_map(BTreeMap::values) {
-            let Some(output) = self.outputs.get_mut(&*mark.path) else { continue };
-            let keep = output.lines.partition_point(|(_, len)| *len <= mark.len_bytes);
-            cut.extend(output.lines.drain(keep..).map(|(line, _)| line));
+    /// Outputs stay as they are. The marks then say how long they are and which records no source came back for.
+    pub(super) fn restore(&mut self, loaded: &mut Checkpoint, now_s: u64) {
+        self.skipping = Skipping::new(OutputFormat::Ndjson);
+        let Some(marks) = loaded.outputs.get_mut(&self.name) else { return };
+        for mark in marks.values() {
+            let Some(text) = self.outputs.get(&mark.path) else { continue };
+            for part in &mark.uncovered {
+                let held = (part.from, &text[part.from as usize..part.to as usize]);
+                self.skipping.take_up(&mark.path, OUTPUT_FILE, held, Some(part), now_s);
+            }
+            let behind = (mark.len_bytes, &text[mark.len_bytes as usize..]);
+            self.skipping.take_up(&mark.path, OUTPUT_FILE, behind, None, now_s);
         }
-        cut
+        for mark in marks.values_mut() {
+            mark.len_bytes = self.outputs.get(&mark.path).map_or(0, |text| text.len() as u64);
+            mark.uncovered = self.skipping.uncovered(&mark.path);
+        }
     }
 
-    fn mark(&self, stream: StreamId) -> Option<OutputMark> {
-        let path = self.paths.get(&stream).filter(|_| self.keeps_outputs())?;
-        let len_bytes =
-            self.outputs.get(path).and_then(|output| output.lines.last()).map_or(0, |(_, len)| *len);
-        let file = FileId { device: 1, inode: 1, birth_ns: 1 };
-        Some(OutputMark { path: path.as_str().into(), file, len_bytes, ..OutputMark::default() })
+    fn mark(&mut self, stream: StreamId) -> Option<OutputMark> {
+        let (path, _) = self.streams.get(&stream).filter(|_| self.keeps_outputs())?;
+        let len_bytes = self.outputs.get(path).map_or(0, |text| text.len() as u64);
+        let uncovered = self.skipping.uncovered(path);
+        Some(OutputMark { path: Arc::clone(path), file: OUTPUT_FILE, len_bytes, uncovered, print: None })
     }
 
     fn attach(&mut self, source: &Source) {
-        let name = match (&source.container, &source.path) {
-            (Some(container), _) => container.name.clone(),
-            (None, path) => path.clone().unwrap_or_default().replace('/', "_"),
-        };
-        self.outputs.entry(name.clone()).or_default();
-        self.paths.insert(source.id, name);
+        let path = path_of(source);
+        let looks = self.skipping.looks(source, &path, path_of);
+        self.outputs.entry(Arc::clone(&path)).or_default();
+        self.streams.insert(source.id, (path, looks));
     }
+
+    /// Writes a batch. Returns the records that were written; `None` = all.
+    fn write(&mut self, batch: &Batch) -> Option<Vec<usize>> {
+        let Some((path, looks)) = self.streams.get(&batch.source.id) else {
+            panic!("invariant broken: no_action_for_the_unknown: a batch before its attach: {batch:?}")
+        };
+        if !self.keeps_outputs() {
+            return None;
+        }
+        let plan = self.skipping.plan(looks, batch);
+        let text = self.outputs.entry(Arc::clone(path)).or_default();
+        self.skipping.encode(looks, batch, plan.as_ref(), text).expect("memory takes every byte");
+        let kept = plan.as_ref().map(|plan| plan.kept().to_vec());
+        plan.into_iter().for_each(|plan| self.skipping.apply(plan));
+        kept
+    }
+}
+
+fn path_of(source: &Source) -> Arc<str> {
+    let name = match (&source.container, &source.path) {
+        (Some(container), _) => container.name.clone(),
+        (None, path) => path.as_deref().unwrap_or_default().replace('/', "_"),
+    };
+    name.into()
 }
 
 impl World {
@@ -127,26 +158,19 @@ impl World {
                 })
             }
             Some(Message::Batch(batch)) => {
-                let written = self.checker.on_written(sink, &batch);
                 let model = &mut self.sinks[sink];
-                let Some(path) = model.paths.get(&batch.source.id) else {
-                    panic!(
-                        "invariant broken: no_action_for_the_unknown: a batch before its attach: {batch:?}"
-                    )
-                };
-                let output = model.outputs.entry(path.clone()).or_default();
-                if model.name == "local_file" {
-                    let mut len = output.lines.last().map_or(0, |(_, len)| *len);
-                    for (line, bytes) in written {
-                        len += bytes;
-                        output.lines.push((line, len));
-                    }
+                let kept = model.write(&batch);
+                self.checker.on_written(sink, &batch, kept.as_deref());
+                let skipped = kept.map_or(0, |kept| batch.records.len() - kept.len());
+                if skipped > 0 {
+                    self.note(|| format!("-- {skipped} records are in the output already"));
                 }
+                let model = &mut self.sinks[sink];
                 let mark = model.mark(batch.source.id);
                 Some(FromSink::Ack(Ack { sink: id, batch, mark, delivered: None }))
             }
             Some(Message::Detach(stream)) => {
-                self.sinks[sink].paths.remove(&stream);
+                self.sinks[sink].streams.remove(&stream);
                 None
             }
             Some(Message::Stop) => Some(FromSink::Stopped(id)),

@@ -8,7 +8,8 @@ use std::sync::Arc;
 use super::super::testing::{Rng, batch, container, followed, in_local_time, messages};
 use super::tests::{lines, restart, restart_with, sink, write};
 use super::*;
-use crate::model::cursor::{FileCursor, FileId, FilePlace, HeadPrint, TailPrint};
+use crate::model::cursor::{Cursor, FileCursor, FileId, FilePlace, HeadPrint, TailPrint};
+use crate::model::record::Continued;
 use crate::settings::{FileTemplate, OutputFormat};
 
 const NAME: &str = "{container_name}.ndjson";

@@ -6,7 +6,7 @@
 //! rotation: full or old ─▶ renamed (generations.rs) ─▶ a new file, a new mark ─▶ once no checkpoint that could be
 //!           loaded needs it any more: compressed, and the oldest deleted, by a thread of its own (archive.rs)
 //! restart:  records after the mark stay (restore.rs) ─▶ when they are read again from their source, they are skipped
-//!           (overhang.rs) ─▶ nothing is there twice, and nothing is cut off that may exist nowhere else
+//!           (overhang.rs, skipping.rs) ─▶ nothing is there twice, and nothing is cut off that may exist nowhere else
 //! ```
 //! A batch is written whole or not at all: the rest of a failed write is removed, and the same batch is delivered
 //! again.
@@ -29,6 +29,7 @@ mod outputs;
 mod overhang;
 mod restore;
 mod root;
+pub(crate) mod skipping;
 
 use std::collections::BTreeMap;
 use std::io;
@@ -37,18 +38,18 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use super::file_name;
-use super::outbox::{Outbox, SourceFacts};
+use super::outbox::Outbox;
 use super::{Counts, Delivered, Sink, SinkError};
 use crate::ledger::claims::Claims;
 use crate::limits::OUTPUT_FILES_OPEN_MAX;
-use crate::model::cursor::Cursor;
-use crate::model::record::{Batch, Continued, OutputMark, SavedMarks, Source, StreamId, StreamKey};
+use crate::model::record::{Batch, OutputMark, SavedMarks, Source, StreamId};
 use crate::settings::{Fsync, LocalFile};
 
 use archive::{Archive, Keep};
 use outputs::{OlderFiles, Output, Pending};
-use overhang::{Overhangs, Plan};
+use overhang::Plan;
 use root::Root;
+use skipping::{Looks, Skipping};
 
 const NAME: &str = "local_file";
 /// The key of the config that says where outputs are.
@@ -86,7 +87,7 @@ pub struct LocalFileSink {
     tick: u64,
     outbox: Outbox,
     /// What the last run wrote without saving a checkpoint about it.
-    overhangs: Overhangs,
+    skipping: Skipping,
     began_at: Instant,
     /// Nanoseconds since 1970: a file made later was made by this run, or by somebody else during it.
     began_ns: i64,
@@ -98,12 +99,8 @@ pub struct LocalFileSink {
 
 struct Stream {
     source: Arc<Source>,
-    facts: SourceFacts,
+    looks: Looks,
     path: Arc<str>,
-    /// The key of its records in an overhang.
-    hash: u64,
-    /// The same for the sources that this one continues.
-    continues: Box<[(u64, SourceFacts)]>,
 }
 
 /// What became of the outputs of the last run.
@@ -153,7 +150,7 @@ impl LocalFileSink {
             open: BTreeMap::new(),
             tick: 0,
             outbox: Outbox::new(settings.format),
-            overhangs,
+            skipping: Skipping { format: settings.format, overhangs },
             began_at: Instant::now(),
             began_ns: (unix_ms() as i64).saturating_mul(1_000_000),
             check_interval: CHECK_INTERVAL,
@@ -183,31 +180,14 @@ impl LocalFileSink {
         SinkError::of_file(what, self.settings.directory.join(path), DIRECTORY_KEY, source)
     }
 
-    /// Which records of a batch to write; `None` = all of them.
-    fn plan(&self, stream: &Stream, batch: &Batch) -> Option<Plan> {
-        if self.overhangs.is_empty() {
-            return None;
-        }
-        let born_ns = match &batch.end {
-            Cursor::File(cursor) if !cursor.is_copy => cursor.file.birth_ns,
-            _ => 0,
-        };
-        let (format, mut text) = (self.settings.format, Vec::new());
-        let continues = stream.continues.iter().map(|(hash, facts)| (*hash, facts));
-        let sources = continues.chain([(stream.hash, &stream.facts)]);
-        self.overhangs.plan(sources, batch.records.len(), born_ns, |facts, index, keys| {
-            keys::of_record(format, batch, facts, &batch.records[index], &mut text, keys);
-        })
-    }
-
     fn write(&mut self, stream: StreamId, batch: &Batch, plan: Option<&Plan>) -> io::Result<Counts> {
         let stream = self.streams.get(&stream).ok_or(io::ErrorKind::NotFound)?;
         let output = self.outputs.get_mut(&stream.path).ok_or(io::ErrorKind::NotFound)?;
         let start_len = output.len;
         let put = |bytes: &[u8]| output.put(bytes);
         let result = match plan {
-            None => self.outbox.push(batch, &stream.facts, put),
-            Some(plan) => self.outbox.push_some(batch, &plan.kept, &stream.facts, put),
+            None => self.outbox.push(batch, &stream.looks.facts, put),
+            Some(plan) => self.outbox.push_some(batch, &plan.kept, &stream.looks.facts, put),
         };
         let result = result.and_then(|counts| match self.settings.fsync {
             Fsync::Batch => output.sync().map(|()| counts),
@@ -228,29 +208,7 @@ impl LocalFileSink {
             file: output.id,
             len_bytes: output.len,
             print: Some(output.print()),
-            uncovered: self.overhangs.uncovered(path),
-        })
-    }
-
-    /// The key of a source's records in an overhang.
-    fn hash_of(&self, facts: &SourceFacts, path: &str) -> u64 {
-        keys::source_of(self.settings.format, facts, keys::source_hash(&[path.as_bytes()]))
-    }
-
-    /// The same for the sources that a source continues, if anything of the last run is left.
-    fn continued_by(&self, source: &Source) -> impl Iterator<Item = (u64, SourceFacts)> {
-        let before = if self.overhangs.is_empty() { &[] } else { source.continues.as_slice() };
-        before.iter().map(|before| {
-            let Continued { path, output } = before;
-            let was = match path {
-                Some(path) => {
-                    Source { path: Some(Arc::clone(path)), key: StreamKey::file(path), ..source.clone() }
-                }
-                None => source.clone(),
-            };
-            let output = output.clone().unwrap_or_else(|| self.path_of(&was));
-            let facts = self.outbox.facts(&was);
-            (self.hash_of(&facts, &output), facts)
+            uncovered: self.skipping.uncovered(path),
         })
     }
 
@@ -283,12 +241,8 @@ impl Sink for LocalFileSink {
         }
         // After the new use is counted, so that an attach to the same file does not close it.
         self.detach(source.id);
-        let facts = self.outbox.facts(source);
-        let hash = self.hash_of(&facts, &path);
-        // In some formats only the name in them tells records of one output apart.
-        let differs = |(before, was): &(u64, SourceFacts)| *before != hash || was.name != facts.name;
-        let continues = self.continued_by(source).filter(differs).collect();
-        let stream = Stream { source: source.clone(), facts, path: path.clone(), hash, continues };
+        let looks = self.skipping.looks(source, &path, |source| self.path_of(source));
+        let stream = Stream { source: source.clone(), looks, path: path.clone() };
         self.streams.insert(source.id, Box::new(stream));
         Ok(self.mark(&path))
     }
@@ -302,7 +256,7 @@ impl Sink for LocalFileSink {
         if !Arc::ptr_eq(&stream.source, &batch.source) {
             // Renamed or relabelled: records show it at once, the file changes with the next attach.
             stream.source = batch.source.clone();
-            stream.facts = self.outbox.facts(&batch.source);
+            stream.looks.facts = self.outbox.facts(&batch.source);
         }
         let path = stream.path.clone();
         if batch.records.is_empty() && self.outputs.get(&path).is_some_and(|output| output.withdrawn) {
@@ -310,11 +264,11 @@ impl Sink for LocalFileSink {
         }
         self.ready(&path)?;
         self.rotate_if_due(&path)?;
-        let plan = self.streams.get(&id).and_then(|stream| self.plan(stream, batch));
+        let plan = self.streams.get(&id).and_then(|stream| self.skipping.plan(&stream.looks, batch));
         let counts =
             self.write(id, batch, plan.as_ref()).map_err(|source| self.failed("writing", &path, source))?;
         if let Some(plan) = plan {
-            self.overhangs.apply(plan);
+            self.skipping.apply(plan);
         }
         Ok(Delivered { mark: self.mark(&path), counts })
     }
@@ -337,7 +291,7 @@ impl Sink for LocalFileSink {
 
     fn saved(&mut self, marks: &SavedMarks) -> bool {
         if self.began_at.elapsed() >= UNCOVERED_TOLD {
-            self.overhangs.tell_no_more();
+            self.skipping.overhangs.tell_no_more();
         }
         let mut visits = Vec::new();
         self.pending.retain(|path, pending| {

@@ -28,9 +28,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::super::outbox::SourceFacts;
-use super::keys::Key;
+use super::keys::{Key, of_line};
 use crate::model::cursor::FileId;
 use crate::model::record::Uncovered;
+use crate::settings::OutputFormat;
 
 /// A record without a time of its own is looked for this far after the expected one.
 const WINDOW: usize = 64;
@@ -101,9 +102,26 @@ struct Entry {
     start: u64,
 }
 
+/// What the records of a part of an output have in common.
+#[derive(Debug)]
+pub(super) struct Part {
+    pub(super) format: OutputFormat,
+    /// See [`Overhangs::add_segment`].
+    pub(super) segment: u32,
+    /// The source, where the format does not name it.
+    pub(super) nameless: u64,
+    /// Without a time of their own they are no younger.
+    pub(super) until_ns: i64,
+    /// See [`Overhang::mixed`].
+    pub(super) mixed: bool,
+    pub(super) since_s: u64,
+    /// Only those of this source count.
+    pub(super) only: Option<u64>,
+}
+
 /// What to do with a batch.
 #[derive(Debug, Default)]
-pub(super) struct Plan {
+pub struct Plan {
     /// Records to write, by index.
     pub(super) kept: Vec<usize>,
     /// Progress in the overhang of each source.
@@ -117,6 +135,13 @@ struct Step {
     misses: usize,
     begun: bool,
     taken: BTreeSet<usize>,
+}
+
+impl Plan {
+    /// Records to write, by index, in order.
+    pub fn kept(&self) -> &[usize] {
+        &self.kept
+    }
 }
 
 impl Step {
@@ -145,8 +170,25 @@ impl Overhangs {
         self.segments[segment as usize].to = to;
     }
 
+    /// Adds the records of the whole lines of a text that begins at `start`. Returns where the last of them ends, and how many
+    /// there were.
+    pub(super) fn add_lines(&mut self, part: &Part, text: &[u8], start: u64) -> (u64, u64) {
+        let (mut at, mut records) = (0, 0);
+        while let Some(len) = memchr::memchr(b'\n', &text[at..]) {
+            if let Some((source, key)) =
+                of_line(part.format, &text[at..at + len], part.nameless, part.until_ns)
+                && part.only.is_none_or(|only| only == source)
+            {
+                self.add(source, key, part.segment, start + at as u64, part.mixed, part.since_s);
+                records += 1;
+            }
+            at += len + 1;
+        }
+        (start + at as u64, records)
+    }
+
     /// Adds the next record of a source.
-    pub(super) fn add(&mut self, source: u64, key: Key, segment: u32, start: u64, mixed: bool, since_s: u64) {
+    fn add(&mut self, source: u64, key: Key, segment: u32, start: u64, mixed: bool, since_s: u64) {
         let overhang = self.by_source.entry(source).or_insert_with(|| Overhang {
             channels: Default::default(),
             mixed,

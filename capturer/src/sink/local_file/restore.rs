@@ -17,8 +17,8 @@ use std::sync::Arc;
 use rustix::fs::OFlags;
 
 use super::beneath::{identify, open_file, open_parent};
-use super::keys::{of_line, source_hash};
-use super::overhang::{Overhangs, Segment};
+use super::keys::source_hash;
+use super::overhang::{Overhangs, Part, Segment};
 use super::{Restored, generations};
 use crate::limits::{OUTPUT_OVERHANG_BYTES_MAX, OUTPUT_PRINT_BYTES};
 use crate::model::cursor::{FileId, HeadPrint};
@@ -319,17 +319,21 @@ impl Work<'_> {
         from: u64,
         to: u64,
         only: Option<&Uncovered>,
-    ) -> io::Result<Part> {
-        let mut part = Part { end: from, records: 0 };
+    ) -> io::Result<TakenUp> {
+        let mut taken = TakenUp { end: from, records: 0 };
         if from >= to {
-            return Ok(part);
+            return Ok(taken);
         }
-        let nameless = source_hash(&[path.as_bytes()]);
-        let mixed = self.ways.shared && self.ways.format != OutputFormat::Ndjson;
-        let since_s = only.map_or(self.ways.now_s, |only| only.since_s);
-        let until_ns = modified_ns(&found.file)?;
         let segment = Segment { path: Arc::clone(path), file: found.id, to };
-        let segment = self.overhangs.add_segment(segment);
+        let part = Part {
+            format: self.ways.format,
+            segment: self.overhangs.add_segment(segment),
+            nameless: source_hash(&[path.as_bytes()]),
+            until_ns: modified_ns(&found.file)?,
+            mixed: self.ways.shared && self.ways.format != OutputFormat::Ndjson,
+            since_s: only.map_or(self.ways.now_s, |only| only.since_s),
+            only: only.map(|only| only.source),
+        };
         let (mut text, mut read) = (Vec::new(), from);
         while read < to {
             let count = (CHUNK_BYTES as u64).min(to - read);
@@ -341,28 +345,17 @@ impl Work<'_> {
                 self.note(path, &format!(
                     "{} bytes after the last checkpoint are too many to compare; lines of theirs that are read again will \
                      be in the output twice",
-                    to - part.end
+                    to - taken.end
                 ));
-                return Ok(Part { end: to, ..part });
+                return Ok(TakenUp { end: to, ..taken });
             }
             self.bytes_left -= count;
-            let mut at = 0;
-            while let Some(len) = memchr::memchr(b'\n', &text[at..]) {
-                let start = part.end;
-                part.end += len as u64 + 1;
-                if let Some((source, key)) =
-                    of_line(self.ways.format, &text[at..at + len], nameless, until_ns)
-                    && only.is_none_or(|only| only.source == source)
-                {
-                    self.overhangs.add(source, key, segment, start, mixed, since_s);
-                    part.records += 1;
-                }
-                at += len + 1;
-            }
-            text.drain(..at);
+            let (end, records) = self.overhangs.add_lines(&part, &text, taken.end);
+            text.drain(..(end - taken.end) as usize);
+            taken = TakenUp { end, records: taken.records + records };
         }
-        self.overhangs.end_segment(segment, part.end);
-        Ok(part)
+        self.overhangs.end_segment(part.segment, taken.end);
+        Ok(taken)
     }
 
     /// Cuts off an incomplete record at the end, left by the last run. False = it is not ours.
@@ -386,7 +379,7 @@ impl Work<'_> {
     }
 }
 
-struct Part {
+struct TakenUp {
     /// The offset after its last whole line.
     end: u64,
     /// Records in it.
