@@ -488,6 +488,11 @@ impl Logs {
     /// Another file takes the live one's name, with content of its own or the same.
     pub fn replace(&mut self, log: Log, same: bool) -> Result<bool> {
         let Some(file) = self.there(log) else { return Ok(false) };
+        // If the old file stays under another name, there are two with the same lines, and each may be a log of its own.
+        let stays = self.names.iter().any(|(place, other)| *place != Place::Live(log) && *other == file);
+        if same && stays {
+            return Ok(false);
+        }
         self.live[log] = None;
         let draft = self.aside.join("draft");
         if same {

@@ -68,6 +68,7 @@ impl Chain {
                 if is_begun {
                     // It was copied, and the log continues (logrotate's `copy`).
                     self.known.pass_over(file);
+                    self.note_copy(file);
                 }
                 continue;
             }
@@ -76,6 +77,15 @@ impl Chain {
             } else {
                 self.insert_before_live(file);
             }
+        }
+    }
+
+    /// The table of files has a copy too that is passed over: a later run may find it after its log is gone. Of a longer one
+    /// nobody knows whether it was whole when it was listed, and its rest would begin within a line.
+    fn note_copy(&mut self, file: &FoundFile) {
+        let is_whole = file.len == file.head.len() as u64 && file.head.ends_with(b"\n");
+        if let Some(place) = self.known.place_in(file.id).filter(|_| is_whole && !file.compressed) {
+            self.done.push(place);
         }
     }
 

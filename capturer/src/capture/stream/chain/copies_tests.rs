@@ -52,6 +52,31 @@ fn a_copy_of_what_is_read_here_is_not_read_again() {
     }
 }
 
+/// A later run may find it without its log, which grew beyond it.
+#[test]
+fn a_copy_that_is_passed_over_is_in_the_table_if_it_was_whole() {
+    let lines = |number: usize| "one line of a log that says something\n".repeat(number);
+    for (copied, noted) in [(lines(3), vec![2]), (lines(99), vec![]), (lines(3) + "and", vec![])] {
+        let mut chain = Chain::new(Start::Oldest);
+        chain.copied_since(0);
+        let grown = copied.clone() + &lines(9);
+        chain.on_scan(vec![file(0, 1, &grown)]);
+        open_all(&mut chain);
+        read_to(&mut chain, &grown, grown.len());
+        let found = || vec![file(1, 2, &copied), file(0, 1, &grown)];
+        chain.on_scan(found());
+        chain.on_scan(found());
+        let Cursor::File(cursor) = cursor_at(&mut chain, [None; 2]) else { panic!("it names its file") };
+        let done: Vec<u64> = cursor.done.iter().map(|place| place.file.inode).collect();
+        assert_eq!(done, noted, "{} bytes", copied.len());
+        // Nothing of it is read then.
+        let place = cursor.done.first().copied();
+        let mut chain = Chain::new(Start::Oldest);
+        chain.on_listing(vec![file(0, 2, &copied)], true, &|_| place);
+        assert_eq!(chain.unread_bytes(), if place.is_some() { 0 } else { copied.len() as u64 });
+    }
+}
+
 /// Copied, and then renamed to a name that tells nothing: the listing shows both, and a new live file.
 #[test]
 fn a_copy_of_a_log_that_was_renamed_then_is_told_by_what_stands_before_its_end() {
@@ -225,6 +250,29 @@ fn what_a_log_that_begins_with_a_hole_held_is_read_on_in_its_copy() {
     assert_eq!((inodes(&chain), chain.links[0].offset), (vec![2, 1], read));
     chain.links[0].handle = Handle::Opening(FileNo(7));
     assert!(chain.on_opened(FileNo(7), true, copy.len() as u64) && chain.may_read());
+}
+
+/// An editor saved it, or a backup was restored: all of it came again.
+#[test]
+fn a_log_that_begins_with_a_hole_and_is_restored_goes_on_where_it_was_left() {
+    let hole = |inode, content: &str| FoundFile { head: Vec::new(), ..file(0, inode, content) };
+    let content_of = |name| "\0".repeat(2 * HEAD_BYTES) + &content(name);
+    let mut chain = Chain::new(Start::Oldest);
+    chain.copied_since(0);
+    chain.on_scan(vec![hole(1, &content_of('a'))]);
+    open_all(&mut chain);
+    let before = content_of('a');
+    chain.saw(0, before.as_bytes());
+    let read = before.len() as u64;
+    (chain.links[0].tail, chain.links[0].offset) = (TailPrint::of(before.as_bytes(), read), read);
+    chain.on_scan(vec![hole(2, &before)]);
+    chain.finish_front();
+    assert_eq!(inodes(&chain), [2]);
+    chain.assume_copy();
+    assert_eq!((chain.links[0].offset, chain.links[0].copy), (read, Copied::Likely));
+    // What is read shows whether it is: another may begin with a hole, too.
+    assert!(chain.is_no_copy(true));
+    assert_eq!(chain.links[0].offset, 0);
 }
 
 /// Outputs compare lines with a file's birth: of a copy and of an archive that says nothing, and their positions say so.

@@ -99,6 +99,11 @@ impl Known {
         self.places.contains_key(&file)
     }
 
+    /// Where it was left here.
+    pub(super) fn place_in(&self, file: FileId) -> Option<FilePlace> {
+        self.places.get(&file).map(|(_, place)| *place)
+    }
+
     /// All of them.
     pub(super) fn ids(&self) -> impl Iterator<Item = FileId> {
         self.places.keys().copied()
@@ -141,16 +146,18 @@ impl Known {
         len: u64,
         may_be: impl Fn(FileId) -> bool,
     ) -> Option<FilePlace> {
-        if file.head.len() < HEAD_BYTES_PROOF as usize {
-            return None;
-        }
+        // A file that begins with a hole has no head. Then its copy has none either, and the bytes before the place decide.
+        let begins_so = |head: &HeadPrint| match file.head.len() {
+            0 => head.len_bytes == 0,
+            _ => begins_as(file, head),
+        };
         let is_twin = |place: &&FilePlace| {
             !place.tail.is_none()
                 && place.tail.end == place.offset
-                && place.offset <= len
+                && (1..=len).contains(&place.offset)
                 && place.file != file.id
                 && may_be(place.file)
-                && begins_as(file, &place.head)
+                && begins_so(&place.head)
         };
         self.places.values().map(|(_, place)| place).filter(is_twin).max_by_key(|place| place.offset).copied()
     }
