@@ -256,6 +256,43 @@ fn a_log_that_is_refused_is_named_with_the_answer() -> Result<()> {
     agent.stop()
 }
 
+/// A socket proxy or a plugin that lets lists through and no events: dockerd itself is fine, and the cure is elsewhere.
+#[test]
+fn refused_events_are_named() -> Result<()> {
+    let (home, docker) = (Home::new()?, FakeDocker::start()?);
+    docker.script("/events", Reply::status(403, "<html><body>403 Forbidden</body></html>"));
+    let id = docker.add("web");
+    let socket = socket_setting(&docker.socket());
+    let agent = home.launch(&home.config(&format!(
+        "container_monitor: {{socket_path: \"{socket}\", read_from: api, reconnect_interval: 1s}}\n"
+    )))?;
+    let says = |ok: bool, words: &[&str]| {
+        wait_until("health of docker to say it", PATIENCE, || {
+            let told = component(&agent, "docker")?;
+            ensure!(told.0 == ok && words.iter().all(|word| told.2.contains(word)), "{words:?} in {told:?}");
+            Ok(())
+        })
+    };
+    says(false, &["refuses Docker's events", "answered 403", "allow GET /events"])?;
+    ensure!(agent.log_text()?.contains("allow GET /events"), "the log has the cure, too");
+    docker.heal("/events");
+    docker.print(&id, b"at last\n");
+    says(true, &["1 running container"])?;
+    wait_until("its line", PATIENCE, || {
+        ensure!(home.records_of("web")?.len() == 1, "none");
+        Ok(())
+    })?;
+    wait_until("the end of the fault in the log", PATIENCE, || {
+        let log = agent.log_text()?;
+        let ends =
+            log.lines().filter(|line| line.contains("component=docker") && line.contains("over after"));
+        let ends = ends.count();
+        ensure!(ends == 1, "{ends} ends of one fault: {log}");
+        Ok(())
+    })?;
+    agent.stop()
+}
+
 const MANY: usize = 200;
 
 /// Lines of the log that tell of a cause, once one of them has these words.

@@ -390,7 +390,8 @@ impl Loop<'_> {
             let state = if trouble.is_none() { HealthState::Well } else { HealthState::Bad };
             let fault = trouble.as_ref().map_or(Fault::Usual, |trouble| docker_words::fault(trouble.fault));
             let over = self.process.status.put("docker", state, &[fault], message);
-            for over in over.iter().filter(|_| self.docker_has_failed) {
+            // Another fault of Docker's in its place is no end.
+            for over in over.iter().filter(|_| self.docker_has_failed && trouble.is_none()) {
                 tracing::info!(component = "docker", "{over}");
             }
             self.docker_has_failed = is_told || (self.docker_has_failed && trouble.is_some());

@@ -33,6 +33,8 @@ pub enum EngineFault {
     Denied,
     /// No process listens there.
     Away,
+    /// It answers, but not the question for its events.
+    EventsRefused,
     /// The agent asked, and neither an answer nor an error has come yet.
     NotYet,
     /// Any other fault.

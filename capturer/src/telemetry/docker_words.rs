@@ -18,6 +18,7 @@ pub fn fault(fault: EngineFault) -> Fault {
     match fault {
         EngineFault::Denied => Fault::DockerDenied,
         EngineFault::Away => Fault::DockerAway,
+        EngineFault::EventsRefused => Fault::EventsRefused,
         EngineFault::Silent { .. } | EngineFault::NotYet | EngineFault::Other => Fault::Usual,
     }
 }
@@ -38,6 +39,15 @@ fn fault_text(fault: EngineFault, socket: &str) -> Option<(String, &'static str)
             let cure = "start dockerd, name its socket with container_monitor.socket_path, or set \
                         container_monitor.enabled: false on a host without Docker";
             Some((format!("no process listens at {socket}"), cure))
+        }
+        EngineFault::EventsRefused => {
+            let cure = "allow GET /events in what stands before dockerd (an authorization plugin; for a socket proxy set EVENTS=1)";
+            Some((
+                format!(
+                    "what answers at {socket} refuses Docker's events, without which no container is captured"
+                ),
+                cure,
+            ))
         }
         EngineFault::NotYet | EngineFault::Other => None,
     }
@@ -87,6 +97,7 @@ mod tests {
             (EngineFault::Silent { waited_s: 30 }, "does not answer"),
             (EngineFault::Denied, "usermod -aG docker"),
             (EngineFault::Away, "no process listens at /d.sock: start dockerd"),
+            (EngineFault::EventsRefused, "allow GET /events"),
             (EngineFault::Other, "check dockerd"),
         ] {
             let told = cure(fault, "/d.sock");

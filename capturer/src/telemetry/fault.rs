@@ -24,6 +24,8 @@ pub enum Fault {
     DockerDenied,
     /// No dockerd is there.
     DockerAway,
+    /// Docker's events may not be asked for.
+    EventsRefused,
     /// No container has a name that the config names.
     NoContainerMatches,
     /// A directory can't be listed.
@@ -98,6 +100,7 @@ impl Fault {
             Fault::DockerdLeaks => "dockerd seems to leak",
             Fault::DockerDenied => "No permission to use Docker",
             Fault::DockerAway => "Docker is not running here",
+            Fault::EventsRefused => "Docker's events are refused",
             Fault::NoContainerMatches => "No container matches a pattern",
             Fault::DirectoryUnlistable => "A directory cannot be listed",
             Fault::DirectoriesUnlistable => "Directories cannot be listed",

@@ -7,6 +7,7 @@ use crate::capture::context::{Context, Timer};
 use crate::capture::io::{Action, BodyOutcome, HttpAnswer};
 use crate::model::docker;
 use crate::model::docker::{ContainerEvent, EngineFault, EngineTrouble};
+use crate::telemetry::docker_words;
 use crate::telemetry::metrics::{Metrics, RequestResult};
 
 /// The longest event line that is accepted. It contains the labels: a container can have 200,000 of them, 3 MB.
@@ -27,8 +28,15 @@ impl Discovery {
 
     fn unreachable(&mut self, error: EngineTrouble, cx: &mut Context<'_>) {
         let is_told = self.is_silent() && matches!(error.fault, EngineFault::Silent { .. });
-        if (self.reachable || self.failures == 0) && !is_told {
-            tracing::warn!("Docker is not reachable: {}; trying again", error.text);
+        let is_other = std::mem::discriminant(&error.fault) != std::mem::discriminant(&self.last_error.fault);
+        if (self.reachable || self.failures == 0 || is_other) && !is_told {
+            let cure =
+                docker_words::cure(error.fault, &cx.settings.container_monitor.socket_path.to_string_lossy());
+            tracing::warn!(
+                component = "docker",
+                "Docker is not reachable: {}; {cure}; trying again",
+                error.text
+            );
         }
         self.is_away(error, cx);
         self.failures += 1;
@@ -57,8 +65,13 @@ impl Discovery {
                 self.ask_list(cx);
             }
             Ok((status, body)) => {
-                let text = docker::refusal(status, &body);
-                self.unreachable(EngineTrouble::other(text), cx);
+                let text = format!("asked for events, {}", docker::refusal(status, &body));
+                let fault = if (400..500).contains(&status) {
+                    EngineFault::EventsRefused
+                } else {
+                    EngineFault::Other
+                };
+                self.unreachable(EngineTrouble { fault, text }, cx);
             }
             Err(error) => self.unreachable(error.trouble(), cx),
         }

@@ -77,7 +77,7 @@ impl Discovery {
         let begins = matches!(error.fault, EngineFault::Silent { .. }) && !self.is_silent();
         let is_news = self.reachable || self.last_error.text.is_empty() || begins;
         if is_news {
-            tracing::warn!("Docker does not answer: {}; {SILENT_DOCKERD}", error.text);
+            tracing::warn!(component = "docker", "Docker does not answer: {}; {SILENT_DOCKERD}", error.text);
         }
         self.is_away(error, cx);
     }
