@@ -96,7 +96,7 @@ impl Discovery {
         self.events = EventsPhase::Open { conn, in_flight: false };
         match outcome {
             BodyOutcome::Bytes => {
-                self.heard(false, cx);
+                self.heard_event(cx);
                 self.take_events(buffer, cx.metrics, told);
             }
             BodyOutcome::TimedOut => {

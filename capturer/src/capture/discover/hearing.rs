@@ -12,6 +12,7 @@ use crate::capture::io::{Action, RequestError};
 use crate::model::docker;
 use crate::model::docker::{EngineFault, EngineTrouble};
 use crate::settings::advice::SILENT_DOCKERD;
+use crate::telemetry::docker_words;
 
 /// So long after it was last heard, the Engine is asked.
 const ASK_AFTER_MS: u64 = 10_000;
@@ -77,7 +78,14 @@ impl Discovery {
         let begins = matches!(error.fault, EngineFault::Silent { .. }) && !self.is_silent();
         let is_news = self.reachable || self.last_error.text.is_empty() || begins;
         if is_news {
-            tracing::warn!(component = "docker", "Docker does not answer: {}; {SILENT_DOCKERD}", error.text);
+            let cure = match error.fault {
+                EngineFault::Silent { .. } => SILENT_DOCKERD.to_owned(),
+                fault => {
+                    let socket = cx.settings.container_monitor.socket_path.display();
+                    docker_words::cure(fault, &socket.to_string())
+                }
+            };
+            tracing::warn!(component = "docker", "Docker does not answer: {}; {cure}", error.text);
         }
         self.is_away(error, cx);
     }
@@ -96,7 +104,15 @@ impl Discovery {
         !self.reachable && matches!(self.last_error.fault, EngineFault::Silent { .. })
     }
 
-    /// It answered, or reported something. `listed` = what it answered is the list.
+    /// It reported something. That does not show that it can be asked: a dockerd that is ending removes its socket first.
+    pub(super) fn heard_event(&mut self, cx: &mut Context<'_>) {
+        self.hearing.heard_ms = cx.now.mono_ms;
+        if self.is_silent() {
+            self.heard(false, cx);
+        }
+    }
+
+    /// It answered. `listed` = what it answered is the list.
     pub(super) fn heard(&mut self, listed: bool, cx: &mut Context<'_>) {
         self.hearing.heard_ms = cx.now.mono_ms;
         if self.reachable || !matches!(self.events, EventsPhase::Open { .. }) {

@@ -396,3 +396,27 @@ fn a_ping_of_another_connection_says_nothing() {
     scene.reply(ping, Err(RequestError::Broken { path: docker::PING.to_owned(), cause: "reset".to_owned() }));
     assert_eq!(scene.discovery.trouble(), None);
 }
+
+/// A dockerd that is ending removes its socket, and reports for seconds how its containers end. Each event once made it
+/// reachable again, and each question behind it was a warning.
+#[test]
+fn events_of_an_engine_that_takes_no_questions_do_not_make_it_reachable() {
+    let mut scene = with_one();
+    let (_, asked) = scene.silence(11);
+    let away = || RequestError::Connect {
+        socket: "/d.sock".to_owned(),
+        cause: "No such file or directory".to_owned(),
+        errno: rustix::io::Errno::NOENT.raw_os_error(),
+    };
+    scene.reply(*of_path(&asked, docker::PING)[0], Err(away()));
+    assert!(scene.discovery.trouble().is_some_and(|trouble| trouble.fault == EngineFault::Away));
+    scene.hear("die", A);
+    assert!(scene.discovery.trouble().is_some());
+    assert_eq!(of_path(&scene.asked(), docker::LIST).len(), 0);
+    // Of one that was silent an event is an answer.
+    let mut scene = with_one();
+    scene.silence(21);
+    assert!(scene.discovery.silence().is_some());
+    scene.hear("pause", A);
+    assert_eq!(scene.discovery.trouble(), None);
+}
