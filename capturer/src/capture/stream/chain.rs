@@ -366,7 +366,11 @@ impl Chain {
                 found.iter().position(is_first).unwrap_or(last)
             }
             Start::Since(ns) => {
-                let is_new = |file: &&FoundFile| file.id.birth_ns >= *ns && !file.compressed;
+                // An archive is made after its content. gzip gives it the time of the last line, so one that was packed of
+                // an older file is not new.
+                let is_new = |file: &&FoundFile| {
+                    file.id.birth_ns >= *ns && (!file.compressed || file.modified_ns >= *ns)
+                };
                 last - found[..last].iter().rev().take_while(is_new).count()
             }
             Start::Resume(cursor) => self.resume(cursor, found, &mut changes),

@@ -677,6 +677,21 @@ fn what_was_rotated_since_the_agent_looks_is_new() {
     assert_eq!(inodes(&chain), [3]);
 }
 
+/// It was packed at once: its archive was passed over, and nobody said so.
+#[test]
+fn what_was_rotated_and_packed_since_the_agent_looks_is_new() {
+    let packed =
+        |rank, inode, modified_ns| FoundFile { modified_ns, ..compressed(rank, inode, &content('b')) };
+    let begun = |packed: FoundFile| {
+        let mut chain = Chain::new(Start::Since(5));
+        chain.on_scan(vec![file(2, 1, &content('a')), packed, file(0, 9, &content('c'))]);
+        inodes(&chain)
+    };
+    assert_eq!(begun(packed(1, 8, 7)), [8, 9]);
+    assert_eq!(begun(packed(1, 8, 4)), [9], "packed since, of what was written before");
+    assert_eq!(begun(packed(1, 4, 4)), [9], "packed before");
+}
+
 /// A link was changed and changed back: what it leads to was taken for a rotated file for ever.
 #[test]
 fn a_file_that_is_live_again_grows_again() {
