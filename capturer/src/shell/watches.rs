@@ -101,8 +101,13 @@ pub struct Watches {
     /// New files that match a pattern, by watch and name, with how many listings had ended by then. If one is removed
     /// while it is in here, nobody has seen it.
     made: BTreeMap<(i32, Vec<u8>), u64>,
+    /// New files that nobody saw under their names and that were renamed to names that no pattern matches, with how many listings
+    /// had ended by then. A log of that name that comes soon finds them as its rotated files.
+    moved_away: BTreeMap<(i32, Vec<u8>), (u64, BTreeSet<usize>)>,
     /// The last event was a move from this watch's directory of a name that would not have been read.
     moved_from_nowhere: Option<i32>,
+    /// The last event was such a move.
+    last_moved_away: Option<(i32, Vec<u8>)>,
     /// The last event was a move of this name from that watch's directory.
     moved_from: Option<(i32, Box<str>)>,
     /// Files that matched a pattern and were removed before their directory was listed, by entry.
@@ -215,6 +220,9 @@ impl Watches {
 
     /// A stream's directory is about to be watched, perhaps for another live name than before.
     pub fn expect(&mut self, stream: StreamId, live_name: &str) {
+        if !self.moved_away.is_empty() {
+            self.moved_away.retain(|(_, name), _| *text_of_bytes(name) != *live_name);
+        }
         let watched = self.streams.entry(stream).or_insert_with(|| Watched::of(live_name));
         if *watched.live_name != *live_name {
             let before = std::mem::replace(watched, Watched::of(live_name));
@@ -308,6 +316,12 @@ impl Watches {
     ) -> bool {
         self.listed += 1;
         self.made.retain(|_, made_at| *made_at + LISTINGS_KEPT > self.listed);
+        let listed = self.listed;
+        let unseen = self.moved_away.extract_if(.., |_, (moved_at, _)| *moved_at + LISTINGS_KEPT <= listed);
+        self.never_listed.extend(unseen.flat_map(|((_, name), (_, sets))| {
+            let name = text_of_bytes(&name).into_owned();
+            sets.into_iter().map(move |set| (set, name.clone()))
+        }));
         let mut of_set: BTreeMap<i32, Interest> = BTreeMap::new();
         for (watch, interest) in watches {
             of_set.entry(watch).or_default().add(interest);
@@ -462,8 +476,19 @@ impl Watches {
             if is_made && !concerned.is_empty() && self.made.len() < MADE_MAX {
                 self.made.insert((event.watch, event.name.to_vec()), self.listed);
             }
+            if is_concerned
+                && is_file
+                && let Some(moved) = self.last_moved_away.take()
+            {
+                // Whoever finds it under its new name reads it.
+                self.moved_away.remove(&moved);
+            }
+            if !self.moved_away.is_empty() {
+                self.moved_away.remove(&(event.watch, event.name.to_vec()));
+            }
             told.sets.extend(concerned);
         }
+        self.last_moved_away = None;
         let name = text_of_bytes(event.name);
         let name = &*name;
         let live: Vec<StreamId> = self.called(event.watch, Called::Live, name).collect();
@@ -484,6 +509,19 @@ impl Watches {
             self.moved_from_nowhere = Some(event.watch);
         }
         told.hurried |= is_concerned && !is_known && self.siblings_of(event.watch, name).next().is_none();
+        if event.mask & MOVED_FROM != 0
+            && !self.made.is_empty()
+            && self.moved_away.len() < MADE_MAX
+            && self.made.remove(&(event.watch, event.name.to_vec())).is_some()
+            && !is_known
+            && self.siblings_of(event.watch, name).next().is_none()
+        {
+            let concerned: BTreeSet<usize> =
+                self.interests_of(event.watch).filter(matches).map(|(set, _)| set).collect();
+            let moved = (event.watch, event.name.to_vec());
+            self.moved_away.insert(moved.clone(), (self.listed, concerned));
+            self.last_moved_away = Some(moved);
+        }
         if event.mask & DELETE != 0
             && !self.made.is_empty()
             && self.made.remove(&(event.watch, event.name.to_vec())).is_some()

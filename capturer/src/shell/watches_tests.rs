@@ -255,6 +255,48 @@ fn files_that_vanish_between_two_looks_are_named() {
     }
 }
 
+/// A job's log that is moved out of the way at once was never read, and nobody said so.
+#[test]
+fn files_that_are_moved_away_before_a_look_are_named() {
+    let listed = |watches: &mut Watches| {
+        watches.set_of_patterns(4, None, vec![(7, wild("*.log")), (8, wild("*.log"))]);
+        let never = watches.take_never_listed().into_iter().map(|(set, name)| format!("{set} {name}"));
+        never.collect::<Vec<_>>()
+    };
+    let on = |watches: &mut Watches, events: &[(i32, &str, u32)]| {
+        let mut told = Concerned::default();
+        for (watch, name, mask) in events {
+            watches.on_event(&Event { watch: *watch, mask: *mask, name: name.as_bytes() }, &mut told);
+        }
+        assert!(told.vanished.is_empty());
+    };
+    let named = |events: &[(i32, &str, u32)]| {
+        let mut watches = Watches::default();
+        assert!(listed(&mut watches).is_empty());
+        on(&mut watches, events);
+        // The listing under way may have missed what the next one shows.
+        assert!(listed(&mut watches).is_empty());
+        listed(&mut watches)
+    };
+    let made = (7, "a.log", CREATE);
+    let away = (7, "a.log", MOVED_FROM);
+    assert_eq!(named(&[made, away]), ["4 a.log"], "to where nobody watches");
+    assert_eq!(named(&[made, away, (7, "a.log.done", MOVED_TO)]), ["4 a.log"]);
+    // Found under its new name, here or there.
+    assert!(named(&[made, away, (7, "b.log", MOVED_TO)]).is_empty());
+    assert!(named(&[made, away, (8, "b.log", MOVED_TO)]).is_empty());
+    // A log of its name comes, and finds its rotated file.
+    assert!(named(&[made, away, (7, "a.log.1", MOVED_TO), made]).is_empty());
+    // It was there before, and is read.
+    assert!(named(&[away]).is_empty());
+    // A listing under way has shown it.
+    let mut watches = Watches::default();
+    listed(&mut watches);
+    on(&mut watches, &[made, away]);
+    watches.expect(StreamId(1), "a.log");
+    assert!(listed(&mut watches).is_empty() && listed(&mut watches).is_empty());
+}
+
 /// How often another file got a log's name. Losses in between are counted by this.
 #[test]
 fn each_new_live_file_is_counted() {
