@@ -1,6 +1,7 @@
 //! What goes into the core and what comes out. Events are facts, actions are orders; both are plain data, so that the
 //! same core runs on the real ring and in the simulation.
 
+use std::fmt;
 use std::sync::Arc;
 
 use crate::capture::checkpoint::Checkpoint;
@@ -359,13 +360,13 @@ pub enum FileError {
     #[error("{0} is gone or was replaced")]
     Changed(String),
     /// Not a regular file, or reached through a link.
-    #[error("{0} is not a regular file")]
-    NotRegular(String),
+    #[error("{0} is {1}, not a regular file")]
+    NotRegular(String, NoFile),
     /// The agent has no permission.
     #[error("no permission to read {0}")]
     Denied(String),
-    /// The directory is not there.
-    #[error("{0} does not exist")]
+    /// The directory is not there, or its path leads through something that is none.
+    #[error("there is no directory {0}")]
     NoDirectory(String),
     /// It could be opened, but would take a descriptor from the reserve.
     #[error("opening {what}: {NO_ROOM}")]
@@ -383,6 +384,30 @@ pub enum FileError {
         /// Why it failed.
         cause: String,
     },
+}
+
+/// What is where a regular file should be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NoFile {
+    /// A directory.
+    Directory,
+    /// A symbolic link, or something behind one.
+    Link,
+    /// In an `olddir`: on another file system.
+    OtherFileSystem,
+    /// Anything else.
+    Special,
+}
+
+impl fmt::Display for NoFile {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            NoFile::Directory => "a directory",
+            NoFile::Link => "a symbolic link or behind one",
+            NoFile::OtherFileSystem => "on another file system",
+            NoFile::Special => "a named pipe, a socket or a device",
+        })
+    }
 }
 
 /// Why something can't be opened at present.

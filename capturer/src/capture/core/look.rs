@@ -36,7 +36,7 @@ impl Unreadable {
             // It was renamed, or is not there yet: it is looked for again.
             FileError::Changed(_) => return,
             FileError::Denied(_) => UnreadableReason::Permission,
-            FileError::NotRegular(_) => UnreadableReason::NotRegular,
+            FileError::NotRegular(..) => UnreadableReason::NotRegular,
             FileError::NoDirectory(_) => UnreadableReason::NoDirectory,
             FileError::NoDescriptor { .. } => UnreadableReason::NoDescriptor,
             FileError::Other { .. } => UnreadableReason::Other,

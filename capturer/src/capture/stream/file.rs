@@ -55,7 +55,7 @@ use super::chain::{Chain, Handle, Link, Start};
 use super::delivered::Passing;
 use super::groups::GroupsDue;
 use crate::capture::context::{Context, Purpose};
-use crate::capture::io::{Action, FileError, FoundFile, LaneId};
+use crate::capture::io::{Action, FileError, FoundFile, LaneId, NoFile};
 use crate::decode::assemble::{Assembler, Lines};
 use crate::limits::READ_BYTES;
 use crate::model::cursor::{ApiCursor, Cursor, FileId, FilePlace};
@@ -380,7 +380,12 @@ impl FileSource {
             }
             // The link that led there now leads elsewhere.
             Err(_) if self.elsewhere.is_waiting() => {}
-            Err(error) => told.push(unreadable(&error)),
+            Err(error) => {
+                if let FileError::NotRegular(_, what) = &error {
+                    self.chain.note_no_file(*what == NoFile::Directory, cx.now);
+                }
+                told.push(unreadable(&error));
+            }
         }
         if latest && self.exits.told_ns != self.exits.at_ns {
             self.exits.at_ns = self.exits.told_ns;

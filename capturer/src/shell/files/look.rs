@@ -14,7 +14,7 @@ use rustix::io::Errno;
 use super::aside::aside;
 use super::listings::{Listing, Listings};
 use super::{olddir, unpack};
-use crate::capture::io::{FileError, FoundFile, NO_DATA, OpenedFile};
+use crate::capture::io::{FileError, FoundFile, NO_DATA, NoFile, OpenedFile};
 use crate::decode::damage::{leading_nuls, without_room};
 use crate::ledger::Owner;
 use crate::ledger::claims::Claims;
@@ -97,8 +97,23 @@ fn scan_till_same(
 fn list(dir: &OwnedFd, chain: Chain<'_>, listings: &mut Listings) -> Result<Arc<Listing>, FileError> {
     listings.list(dir, chain.directory).map_err(|cause| FileError::Other {
         what: format!("listing {}", chain.directory),
-        cause: cause.to_string(),
+        cause: cause_of(&cause),
     })
+}
+
+/// An error of the operating system, with what to do about it where that is known.
+pub(in crate::shell) fn cause_of(error: &io::Error) -> String {
+    let cure = match error.raw_os_error().map(Errno::from_raw_os_error) {
+        Some(Errno::IO) => "the disk or its file system is damaged: dmesg says more",
+        Some(Errno::STALE) => "the network file system has forgotten the file: mount it again",
+        Some(Errno::NAMETOOLONG) => "shorten the name or the path of its directory",
+        Some(Errno::NOMEM) => "this machine, or the agent's memory limit, has no memory left",
+        Some(Errno::NOTCONN | Errno::HOSTDOWN | Errno::TIMEDOUT) => {
+            "see whether its file system's server or process runs"
+        }
+        _ => return error.to_string(),
+    };
+    format!("{error}; {cure}")
 }
 
 /// In place of the listing of a directory that may be entered but not listed, such as one with mode 0711: whoever knows
@@ -307,12 +322,13 @@ fn open_directory(directory: &str) -> Result<(OwnedFd, bool), FileError> {
 fn classify(errno: Errno, shown: &str, what: &str) -> FileError {
     match errno {
         Errno::NOENT => FileError::Changed(shown.to_owned()),
-        Errno::LOOP | Errno::XDEV | Errno::NXIO | Errno::ISDIR => FileError::NotRegular(shown.to_owned()),
+        Errno::LOOP => FileError::NotRegular(shown.to_owned(), NoFile::Link),
+        Errno::XDEV => FileError::NotRegular(shown.to_owned(), NoFile::OtherFileSystem),
+        Errno::NXIO | Errno::NODEV => FileError::NotRegular(shown.to_owned(), NoFile::Special),
+        Errno::ISDIR => FileError::NotRegular(shown.to_owned(), NoFile::Directory),
         Errno::ACCESS | Errno::PERM => FileError::Denied(shown.to_owned()),
         Errno::MFILE | Errno::NFILE => FileError::NoDescriptor { what: what.to_owned(), len: None },
-        errno => {
-            FileError::Other { what: format!("opening {what}"), cause: io::Error::from(errno).to_string() }
-        }
+        errno => FileError::Other { what: format!("opening {what}"), cause: cause_of(&errno.into()) },
     }
 }
 
@@ -338,10 +354,11 @@ fn open_beneath(dir: &OwnedFd, directory: &str, name: &str) -> Result<OwnedFd, F
     };
     let file = file.map_err(|errno| classify(errno, &shown, &shown))?;
     let stat = rustix::fs::fstat(&file).map_err(|errno| classify(errno, &shown, &shown))?;
-    if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
-        return Err(FileError::NotRegular(shown));
+    match FileType::from_raw_mode(stat.st_mode) {
+        FileType::RegularFile => Ok(file),
+        FileType::Directory => Err(FileError::NotRegular(shown, NoFile::Directory)),
+        _ => Err(FileError::NotRegular(shown, NoFile::Special)),
     }
-    Ok(file)
 }
 
 type Looked = (FileId, u64, i64, Vec<u8>, Option<u32>);
@@ -360,7 +377,7 @@ fn look_at(dir: &OwnedFd, directory: &str, name: &str) -> Result<Looked, FileErr
     // A damaged archive is recognized by what can be read of its head; opening it reports the damage.
     match read {
         Err(error) if !name.ends_with(".gz") => {
-            Err(FileError::Other { what: format!("reading {directory}/{name}"), cause: error.to_string() })
+            Err(FileError::Other { what: format!("reading {directory}/{name}"), cause: cause_of(&error) })
         }
         _ => {
             // Not for an archive that ends in padding or in an empty member (bgzip).
@@ -653,8 +670,22 @@ mod tests {
         std::fs::create_dir(path("l.2")).unwrap();
         rustix::fs::mknodat(rustix::fs::CWD, path("l.3"), FileType::Fifo, Mode::RWXU, 0).unwrap();
         let directory = dir.path().to_str().unwrap();
-        assert!(matches!(scan(directory, "l"), Err(FileError::NotRegular(_))));
+        let refused = |expected: NoFile| {
+            let result = scan(directory, "l");
+            assert!(matches!(result, Err(FileError::NotRegular(_, what)) if what == expected), "{result:?}");
+        };
+        refused(NoFile::Link);
         std::fs::remove_file(path("l")).unwrap();
+        std::fs::create_dir(path("l")).unwrap();
+        refused(NoFile::Directory);
+        std::fs::remove_dir(path("l")).unwrap();
+        let socket = std::os::unix::net::UnixListener::bind(path("l")).unwrap();
+        refused(NoFile::Special);
+        drop(socket);
+        std::fs::remove_file(path("l")).unwrap();
+        std::fs::rename(path("l.3"), path("l")).unwrap();
+        refused(NoFile::Special);
+        std::fs::rename(path("l"), path("l.3")).unwrap();
         std::fs::write(path("l"), "live").unwrap();
         let mut found: Vec<_> = scan(directory, "l").unwrap();
         found.sort_by_key(|file| file.rank);
@@ -662,6 +693,19 @@ mod tests {
             found.iter().map(|file| (file.name.as_str(), file.len, file.head.len())).collect();
         assert_eq!(names, [("l", 4, 4), ("l.1", 1, 1)]);
         assert!(matches!(scan("/nonexistent", "l"), Err(FileError::NoDirectory(_))));
+    }
+
+    #[test]
+    fn errors_of_the_system_are_told_with_what_helps() {
+        for (errno, cure) in [
+            (Errno::IO, "; the disk or its file system is damaged: dmesg says more"),
+            (Errno::STALE, "; the network file system has forgotten the file: mount it again"),
+            (Errno::NAMETOOLONG, "; shorten the name or the path of its directory"),
+            (Errno::OVERFLOW, ""),
+        ] {
+            let error = io::Error::from(errno);
+            assert_eq!(cause_of(&error), format!("{error}{cure}"));
+        }
     }
 
     #[test]

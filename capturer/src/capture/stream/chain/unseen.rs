@@ -7,7 +7,7 @@
 
 use std::collections::BTreeSet;
 
-use super::{Chain, Start};
+use super::{Chain, Link, Start};
 use crate::capture::io::FoundFile;
 use crate::model::clock::Now;
 use crate::model::cursor::FileId;
@@ -35,6 +35,8 @@ pub(super) struct Unseen {
     counted: BTreeSet<FileId>,
     /// When something new came last; 0 = never.
     touched_ms: u64,
+    /// At the last look the live name was not that of a file.
+    no_file: bool,
 }
 
 impl Unseen {
@@ -47,6 +49,7 @@ impl Unseen {
         packed: 0,
         counted: BTreeSet::new(),
         touched_ms: 0,
+        no_file: false,
     };
 }
 
@@ -64,7 +67,8 @@ impl Chain {
             // Files of the first listing were made before the counting began.
             let is_young = |id: &FileId| id.birth_ns > now.unix_ns.saturating_sub(YOUNG_NS);
             let young = self.present.iter().filter(|id| is_young(id)).count() as u32;
-            self.doubts.unseen = Unseen { shown: young, ..Unseen::default() };
+            let no_file = self.doubts.unseen.no_file;
+            self.doubts.unseen = Unseen { shown: young, no_file, ..Unseen::default() };
         }
         self.doubts.unseen.touched_ms = now.mono_ms.max(1);
     }
@@ -109,7 +113,8 @@ impl Chain {
             self.touch_unseen(now);
         }
         let packed = new.iter().filter(|(_, compressed)| *compressed).count() as u32;
-        let back = u32::from(self.has_live_name_again(found));
+        let no_file = std::mem::take(&mut self.doubts.unseen.no_file);
+        let back = u32::from(self.has_live_name_again(found, no_file));
         let unseen = &mut self.doubts.unseen;
         let asked = asked.min(unseen.told);
         unseen.shown = unseen.shown.saturating_add(new.len() as u32 - packed + back);
@@ -128,11 +133,23 @@ impl Chain {
         (due.saturating_sub(packed), asked > unseen.shown.saturating_add(packed))
     }
 
-    /// Whether a file that was read before has the live name again, after another name in the last listing.
-    fn has_live_name_again(&self, found: &[FoundFile]) -> bool {
+    /// The live name is that of a directory, a pipe or such. inotify counts a pipe as it counts a file.
+    pub fn note_no_file(&mut self, is_directory: bool, now: Now) {
+        if !self.doubts.unseen.no_file {
+            self.touch_unseen(now);
+            let unseen = &mut self.doubts.unseen;
+            unseen.no_file = true;
+            unseen.shown = unseen.shown.saturating_add(u32::from(!is_directory));
+        }
+    }
+
+    /// Whether a file that was read before has the live name again, after the last listing showed it under another one or not at
+    /// all. `no_file`: something else had the name.
+    fn has_live_name_again(&self, found: &[FoundFile], no_file: bool) -> bool {
         let Some(live) = found.iter().find(|file| file.rank == 0) else { return false };
         let is_ours = self.known.has(live.id) || self.in_hand().any(|link| link.found.id == live.id);
-        is_ours && self.links.back().is_none_or(|link| link.found.id != live.id)
+        let has_kept_it = |link: &Link| link.found.id == live.id && !link.missing && !no_file;
+        is_ours && !self.links.back().is_some_and(has_kept_it)
     }
 
     /// The file that a path led to when it was found, if no listing has shown any.
@@ -275,6 +292,43 @@ mod tests {
         assert_eq!(chain.count_unseen(&files, true, chain.told_when_asked(), at(200)), (0, true));
         chain.on_listing(files, true, &|_| None);
         assert_eq!(list(&mut chain, &[(0, 3), (1, 2), (2, 1)], at(200)), (0, false));
+    }
+
+    /// A log that was moved out of its directory and back was taken for two files, of which one came and went.
+    #[test]
+    fn a_log_that_was_away_is_no_other_file() {
+        let mut chain = followed();
+        assert_eq!(list(&mut chain, &[], at(200)), (0, false));
+        chain.note_made(1, at(205));
+        for seconds in [205, 205, 206] {
+            assert_eq!(list(&mut chain, &[(0, 1)], at(seconds)), (0, false));
+        }
+        chain.note_made(1, at(250));
+        assert_eq!(list(&mut chain, &[(0, 1)], at(250)), (0, true));
+        assert_eq!(
+            list(&mut chain, &[(0, 1)], at(250)),
+            (1, false),
+            "another came and went while it was here"
+        );
+    }
+
+    /// A pipe or a directory took its place for a while: no line was in those.
+    #[test]
+    fn what_is_no_file_is_no_unseen_file() {
+        for is_directory in [false, true] {
+            let mut chain = followed();
+            // inotify counts new pipes, and no directories.
+            chain.note_made(u32::from(!is_directory), at(200));
+            chain.note_no_file(is_directory, at(200));
+            chain.note_no_file(is_directory, at(201));
+            chain.note_made(1, at(205));
+            for seconds in [205, 205, 206] {
+                assert_eq!(list(&mut chain, &[(0, 1)], at(seconds)), (0, false), "{is_directory}");
+            }
+            chain.note_made(1, at(206));
+            assert_eq!(list(&mut chain, &[(0, 1)], at(206)), (0, true), "{is_directory}");
+            assert_eq!(list(&mut chain, &[(0, 1)], at(206)), (1, false), "{is_directory}");
+        }
     }
 
     /// Without birth times a number may be another file's.

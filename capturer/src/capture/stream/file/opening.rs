@@ -113,7 +113,7 @@ impl FileSource {
 /// What is told of files that can't be listed or opened.
 pub(super) fn unreadable(error: &FileError) -> SourceEvent {
     match error {
-        FileError::Denied(_) | FileError::NoDirectory(_) | FileError::NotRegular(_) => {
+        FileError::Denied(_) | FileError::NoDirectory(_) | FileError::NotRegular(..) => {
             SourceEvent::Unreadable(error.into())
         }
         FileError::Changed(_) | FileError::NoDescriptor { .. } | FileError::Other { .. } => {
