@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use crate::telemetry::fault::Fault as What;
+use crate::telemetry::metrics::UnreadableReason;
 use crate::telemetry::status::HealthState;
 use crate::text::counted::{counted, which};
 use crate::text::over::over;
@@ -15,6 +16,10 @@ const TOLD_MAX: usize = 1_000;
 const LINES_MAX: usize = 3;
 const CURE_UNREADABLE: &str =
     "give the agent the right to read them (CAP_DAC_READ_SEARCH, a group), or leave them out (exclude)";
+const CURE_NO_DIRECTORY: &str =
+    "make it, or mount it where the agent runs: it is read as soon as it is there; or leave it out (exclude)";
+const CURE_NO_DESCRIPTOR: &str = "raise the limit of open files: component descriptors says how";
+const CURE_FAILING: &str = "the agent tries again by itself";
 const CURE_NOT_A_FILE: &str = "put a regular file there, or remove it from file_monitor";
 
 /// What can be wrong with a file, directory or pattern.
@@ -22,8 +27,14 @@ const CURE_NOT_A_FILE: &str = "put a regular file there, or remove it from file_
 pub(super) enum Kind {
     /// A file system does not answer.
     Hung,
-    /// A source can't be read.
+    /// The right to read a source is missing.
     Unreadable,
+    /// A source's directory is not there.
+    NoDirectory,
+    /// No file descriptor is left for a source.
+    NoDescriptor,
+    /// The system answers with an error, which is told with its own cure where one is known.
+    Failing,
     /// The config names a path where no regular file is.
     NotAFile,
     /// A directory can't be listed.
@@ -51,6 +62,9 @@ impl Kind {
             Kind::Unmatched | Kind::Unwatched => HealthState::Warning,
             Kind::Hung
             | Kind::Unreadable
+            | Kind::NoDirectory
+            | Kind::NoDescriptor
+            | Kind::Failing
             | Kind::NotAFile
             | Kind::Unlistable
             | Kind::NotText
@@ -67,6 +81,9 @@ impl Kind {
             Kind::Unwatched => What::NotWatched,
             Kind::UnwatchedDenied => What::NotWatchedDenied,
             Kind::Unreadable
+            | Kind::NoDirectory
+            | Kind::NoDescriptor
+            | Kind::Failing
             | Kind::NotAFile
             | Kind::NotText
             | Kind::LeftOut
@@ -78,11 +95,9 @@ impl Kind {
     fn sentence(self, count: usize, texts: &str) -> String {
         match self {
             Kind::Hung | Kind::Unwatched | Kind::UnwatchedDenied => texts.to_owned(),
-            Kind::Unreadable => {
-                format!("{} can't be read: {texts}; {CURE_UNREADABLE}", counted(count as u64, "source"))
-            }
-            Kind::NotAFile => {
-                format!("{} can't be read: {texts}; {CURE_NOT_A_FILE}", counted(count as u64, "source"))
+            Kind::Unreadable | Kind::NoDirectory | Kind::NoDescriptor | Kind::Failing | Kind::NotAFile => {
+                let cure = self.cure().unwrap_or_default();
+                format!("{} can't be read: {texts}; {cure}", counted(count as u64, "source"))
             }
             Kind::UnmatchedYet => format!(
                 "{count} {} no file yet: {texts}",
@@ -108,6 +123,29 @@ impl Kind {
         }
     }
 
+    /// What helps against it, of sources that can't be read: each cause has its own.
+    fn cure(self) -> Option<&'static str> {
+        match self {
+            Kind::Unreadable => Some(CURE_UNREADABLE),
+            Kind::NoDirectory => Some(CURE_NO_DIRECTORY),
+            Kind::NoDescriptor => Some(CURE_NO_DESCRIPTOR),
+            Kind::Failing => Some(CURE_FAILING),
+            Kind::NotAFile => Some(CURE_NOT_A_FILE),
+            _ => None,
+        }
+    }
+
+    /// The kind of a source that can't be read for this reason.
+    pub(super) fn of(reason: UnreadableReason) -> Kind {
+        match reason {
+            UnreadableReason::Permission => Kind::Unreadable,
+            UnreadableReason::NotRegular => Kind::NotAFile,
+            UnreadableReason::NoDirectory => Kind::NoDirectory,
+            UnreadableReason::NoDescriptor => Kind::NoDescriptor,
+            _ => Kind::Failing,
+        }
+    }
+
     fn begins(self, text: &str) -> String {
         match self {
             Kind::Hung
@@ -116,8 +154,9 @@ impl Kind {
             | Kind::NotText
             | Kind::LeftOut
             | Kind::UnmatchedYet => text.to_owned(),
-            Kind::Unreadable => format!("can't be read: {text}; {CURE_UNREADABLE}"),
-            Kind::NotAFile => format!("can't be read: {text}; {CURE_NOT_A_FILE}"),
+            Kind::Unreadable | Kind::NoDirectory | Kind::NoDescriptor | Kind::Failing | Kind::NotAFile => {
+                format!("can't be read: {text}; {}", self.cure().unwrap_or_default())
+            }
             Kind::Unlistable => {
                 format!("can't be listed, and what is in it is not read: {text}; {CURE_UNREADABLE}")
             }
@@ -131,7 +170,9 @@ impl Kind {
     fn was(self, name: &str) -> String {
         match self {
             Kind::Hung => format!("{name} did not answer"),
-            Kind::Unreadable | Kind::NotAFile => format!("could not be read: {name}"),
+            Kind::Unreadable | Kind::NoDirectory | Kind::NoDescriptor | Kind::Failing | Kind::NotAFile => {
+                format!("could not be read: {name}")
+            }
             Kind::NotText | Kind::LeftOut => format!("not text: {name}"),
             Kind::Unlistable => format!("could not be listed: {name}"),
             Kind::Unmatched | Kind::UnmatchedYet => {
@@ -384,10 +425,39 @@ mod tests {
     #[test]
     fn what_is_no_file_has_a_cure_of_its_own() {
         let mut faults = Faults::default();
-        faults.add(Kind::NotAFile, "a".to_owned(), "file /p: /p is not a regular file".to_owned());
+        faults.add(
+            Kind::NotAFile,
+            "a".to_owned(),
+            "file /p: /p is a directory, not a regular file".to_owned(),
+        );
         let said = faults.health().expect("a sentence");
         assert!(said.starts_with("1 source can't be read: file /p"), "{said}");
         assert!(said.contains("put a regular file there") && !said.contains("the right to read"), "{said}");
+    }
+
+    /// "does not exist" once came with the cure of a missing right.
+    #[test]
+    fn each_cause_has_its_own_cure() {
+        use UnreadableReason as Reason;
+        let cures = [
+            (Reason::Permission, "the right to read"),
+            (Reason::NotRegular, "put a regular file there"),
+            (Reason::NoDirectory, "make it, or mount it"),
+            (Reason::NoDescriptor, "the limit of open files"),
+            (Reason::Other, "tries again by itself"),
+        ];
+        for (reason, cure) in cures {
+            let mut faults = Faults::default();
+            faults.add(Kind::of(reason), "a".to_owned(), "file /p: why".to_owned());
+            let health = faults.health().expect("a sentence");
+            let lines = FilesSaid::default().lines(1_000, &faults);
+            let [FaultLine::Begins(line)] = &lines[..] else { panic!("{reason:?}: {lines:?}") };
+            for text in [&health, line] {
+                let told: Vec<&str> =
+                    cures.iter().map(|(_, cure)| *cure).filter(|cure| text.contains(cure)).collect();
+                assert_eq!(told, [cure], "{text}");
+            }
+        }
     }
 
     /// One directory's mode can make the logs of two hundred containers unreadable.
@@ -492,6 +562,9 @@ mod tests {
         for kind in [
             Kind::Hung,
             Kind::Unreadable,
+            Kind::NoDirectory,
+            Kind::NoDescriptor,
+            Kind::Failing,
             Kind::NotAFile,
             Kind::Unlistable,
             Kind::NotText,

@@ -338,8 +338,10 @@ impl Loop<'_> {
             hung.extend(self.process.left_behind.iter().flat_map(Rest::hung));
         }
         let (unreadable, mut counts) = self.capture.unreadable();
-        let not_files = counts.get(&UnreadableReason::NotRegular).copied().unwrap_or(0);
-        let count = counts.values().sum::<usize>() - not_files;
+        let mut by_kind: BTreeMap<Kind, usize> = BTreeMap::new();
+        for (reason, count) in &counts {
+            *by_kind.entry(Kind::of(*reason)).or_default() += count;
+        }
         let (not_text, more, left_out) = self.capture.not_text();
         let mut passed = self.capture.passed_over();
         passed.insert(PassedOver::Binary, left_out);
@@ -349,6 +351,7 @@ impl Loop<'_> {
         let sets = &self.settings.file_monitor.files;
         let patterns = self.patterns.look(now.mono_ms, sets, &walks);
         counts.insert(UnreadableReason::Unlistable, patterns.unlistable.len());
+        *counts.entry(UnreadableReason::Other).or_default() += patterns.failing.len();
         for reason in UnreadableReason::ALL {
             let count = counts.get(reason).copied().unwrap_or(0);
             self.process.metrics.sources_unreadable.with_label_values(&[reason.as_str()]).set(count as i64);
@@ -370,18 +373,16 @@ impl Loop<'_> {
         for UnreadableSource { reason, whose, why } in unreadable {
             let text = format!("{whose}: {why}");
             match reason {
-                UnreadableReason::NotRegular => faults.add(Kind::NotAFile, text.clone(), text),
                 UnreadableReason::Permission => faults.add_denied(whose, text),
-                _ => faults.add(Kind::Unreadable, text.clone(), text),
+                reason => faults.add(Kind::of(reason), text.clone(), text),
             }
         }
-        for (kind, count) in [(Kind::Unreadable, count), (Kind::NotAFile, not_files)] {
-            faults.count(kind, count);
-        }
+        by_kind.into_iter().for_each(|(kind, count)| faults.count(kind, count));
         for (as_meant, text) in not_text {
             faults.add(if as_meant { Kind::LeftOut } else { Kind::NotText }, text.clone(), text);
         }
         patterns.unlistable.into_iter().for_each(|text| faults.add(Kind::Unlistable, text.clone(), text));
+        patterns.failing.into_iter().for_each(|text| faults.add(Kind::Failing, text.clone(), text));
         for (pattern, text) in patterns.unmatched {
             faults.add(Kind::Unmatched, pattern, text);
         }

@@ -27,6 +27,8 @@ pub(super) struct Look {
     pub unmatched_yet: BTreeMap<String, String>,
     /// Directories that can't be listed, with the reason.
     pub unlistable: BTreeSet<String>,
+    /// Directories and names that the system answers with an error for, with the error.
+    pub failing: BTreeSet<String>,
     /// Directories that inotify does not watch.
     pub unwatched: usize,
     /// Paths that matched and are not followed, counted by reason.
@@ -45,6 +47,7 @@ impl Patterns {
             let Some(entry) = sets.get(*set) else { continue };
             for walked in walks {
                 look.unlistable.extend(walked.unlistable.iter().cloned());
+                look.failing.extend(walked.failing.iter().cloned());
                 look.unwatched += walked.unwatched;
                 for (why, named) in walked.reports.iter().flat_map(|report| &report.passed) {
                     *look.passed.entry(*why).or_default() += named.count;

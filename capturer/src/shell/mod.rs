@@ -288,7 +288,7 @@ impl Shell {
             let data_at = files::data_behind(descriptor.as_fd(), offset, &buffer);
             let result = result.map_err(|error| FileError::Other {
                 what: "reading a log file".to_owned(),
-                cause: error.to_string(),
+                cause: files::cause_of(&std::io::Error::from_raw_os_error(error.0)),
             });
             Done::Event(Event::FileRead { stream, file, result, buffer, file_len, data_at })
         });

@@ -67,6 +67,8 @@ pub struct Walked {
     pub reports: Vec<PatternReport>,
     /// Directories that can't be listed, with the reason.
     pub unlistable: BTreeSet<String>,
+    /// Directories and names that the system answers with an error for, with the error.
+    pub failing: BTreeSet<String>,
     /// Directories that inotify does not watch.
     pub unwatched: usize,
 }
@@ -367,7 +369,7 @@ impl Worker {
         };
         read.map_err(|cause| FileError::Other {
             what: "reading a log file".to_owned(),
-            cause: cause.to_string(),
+            cause: look::cause_of(&cause),
         })
     }
 
@@ -375,8 +377,7 @@ impl Worker {
     fn find_rest(&self, set: usize, starts: Vec<Start>) -> Option<FilesAnswer> {
         let (found, Watching { watches, directories, .. }) = self.walk(set, starts, &|_| None);
         self.progress.state().finding.remove(&set);
-        if let Some(trouble) = &found.trouble {
-            tracing::warn!("looking for files: {trouble}");
+        if !found.failing.is_empty() {
             return None;
         }
         let paths = found.paths();
@@ -400,6 +401,7 @@ impl Worker {
         let walked = Walked {
             reports: found.reports.clone(),
             unlistable: found.unlistable.clone(),
+            failing: found.failing.clone(),
             unwatched: watching.unwatched.len(),
         };
         self.progress.set_walked(set, walked);

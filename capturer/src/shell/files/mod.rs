@@ -49,6 +49,7 @@ use crate::limits::LANES_MAX;
 use crate::settings::Settings;
 use crate::shell::checkpoint::kept::DataDir;
 use crate::shell::checkpoint::saver::Saver;
+pub(super) use look::cause_of;
 pub use messages::{FilesAnswer, OpenFile, Request, Unwatched};
 
 /// A step on a file system that may hang counts as hung after this long. That is reported within 5 s, because the loop
@@ -287,16 +288,15 @@ impl Router {
         let lane_of = |path: &Path| self.mounts.at(path).map(|mount| mount.lane);
         let starts = patterns::starts(&self.worker.sets[set]);
         let (mut found, Watching { watches, directories, .. }) = self.worker.walk(set, starts, &lane_of);
-        if let Some(trouble) = &found.trouble {
-            // What was found before is kept, because this look did not get that far.
-            tracing::warn!("looking for files: {trouble}; those found before are kept");
+        if !found.failing.is_empty() {
+            // What was found before is kept, because this look did not get that far. Health and log tell why.
             for file in self.last_paths.get(&set).into_iter().flatten() {
                 found.paths.entry(file.path.clone()).or_insert_with(|| file.clone());
             }
         }
         let elsewhere = std::mem::take(&mut found.elsewhere);
         let (lanes, paths) = (elsewhere.keys().copied().collect(), found.paths());
-        if found.trouble.is_none() {
+        if found.failing.is_empty() {
             self.last_paths.insert(set, paths.clone().into());
         }
         progress.end();
@@ -360,7 +360,7 @@ impl Router {
     }
 
     fn refuse(&self, request: Request, error: &io::Error) {
-        let error = FileError::Other { what: "reading logs there".to_owned(), cause: error.to_string() };
+        let error = FileError::Other { what: "reading logs there".to_owned(), cause: look::cause_of(error) };
         let answer = match request {
             Request::Scan { stream, .. } => FilesAnswer::Scanned {
                 stream,

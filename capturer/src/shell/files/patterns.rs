@@ -20,6 +20,7 @@ use std::sync::Arc;
 
 use rustix::fs::{AtFlags, FileType, Statx};
 
+use super::look::cause_of;
 use super::own::Own;
 use super::report::PatternReport;
 use crate::capture::io::{FoundPath, LaneId};
@@ -40,6 +41,9 @@ const DEPTH_MAX: usize = 128;
 const KUBELET_LINKS: &str = "/var/log/containers";
 /// Where these links may lead.
 const KUBELET_LOGS: [&str; 3] = ["/var/log/pods", "/var/log/containers", "/var/lib/docker/containers"];
+/// How many names that can't be looked at are told.
+const FAILING_MAX: usize = 50;
+
 /// A remaining part of a path.
 #[derive(Clone, Debug)]
 enum Step {
@@ -83,8 +87,8 @@ pub struct Found {
     pub paths: BTreeMap<Arc<str>, FoundPath>,
     /// A report for each pattern.
     pub reports: Vec<PatternReport>,
-    /// Why a directory or name could not be looked at, other than missing or not permitted.
-    pub trouble: Option<String>,
+    /// Directories and names that could not be looked at though they are there and the right is not missing, each with why.
+    pub failing: BTreeSet<String>,
     /// Directories that may not be listed, with the reason: nobody knows what is in them.
     pub unlistable: BTreeSet<String>,
     /// Where the walk stopped for another thread.
@@ -455,7 +459,12 @@ impl Walk<'_> {
             PermissionDenied => {
                 self.found.unlistable.insert(format!("{}: {error}", path.display()));
             }
-            _ => self.found.trouble = Some(format!("{}: {error}", path.display())),
+            _ => {
+                let text = format!("{}: {}", text_of_path(path), cause_of(&error));
+                if self.found.failing.len() < FAILING_MAX {
+                    self.found.failing.insert(text);
+                }
+            }
         }
     }
 }

@@ -112,7 +112,7 @@ pub fn cure(why: PassedOver) -> &'static str {
         }
         PassedOver::Link => "a symbolic link that a pattern found: name it, or set follow_links: true",
         PassedOver::Dangling => "a link to nothing: it is followed when its target is there",
-        PassedOver::LinkLoop => "a link that loops",
+        PassedOver::LinkLoop => "a link that loops: let it lead to a file or a directory",
         PassedOver::OutOfRoots => "a link that leads outside the allowed directories (roots)",
         PassedOver::Special => "a socket, pipe or device, not a regular file",
         PassedOver::Own => "what the agent itself writes",
