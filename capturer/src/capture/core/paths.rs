@@ -47,6 +47,9 @@ pub(super) struct Paths {
     /// By index in `file_monitor.files`: the last answer of each part of an entry. A part is a file system that may
     /// hang, or `None` for all that may not. A part that hangs keeps its last answer.
     found: Vec<BTreeMap<Option<LaneId>, PartFiles>>,
+    /// First answers, by entry, until all entries have one: where the rotated files of a log are may be known by a later
+    /// entry alone, and a log that is begun can't go back to them.
+    held: BTreeMap<usize, HeldAnswer>,
     /// By entry: why its paths are read from files, as rows of streams have it.
     reasons: Vec<Arc<str>>,
     /// By entry: the file systems that may hang to which it leads.
@@ -73,6 +76,13 @@ pub(super) struct Paths {
     sweep_ms: u64,
     /// Directory of the last followed path, which the next one mostly shares.
     directory: Arc<str>,
+}
+
+/// A local answer that waits for those of other entries.
+#[derive(Debug)]
+struct HeldAnswer {
+    lanes: Vec<LaneId>,
+    found: Vec<FoundPath>,
 }
 
 /// The state of the looks at an entry's patterns.
@@ -144,6 +154,7 @@ impl Paths {
         let patterns = files.iter().flat_map(|set| &set.paths);
         Paths {
             found: vec![BTreeMap::new(); sets],
+            held: BTreeMap::new(),
             reasons: (0..sets).map(|set| format!("matches file_monitor.files[{set}]").into()).collect(),
             lanes: vec![Vec::new(); sets],
             missing: BTreeMap::new(),
@@ -318,6 +329,29 @@ impl Capture {
         if self.stopping.is_some() {
             return;
         }
+        if lane.is_none() && !self.paths.all_found() {
+            self.paths.since_ns[set] = self.paths.since_ns[set].min(now.unix_ns);
+            self.paths.held.insert(set, HeldAnswer { lanes: lanes.to_vec(), found });
+            if self.paths.held.len() == self.settings.file_monitor.files.len() {
+                let held = std::mem::take(&mut self.paths.held);
+                self.note_olddirs(&held);
+                for (set, HeldAnswer { lanes, found }) in held {
+                    self.take_answer(now, set, None, &lanes, found);
+                }
+            }
+            return;
+        }
+        self.take_answer(now, set, lane, lanes, found);
+    }
+
+    fn take_answer(
+        &mut self,
+        now: Now,
+        set: usize,
+        lane: Option<LaneId>,
+        lanes: &[LaneId],
+        found: Vec<FoundPath>,
+    ) {
         let hash = hash_of(&found);
         if lane.is_none() && self.paths.is_settled(set, hash, now.mono_ms) && self.paths.lanes[set] == lanes {
             if let Some(answer) = self.paths.found[set].get_mut(&lane) {
@@ -329,9 +363,6 @@ impl Capture {
         let named = found.len();
         let first_look = !self.paths.found[set].contains_key(&lane);
         let first_of_all = !self.paths.everything_found();
-        if first_look && lane.is_none() {
-            self.paths.since_ns[set] = now.unix_ns;
-        }
         self.tracker.memory_mut().see(found.iter().map(|found| (found.id, found.len)));
         let older = self.older(now, set, &found);
         let mut ids = BTreeMap::new();

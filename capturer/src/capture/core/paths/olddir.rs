@@ -10,6 +10,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::super::{Capture, split_path};
+use super::HeldAnswer;
 use crate::capture::io::FoundPath;
 use crate::model::clock::Now;
 use crate::model::record::StreamKey;
@@ -19,6 +20,19 @@ use crate::model::rotated_name;
 const OLDDIRS_MAX: usize = 64;
 
 impl Capture {
+    /// Notes where the first answers of all entries have rotated files of logs that the same entry or one before it matches.
+    pub(super) fn note_olddirs(&mut self, answers: &BTreeMap<usize, HeldAnswer>) {
+        let mut all: BTreeSet<Arc<str>> = BTreeSet::new();
+        for HeldAnswer { found, .. } in answers.values() {
+            all.extend(found.iter().map(|found| Arc::clone(&found.path)));
+            let moved = found.iter().filter_map(|found| self.moved_from(&found.path, &all));
+            for (_, log, olddir) in moved.collect::<Vec<_>>() {
+                self.paths.olddirs.entry(log.clone()).or_default().insert(olddir);
+                self.paths.live_with_olddir.insert(split_path(&log).1);
+            }
+        }
+    }
+
     /// Removes files that belong to a log above, and returns the logs that have such files. Those logs look for them
     /// from now on.
     pub(super) fn without_moved(

@@ -55,7 +55,11 @@ impl Capture {
         }
         let (directory, name) = split_path(path);
         let rotated = rotated_name::examples(&name);
-        let mut directories = std::iter::once(directory.as_str()).chain(self.looked_into_beneath(&directory));
+        let found = self.paths.olddirs.get(path).into_iter().flatten();
+        let found: Vec<String> = found.map(|olddir| format!("{directory}/{olddir}")).collect();
+        let mut directories = std::iter::once(directory.as_str())
+            .chain(found.iter().map(String::as_str))
+            .chain(self.looked_into_beneath(&directory));
         directories.any(|at| {
             rotated
                 .iter()
