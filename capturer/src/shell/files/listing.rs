@@ -82,7 +82,7 @@ fn access_of(set: &FileSet, sets: &[FileSet], own: &Own) -> Access {
     let paths = found.paths();
     let empty = found.reports.iter().filter(|report| report.matched == 0 && !set.may_be_empty);
     let unmatched = empty.map(|report| report.explain(&report.pattern)).collect();
-    let unlistable = found.unlistable;
+    let unlistable = found.unlistable.into_iter().chain(found.failing).collect();
     let mut access = Access { files: paths.len(), unlistable, unmatched, ..Access::default() };
     for FoundPath { path, target, .. } in paths.into_iter().take(LOOKED_INTO_MAX) {
         access.looked_at += 1;
@@ -119,6 +119,8 @@ pub fn show(settings: &Settings, out: &mut dyn Write) -> io::Result<()> {
         std::thread::spawn(move || drop(sender.send(look(&entry, &all, &own, &named, &everything))));
         match answer.recv_timeout(PATIENCE) {
             Ok(mut looks) => {
+                let names = names_of(&looks);
+                looks.iter_mut().for_each(|look| look.take_second(&names));
                 let files = looks.iter().flat_map(|look| look.paths.iter().cloned());
                 files.for_each(|path| _ = taken.entry(path).or_insert(index));
                 for look in &mut looks {
@@ -136,6 +138,18 @@ pub fn show(settings: &Settings, out: &mut dyn Write) -> io::Result<()> {
         }
     }
     Ok(())
+}
+
+/// Under which name an entry reads each file: its own, if a pattern matches that, or else the first link's.
+fn names_of(looks: &[Look]) -> BTreeMap<String, String> {
+    let mut names: BTreeMap<String, String> = BTreeMap::new();
+    for (target, path) in looks.iter().flat_map(|look| look.targets.iter().zip(&look.paths)) {
+        let name = names.entry(target.clone()).or_insert_with(|| path.clone());
+        if path == target || *name != *target && *path < *name {
+            name.clone_from(path);
+        }
+    }
+    names
 }
 
 /// Of each entry, what it and those before it match: a rotated file may be found by another one than its log. The agent looks
@@ -177,9 +191,26 @@ struct Look {
     strange: Vec<String>,
     /// Directories that can't be listed.
     unlistable: BTreeSet<String>,
+    /// Other names of files that are listed already: each file is read once.
+    second: Vec<String>,
+    /// The files themselves, without links on their way.
+    targets: Vec<String>,
 }
 
 impl Look {
+    /// Takes out what is listed already under another name.
+    fn take_second(&mut self, names: &BTreeMap<String, String>) {
+        let is_second =
+            |at: &usize| names.get(&self.targets[*at]).is_some_and(|name| *name != self.paths[*at]);
+        let second: Vec<usize> = (0..self.paths.len()).filter(is_second).collect();
+        for at in second.into_iter().rev() {
+            self.files.remove(at);
+            let (path, target) = (self.paths.remove(at), self.targets.remove(at));
+            let more = if names[&target] == target { "" } else { ", read by the name of another link" };
+            self.second.insert(0, format!("{path} -> {target}{more}"));
+        }
+    }
+
     fn show(&self, index: usize, out: &mut dyn Write) -> io::Result<()> {
         let PatternReport { pattern, passed, .. } = &self.report;
         let count = match self.files.len() {
@@ -187,7 +218,7 @@ impl Look {
             1 => "1 file".to_owned(),
             count => format!("{count} files"),
         };
-        let nothing = self.report.nothing().filter(|_| self.files.is_empty());
+        let nothing = self.report.nothing().filter(|_| self.files.is_empty() && self.second.is_empty());
         let why = nothing.map(|why| format!(": {}", shown(&why))).unwrap_or_default();
         writeln!(out, "  files[{index}] {}: {count}{why}", shown(pattern))?;
         for file in self.files.iter().take(LISTED_MAX) {
@@ -222,6 +253,15 @@ impl Look {
                 "    also matched by an earlier entry: {} ({}{more}): files[{first}] comes first, so its settings apply",
                 self.others.len(),
                 shown(path)
+            )?;
+        }
+        if let Some(first) = self.second.first() {
+            let more = if self.second.len() > 1 { ", …" } else { "" };
+            writeln!(
+                out,
+                "    other names of files that are listed already: {} ({}{more}): each file is read once",
+                self.second.len(),
+                shown(first)
             )?;
         }
         if let Some(first) = self.archives.first() {
@@ -274,6 +314,7 @@ fn look(
         let mut found = walk(vec![pattern.clone()]);
         let mut report = std::mem::take(&mut found.reports[0]);
         let (mut files, mut all_paths, mut not_utf8) = (Vec::new(), Vec::new(), Vec::new());
+        let mut targets = Vec::new();
         for FoundPath { path, target, modified_ns, .. } in found.paths() {
             let path = path.to_string();
             let is_old = since_ns.is_some_and(|since_ns| modified_ns < since_ns);
@@ -298,14 +339,16 @@ fn look(
                 Inside::Unfit(why) => report.pass(why, path),
                 Inside::NotText(looks) => report.pass(PassedOver::Binary, with_looks(&path, looks)),
                 Inside::Fit | Inside::NotUtf8(_) => {
+                    targets.push(target.clone().unwrap_or_else(|| path.clone()));
                     files.push(target.map_or(path.clone(), |target| format!("{path} -> {target}")));
                     all_paths.push(path);
                 }
             }
         }
         let (archives, strange) = beside(&all_paths, set, named);
-        let (paths, unlistable) = (all_paths, found.unlistable);
-        Look { report, files, paths, others: Vec::new(), archives, strange, not_utf8, unlistable }
+        let unlistable = found.unlistable.into_iter().chain(found.failing).collect();
+        let (paths, others, second) = (all_paths, Vec::new(), Vec::new());
+        Look { report, files, paths, others, archives, strange, not_utf8, unlistable, second, targets }
     });
     looks.collect()
 }
@@ -477,8 +520,8 @@ mod tests {
             "  files[0] d/x/*.log: no file: there is no d/x\n",
             "  files[0] latin1/*: no file: latin1 is a file, not a directory\n",
             "  files[0] a.log,/b.log: no file: there is no a.log,, and a comma is taken literally",
-            "  files[0] link: 1 file\n",
-            "      link -> a.log\n",
+            "  files[0] link: no file\n",
+            "other names of files that are listed already: 1 (link -> a.log): ",
         ];
         let mut rest = text.as_str();
         for part in expected {
@@ -555,6 +598,41 @@ mod tests {
         let told: Vec<&str> = text.lines().filter(|line| line.contains("(a rotated file")).collect();
         assert!(told.len() == 1 && told[0].ends_with("): a-2026-11-25.log, a.log.1"), "{text}");
         assert!(text.contains("files[3] b.log.1: 1 file\n"), "named, it is a log of its own: {text}");
+    }
+
+    /// A link and its target, found by two patterns, were listed as two files, and the agent read one.
+    #[test]
+    fn a_file_with_two_names_is_listed_once() {
+        let dir = tempfile::tempdir().unwrap();
+        for (target, link) in [("a.log", "l0.log"), ("z.log", "l1.log")] {
+            std::fs::write(dir.path().join(target), "text\n").unwrap();
+            std::os::unix::fs::symlink(target, dir.path().join(link)).unwrap();
+        }
+        let set = |names: &[&str]| FileSet {
+            paths: names
+                .iter()
+                .map(|name| PathPattern::new(dir.path().join(name).to_str().unwrap()).unwrap())
+                .collect(),
+            follow_links: true,
+            ..FileSet::default()
+        };
+        let mut settings = Settings { data_dir: dir.path().join("data"), ..Settings::default() };
+        settings.file_monitor.files = vec![set(&["l*.log", "a*"]), set(&["z.log", "a.log"])];
+        let mut out = Vec::new();
+        show(&settings, &mut out).unwrap();
+        let text = String::from_utf8(out).unwrap().replace(&format!("{}/", dir.path().display()), "");
+        let expected = "What the patterns match now:\n\
+            \x20 files[0] l*.log: 1 file\n\
+            \x20     l1.log -> z.log\n\
+            \x20   other names of files that are listed already: 1 (l0.log -> a.log): each file is read once\n\
+            \x20 files[0] a*: 1 file\n\
+            \x20     a.log\n\
+            \x20 files[1] z.log: 1 file\n\
+            \x20     z.log\n\
+            \x20 files[1] a.log: 1 file\n\
+            \x20     a.log\n\
+            \x20   also matched by an earlier entry: 1 (a.log): files[0] comes first, so its settings apply\n";
+        assert_eq!(text, expected);
     }
 
     /// A name of a file made a line of the answer.
