@@ -64,6 +64,8 @@ pub(super) struct NotThis;
 
 /// Parses a text; `into` has its fields only if this succeeds.
 pub(super) fn parse(format: &ParseFormat, text: &[u8], into: &mut Found) -> Result<(), NotThis> {
+    // Files that were joined, or opened anew by their program, have a byte order mark before a later line too.
+    let text = text.strip_prefix(b"\xef\xbb\xbf").unwrap_or(text);
     match format {
         ParseFormat::Json => json(text, into),
         ParseFormat::Logfmt => logfmt(text, into),
@@ -406,6 +408,7 @@ mod tests {
         json(r#"{"msg":"line\nbreak","a":1}"#, r#"a=1 MESSAGE "line\nbreak""#);
         json(r#"{"msg":17}"#, r#"MESSAGE "17""#);
         json(" {} ", "");
+        json("\u{feff}{\"a\":1}", "a=1");
         for bad in ["", "x", "[1]", "\"a\"", "{", r#"{"a":1} x"#, r#"{"a":}"#, "{'a':1}", r#"{"a":01}"#] {
             json(bad, "no");
         }
