@@ -318,9 +318,9 @@ impl Watches {
         self.made.retain(|_, made_at| *made_at + LISTINGS_KEPT > self.listed);
         let listed = self.listed;
         let unseen = self.moved_away.extract_if(.., |_, (moved_at, _)| *moved_at + LISTINGS_KEPT <= listed);
-        self.never_listed.extend(unseen.flat_map(|((_, name), (_, sets))| {
+        self.never_listed.extend(unseen.flat_map(|((watch, name), (_, sets))| {
             let name = text_of_bytes(&name).into_owned();
-            sets.into_iter().map(move |set| (set, name.clone()))
+            sets.into_iter().map(move |set| (set, watch, name.clone()))
         }));
         let mut of_set: BTreeMap<i32, Interest> = BTreeMap::new();
         for (watch, interest) in watches {
