@@ -80,6 +80,9 @@ impl SinkModel {
                 let held = (part.from, &text[part.from as usize..part.to as usize]);
                 self.skipping.take_up(&mark.path, OUTPUT_FILE, held, Some(part), now_s);
             }
+        }
+        for mark in marks.values() {
+            let Some(text) = self.outputs.get(&mark.path) else { continue };
             let behind = (mark.len_bytes, &text[mark.len_bytes as usize..]);
             self.skipping.take_up(&mark.path, OUTPUT_FILE, behind, None, now_s);
         }

@@ -189,11 +189,21 @@ fn a_container_that_was_renamed_after_a_crash_brings_nothing_again() {
         let continued = Continued { path: None, output: Some(mark.path.clone()) };
         let after =
             Source { container: Some(meta), continues: vec![continued].into(), ..Source::clone(&before) };
-        let (mut second, _) = restart_with(settings, &[&mark]);
-        write(&mut second, &Arc::new(after), &["2", "3", "4"]);
-        let mut texts = all_texts(dir.path());
-        texts.sort();
-        assert_eq!(texts, ["1", "2", "3", "4"], "{format:?}");
+        let after = Arc::new(after);
+        let (mut second, restored) = restart_with(settings.clone(), &[&mark]);
+        let new = second.attach(&after).unwrap().unwrap();
+        write(&mut second, &after, &["2", "3", "4"]);
+        let sorted = || {
+            let mut texts = all_texts(dir.path());
+            texts.sort();
+            texts
+        };
+        assert_eq!(sorted(), ["1", "2", "3", "4"], "{format:?}");
+        // Killed again before a checkpoint says so. The new name sorts before the old one, whose records are older.
+        drop(second);
+        let (mut third, _) = restart_with(settings, &[&new, &restored.marks[&mark.path]]);
+        write(&mut third, &after, &["2", "3", "4", "5"]);
+        assert_eq!(sorted(), ["1", "2", "3", "4", "5"], "{format:?}");
     }
 }
 

@@ -56,10 +56,13 @@ pub(super) fn restore(
         inodes: BTreeMap::new(),
     };
     let mut gone = BTreeSet::new();
+    // What an earlier crash left is older than what stands behind any mark: a source may have another output since then, as
+    // a container does that was renamed.
+    let taken: Vec<io::Result<()>> = marks.values().map(|mark| work.take_uncovered(mark)).collect();
     // The agent may be killed again before any stream is attached: with these marks the next start must find everything
     // that this one found.
-    for mark in marks.values() {
-        let restored = work.restore(mark).unwrap_or_else(|error| {
+    for (mark, taken) in marks.values().zip(taken) {
+        let restored = taken.and_then(|()| work.restore(mark)).unwrap_or_else(|error| {
             let is_gone = error.kind() == io::ErrorKind::NotFound;
             // This happens for a file that is no text: its output was empty, and was removed.
             if !is_gone || mark.len_bytes > 0 {
@@ -160,9 +163,6 @@ impl Work<'_> {
         let path = Arc::clone(&mark.path);
         let (dir, live) = open_parent(self.root, &path, false)?;
         let live_found = Found::open(&dir, live);
-        for part in &mark.uncovered {
-            self.uncovered(&dir, live, &path, part)?;
-        }
         let mut newest = None;
         let (from, ours) = match &live_found {
             Ok(found) if found.is_marked(mark) => (self.behind_mark(found, mark), true),
@@ -291,6 +291,14 @@ impl Work<'_> {
         let is_it =
             |name: &&String| Found::open(dir, name).is_ok_and(|found| file.can_be(found.id) && is_it(&found));
         Ok(names.into_iter().flatten().find(is_it).cloned())
+    }
+
+    fn take_uncovered(&mut self, mark: &OutputMark) -> io::Result<()> {
+        if mark.uncovered.is_empty() {
+            return Ok(());
+        }
+        let (dir, live) = open_parent(self.root, &mark.path, false)?;
+        mark.uncovered.iter().try_for_each(|part| self.uncovered(&dir, live, &mark.path, part))
     }
 
     /// Takes up what an earlier crash left of a source that has not come back.
