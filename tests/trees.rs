@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::{Context as _, Result, ensure};
 use capturer_tests::agent::{Home, program};
@@ -222,8 +222,11 @@ fn run(seed: u64, tree: &Tree) -> Result<Vec<String>> {
         ensure!(missing.is_empty(), "{missing:?}");
         anyhow::Ok(())
     });
-    // What should not come has had its time by now.
-    thread::sleep(Duration::from_millis(300));
+    let began = Instant::now();
+    wait_until("what should not come to have had its time", PATIENCE, || {
+        ensure!(began.elapsed() >= Duration::from_millis(300), "not yet");
+        anyhow::Ok(())
+    })?;
     let mut wrong = Vec::new();
     wrong.extend(all_came.err().map(|error| format!("missing: {error:#}")));
     let rows = agent.streams()?;
