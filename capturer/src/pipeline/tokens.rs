@@ -9,15 +9,17 @@ use std::sync::LazyLock;
 
 use crate::settings::pipeline::Pattern;
 
-static BEARER: LazyLock<Pattern> =
-    LazyLock::new(|| Pattern::of_ours(r#"(?i-u)\bbearer[ \t:=]{1,4}["']?([a-z0-9._~+/=-]{8,})"#));
-static BASIC: LazyLock<Pattern> =
-    LazyLock::new(|| Pattern::of_ours(r#"(?i-u)\bbasic[ \t:=]{1,4}["']?([a-z0-9+/]{6,}={0,2})"#));
+static BEARER: LazyLock<Pattern> = LazyLock::new(|| {
+    Pattern::of_ours(r#"(?-u)\b(?:[Bb]earer|BEARER)[ \t:=]{1,4}["']?([A-Za-z0-9._~+/=-]{8,})"#)
+});
+static BASIC: LazyLock<Pattern> = LazyLock::new(|| {
+    Pattern::of_ours(r#"(?-u)\b(?:[Bb]asic|BASIC)[ \t:=]{1,4}["']?([A-Za-z0-9+/]{6,}={0,2})"#)
+});
 static WEB_TOKEN: LazyLock<Pattern> = LazyLock::new(|| {
     Pattern::of_ours(r"(?-u)\beyJ[A-Za-z0-9_-]{5,}\.[A-Za-z0-9_-]{5,}(?:\.[A-Za-z0-9_-]*)?")
 });
 
-/// Tokens that are recognized by their prefix.
+/// Tokens that are recognized by their prefix. In two patterns: of more than 64 beginnings no quick search is made.
 static TOKEN: LazyLock<Pattern> = LazyLock::new(|| {
     Pattern::of_ours(concat!(
         r"(?-u)\b(?:",
@@ -31,8 +33,15 @@ static TOKEN: LazyLock<Pattern> = LazyLock::new(|| {
         r"|GOCSPX-[A-Za-z0-9_-]{20,}|1//0[A-Za-z0-9_-]{40,}",
         r"|hv[sbr]\.[A-Za-z0-9_-]{16,}|dapi[a-f0-9]{32}|pscale_(?:pw|tkn|oauth)_[A-Za-z0-9_.-]{16,}",
         r"|dp\.(?:pt|st|ct|sa|scim|audit)\.[A-Za-z0-9]{32,}",
+        r")"
+    ))
+});
+
+static SERVICE_TOKEN: LazyLock<Pattern> = LazyLock::new(|| {
+    Pattern::of_ours(concat!(
+        r"(?-u)\b(?:",
         // Stripe, Twilio, SendGrid, Shopify, Square, Grafana, Sentry, New Relic, Linear, Atlassian, Postman, Figma.
-        r"|[spr]k_(?:live|test)_[A-Za-z0-9]{8,}|whsec_[A-Za-z0-9+/=]{16,}|SK[a-f0-9]{32}\b",
+        r"[spr]k_(?:live|test)_[A-Za-z0-9]{8,}|whsec_[A-Za-z0-9+/=]{16,}|SK[a-f0-9]{32}\b",
         r"|SG\.[A-Za-z0-9_-]{16,}\.[A-Za-z0-9_-]{16,}",
         r"|shp[a-z]{2}_[a-fA-F0-9]{16,}|sq0[a-z]{3}-[A-Za-z0-9_-]{16,}|glsa_[A-Za-z0-9]{32,}_[a-fA-F0-9]{8}|glc_[A-Za-z0-9+/=]{32,}",
         r"|sntry[su]_[A-Za-z0-9_+/=]{32,}|NRAK-[A-Z0-9]{20,}|lin_api_[A-Za-z0-9]{32,}|ATATT3[A-Za-z0-9_=-]{40,}",
@@ -47,11 +56,11 @@ static TOKEN: LazyLock<Pattern> = LazyLock::new(|| {
 /// Whoever knows such an address may write there: Slack, Discord, Teams, Telegram.
 static HOOK: LazyLock<Pattern> = LazyLock::new(|| {
     Pattern::of_ours(concat!(
-        r"(?i-u)\b(?:",
-        r"hooks\.slack\.com/(?:services|workflows|triggers)/([a-z0-9/_-]{16,})",
-        r"|discord(?:app)?\.com/api/(?:v[0-9]{1,2}/)?webhooks/[0-9]{5,20}/([a-z0-9_-]{20,})",
-        r"|(?:webhook\.office\.com/webhookb2|outlook\.office\.com/webhook)/([a-z0-9@/_-]{20,})",
-        r"|api\.telegram\.org/(?:file/)?bot([0-9]{5,12}:[a-z0-9_-]{20,})",
+        r"(?-u)\b(?:",
+        r"hooks\.slack\.com/(?:services|workflows|triggers)/([A-Za-z0-9/_-]{16,})",
+        r"|discord(?:app)?\.com/api/(?:v[0-9]{1,2}/)?webhooks/[0-9]{5,20}/([A-Za-z0-9_-]{20,})",
+        r"|(?:webhook\.office\.com/webhookb2|outlook\.office\.com/webhook)/([A-Za-z0-9@/_-]{20,})",
+        r"|api\.telegram\.org/(?:file/)?bot([0-9]{5,12}:[A-Za-z0-9_-]{20,})",
         r")"
     ))
 });
@@ -59,6 +68,11 @@ static HOOK: LazyLock<Pattern> = LazyLock::new(|| {
 /// Tokens without a key, in order and not nested.
 pub(super) fn tokens(text: &[u8]) -> Vec<Range<usize>> {
     groups(&TOKEN, text)
+}
+
+/// The same of services that take payments, send messages or answer prompts.
+pub(super) fn service_tokens(text: &[u8]) -> Vec<Range<usize>> {
+    groups(&SERVICE_TOKEN, text)
 }
 
 /// JSON web tokens.
@@ -86,12 +100,17 @@ pub(super) fn basics(text: &[u8]) -> Vec<Range<usize>> {
 
 /// The group that matched, or all of the match if there is none.
 fn groups(pattern: &Pattern, text: &[u8]) -> Vec<Range<usize>> {
-    let found = pattern.regex().captures_iter(text);
-    let of = |captures: regex::bytes::Captures<'_>| {
-        let group = captures.iter().skip(1).flatten().next().or_else(|| captures.get(0));
-        group.map(|found| found.range())
+    let regex = pattern.regex();
+    // Groups are asked for where there is a match: they cost much more than the search.
+    let of = |whole: regex::bytes::Match<'_>| {
+        if regex.captures_len() == 1 {
+            return whole.range();
+        }
+        let captures = regex.captures_at(text, whole.start());
+        let group = captures.and_then(|captures| captures.iter().skip(1).flatten().next());
+        group.map_or(whole.range(), |group| group.range())
     };
-    found.filter_map(of).collect()
+    regex.find_iter(text).map(of).collect()
 }
 
 /// Whether it is Base64 of printable text with a colon.
