@@ -274,6 +274,9 @@ impl Process {
                 tracing::warn!(unfinished = ?left, "the drain before the reload did not wait for all");
             }
             if !self.wait_for(threads, &rest).await {
+                let descriptors = self.witness.held_by_streams();
+                let what = turn::what_is_left(ring::operations_in_flight(), descriptors, &left);
+                tracing::info!("stopped amid a reload; {what}");
                 return Ok(left);
             }
             self.left_behind = (!rest.has_ended()).then_some(rest);

@@ -30,7 +30,6 @@ use crate::settings::{ReadFrom, Settings};
 use crate::shell::ring;
 use crate::shell::{Rest, Shell};
 use crate::telemetry::docker_words;
-use crate::telemetry::fault::Fault;
 use crate::telemetry::reload_requests::Ticket;
 use crate::telemetry::status::HealthState;
 use crate::text::counted::{counted, which};
@@ -388,8 +387,10 @@ impl Loop<'_> {
             // At a start nothing has failed yet, so no end is reported.
             let is_told = trouble.as_ref().is_some_and(|trouble| trouble.fault != EngineFault::NotYet);
             let state = if trouble.is_none() { HealthState::Well } else { HealthState::Bad };
-            let fault = trouble.as_ref().map_or(Fault::Usual, |trouble| docker_words::fault(trouble.fault));
-            let over = self.process.status.put("docker", state, &[fault], message);
+            // While nothing is known yet, no fault begins.
+            let faults =
+                trouble.as_ref().filter(|_| is_told).map(|trouble| docker_words::fault(trouble.fault));
+            let over = self.process.status.put("docker", state, faults.as_slice(), message);
             // Another fault of Docker's in its place is no end.
             for over in over.iter().filter(|_| self.docker_has_failed && trouble.is_none()) {
                 tracing::info!(component = "docker", "{over}");
@@ -432,7 +433,7 @@ pub(super) fn captured(running: u64) -> String {
 }
 
 /// What a stop leaves behind, in words.
-fn what_is_left(operations: u64, stream_descriptors: u64, unfinished: &[String]) -> String {
+pub(super) fn what_is_left(operations: u64, stream_descriptors: u64, unfinished: &[String]) -> String {
     let mut left = Vec::new();
     if operations > 0 {
         left.push(format!("{} of the kernel had not ended", counted(operations, "operation")));
