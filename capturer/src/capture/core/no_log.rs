@@ -222,15 +222,6 @@ impl Capture {
             );
             return Some((UnreadableReason::Driver, why));
         }
-        let breaker = self.settings.container_monitor.circuit_breaker.failures;
-        if let Some(words) = stream.fails_too_often(breaker, now.mono_ms) {
-            let why = format!(
-                "reading its log over the API failed each of the last times: {words}; docker logs should show the same; look at \
-                 dockerd's own log, at authorization plugins and at proxies before its socket, or read the container's file \
-                 (container_monitor.read_from: auto, with the right to read it)"
-            );
-            return Some((UnreadableReason::Other, why));
-        }
         if stream.keeps_ending() {
             if let Some(Some(words)) = self.no_logs.failing.get(&stream.source.id) {
                 let why = format!(
@@ -256,6 +247,20 @@ impl Capture {
         })
     }
 
+    /// Why a container's stream captures nothing. Of one that fails again and again its row has the failures and the pauses.
+    fn not_captured(&self, now: Now, stream: &Stream) -> Option<(UnreadableReason, String)> {
+        let breaker = self.settings.container_monitor.circuit_breaker.failures;
+        let Some(words) = stream.fails_too_often(breaker, now.mono_ms) else {
+            return self.no_log(now, stream);
+        };
+        let why = format!(
+            "reading its log over the API failed each of the last times: {words}; docker logs should show the same; look at \
+             dockerd's own log, at authorization plugins and at proxies before its socket, or read the container's file \
+             (container_monitor.read_from: auto, with the right to read it)"
+        );
+        Some((UnreadableReason::Other, why))
+    }
+
     /// Running containers whose logs can't be read. Where the last run read from a file that is gone now, that may have had
     /// more: this counts a possible loss.
     pub fn unread_containers(&mut self, now: Now) -> UnreadContainers {
@@ -271,7 +276,7 @@ impl Capture {
             }
         }
         for stream in self.suspects() {
-            let Some((reason, why)) = self.no_log(now, stream) else { continue };
+            let Some((reason, why)) = self.not_captured(now, stream) else { continue };
             if reason == UnreadableReason::Missing
                 && matches!(stream.acked(), Cursor::File(_))
                 && !stream.has_lines()
@@ -364,7 +369,8 @@ impl Capture {
     pub(super) fn captured_containers(&self, now: Now) -> usize {
         let running = self.discovery.as_ref().map_or(0, Discovery::running);
         let without = self.no_logs.by_key.values().filter(|unread| unread.running).count();
-        let first = |stream: &&Stream| stream.source.outlet.index == 0 && self.no_log(now, stream).is_some();
+        let first =
+            |stream: &&Stream| stream.source.outlet.index == 0 && self.not_captured(now, stream).is_some();
         running.saturating_sub(without + self.suspects().filter(first).count())
     }
 
