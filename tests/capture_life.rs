@@ -168,7 +168,9 @@ fn milliseconds(version: EngineVersion, reading: Reading) -> Result<()> {
     let mut missing = Vec::new();
     let accounted = wait_until("each to be accounted for", PATIENCE, || {
         missing = names.iter().filter(|(name, _)| home.count_of(name) != 1).collect();
-        declared = agent.metric("losses_total{reason=\"container_gone_unread\"}")? as usize;
+        // Which of the two depends on what the agent saw first: that the file is gone, or that the container is.
+        let of = |reason: &str| agent.metric(&format!("losses_total{{reason=\"{reason}\"}}"));
+        declared = (of("container_gone_unread")? + of("file_gone_unread")?) as usize;
         let named: Vec<_> = missing.iter().map(|(name, _)| name).collect();
         ensure!(missing.len() == declared, "{declared} declared, {named:?} not delivered once");
         Ok(())
