@@ -229,7 +229,13 @@ fn three_hundred_containers_come_and_gone_leave_no_series() -> Result<()> {
         docker.socket().display()
     );
     let agent = home.start(&config)?;
-    let before = series(&agent)?;
+    // Some begin once the kernel has taken the witness's programs.
+    let before = wait_until("the first look of the witness", DEADLINE, || {
+        let all = series(&agent)?;
+        let has = |part: &str| all.iter().any(|one| one.contains(part));
+        ensure!(has("probe_tier{") && has("leak_detector"), "{} series", all.len());
+        Ok(all)
+    })?;
     let mut ids = Vec::new();
     for number in 0..COUNT {
         let name = format!("brief-{number}");
