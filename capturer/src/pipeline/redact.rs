@@ -60,7 +60,6 @@ pub(super) fn redact<'t>(rules: &Redact, text: &'t [u8]) -> (Cow<'t, [u8]>, Done
     if has(RedactPreset::BearerToken) || has(RedactPreset::KeySecret) {
         line.replace(&[JOINED, APART], tokens::web_tokens, "[redacted: token]");
         line.replace(&[JOINED, APART], tokens::tokens, "[redacted: token]");
-        line.replace(&[JOINED, APART], tokens::service_tokens, "[redacted: token]");
         line.replace(&[JOINED, APART], tokens::hooks, "[redacted: token]");
     }
     if has(RedactPreset::Email) && memchr::memchr(b'@', text).is_some() {

@@ -19,7 +19,7 @@ static WEB_TOKEN: LazyLock<Pattern> = LazyLock::new(|| {
     Pattern::of_ours(r"(?-u)\beyJ[A-Za-z0-9_-]{5,}\.[A-Za-z0-9_-]{5,}(?:\.[A-Za-z0-9_-]*)?")
 });
 
-/// Tokens that are recognized by their prefix. In two patterns: of more than 64 beginnings no quick search is made.
+/// Tokens that are recognized by their prefix.
 static TOKEN: LazyLock<Pattern> = LazyLock::new(|| {
     Pattern::of_ours(concat!(
         r"(?-u)\b(?:",
@@ -33,15 +33,8 @@ static TOKEN: LazyLock<Pattern> = LazyLock::new(|| {
         r"|GOCSPX-[A-Za-z0-9_-]{20,}|1//0[A-Za-z0-9_-]{40,}",
         r"|hv[sbr]\.[A-Za-z0-9_-]{16,}|dapi[a-f0-9]{32}|pscale_(?:pw|tkn|oauth)_[A-Za-z0-9_.-]{16,}",
         r"|dp\.(?:pt|st|ct|sa|scim|audit)\.[A-Za-z0-9]{32,}",
-        r")"
-    ))
-});
-
-static SERVICE_TOKEN: LazyLock<Pattern> = LazyLock::new(|| {
-    Pattern::of_ours(concat!(
-        r"(?-u)\b(?:",
         // Stripe, Twilio, SendGrid, Shopify, Square, Grafana, Sentry, New Relic, Linear, Atlassian, Postman, Figma.
-        r"[spr]k_(?:live|test)_[A-Za-z0-9]{8,}|whsec_[A-Za-z0-9+/=]{16,}|SK[a-f0-9]{32}\b",
+        r"|[spr]k_(?:live|test)_[A-Za-z0-9]{8,}|whsec_[A-Za-z0-9+/=]{16,}|SK[a-f0-9]{32}\b",
         r"|SG\.[A-Za-z0-9_-]{16,}\.[A-Za-z0-9_-]{16,}",
         r"|shp[a-z]{2}_[a-fA-F0-9]{16,}|sq0[a-z]{3}-[A-Za-z0-9_-]{16,}|glsa_[A-Za-z0-9]{32,}_[a-fA-F0-9]{8}|glc_[A-Za-z0-9+/=]{32,}",
         r"|sntry[su]_[A-Za-z0-9_+/=]{32,}|NRAK-[A-Z0-9]{20,}|lin_api_[A-Za-z0-9]{32,}|ATATT3[A-Za-z0-9_=-]{40,}",
@@ -70,11 +63,6 @@ pub(super) fn tokens(text: &[u8]) -> Vec<Range<usize>> {
     groups(&TOKEN, text)
 }
 
-/// The same of services that take payments, send messages or answer prompts.
-pub(super) fn service_tokens(text: &[u8]) -> Vec<Range<usize>> {
-    groups(&SERVICE_TOKEN, text)
-}
-
 /// JSON web tokens.
 pub(super) fn web_tokens(text: &[u8]) -> Vec<Range<usize>> {
     groups(&WEB_TOKEN, text)
@@ -98,7 +86,7 @@ pub(super) fn basics(text: &[u8]) -> Vec<Range<usize>> {
     found.into_iter().filter(|range| is_name_and_password(&text[range.clone()])).collect()
 }
 
-/// The group that matched, or all of the match if there is none.
+/// The group that matched, or the whole match of a pattern without groups.
 fn groups(pattern: &Pattern, text: &[u8]) -> Vec<Range<usize>> {
     let regex = pattern.regex();
     // Groups are asked for where there is a match: they cost much more than the search.
