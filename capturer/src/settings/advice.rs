@@ -92,12 +92,11 @@ fn containers_twice(settings: &Settings) -> Option<String> {
     let log = format!("/var/lib/docker/containers/{id}/{id}-json.log");
     // Whatever the data-root, nobody else names files like this.
     let is_of_docker = |pattern: &PathPattern| pattern.as_str().ends_with("-json.log");
-    let of = |set: &'_ FileSet| match set.takes(&log) {
-        true => set.paths.first().cloned(),
-        false if set.exclude.iter().any(is_of_docker) => None,
-        false => set.paths.iter().find(|pattern| is_of_docker(pattern)).cloned(),
-    };
-    let pattern = settings.file_monitor.files.iter().find_map(of)?;
+    let is_left_out =
+        |set: &&FileSet| set.exclude.iter().any(|pattern| pattern.covers(&log) || is_of_docker(pattern));
+    let sets = settings.file_monitor.files.iter().filter(|set| !is_left_out(set));
+    let mut patterns = sets.flat_map(|set| &set.paths);
+    let pattern = patterns.find(|pattern| pattern.matches(&log) || is_of_docker(pattern))?;
     Some(format!(
         "file_monitor.files: {} can match the logs of containers that container_monitor captures, and then every line of theirs \
          comes twice: leave them out (exclude: [\"{DOCKER_LOGS}\"]), or set container_monitor.enabled: false",
@@ -439,6 +438,8 @@ mod tests {
             check(&text(&format!("paths: ['{bad}']"), ""), &["comes twice"]);
         }
         check(&text("paths: ['/var/log/**/*.log', '/var/lib/**/*.txt']", ""), &[]);
+        let among_others = text("paths: ['/var/log/*.log', '/var/lib/**/*.log']", "");
+        check(&among_others, &["file_monitor.files: /var/lib/**/*.log can match"]);
         check(&text(&format!("paths: ['/var/lib/**/*.log'], exclude: ['{DOCKER_LOGS}']"), ""), &[]);
         let alone = "container_monitor: {enabled: false}\n";
         check(&text(&format!("paths: ['{DOCKER_LOGS}']"), alone), &[]);
