@@ -4,6 +4,7 @@
 //! The lines are in the order in which `run` would fail, so the first failure says how `run` would end.
 
 use std::collections::BTreeSet;
+use std::path::Path;
 
 use rustix::thread::CapabilitySet;
 
@@ -344,14 +345,8 @@ fn file_monitor(access: &Access, container: Option<ContainerFact>) -> CheckLine 
         faults.push("a file system that they lead to does not answer".to_owned());
     }
     // A pattern can't match what is in a directory that can't be listed. That is the fault then.
-    let is_hidden = |pattern: &&String| {
-        let begins = |directory: &String| {
-            let directory = directory.split(": ").next().unwrap_or(directory).trim_end_matches('/');
-            pattern.strip_prefix(directory).is_some_and(|rest| rest.starts_with('/'))
-                || is_above(pattern, directory)
-        };
-        unlistable.iter().any(begins)
-    };
+    let directories = unlistable.iter().map(|told| told.split(": ").next().unwrap_or(told));
+    let is_hidden = |pattern: &&String| directories.clone().any(|directory| looks_into(pattern, directory));
     let unmatched: Vec<&String> = unmatched.iter().filter(|pattern| !is_hidden(pattern)).collect();
     let matches = which(unmatched.len() as u64, "pattern matches", "patterns match");
     let unmatched = (!unmatched.is_empty()).then(|| {
@@ -385,11 +380,11 @@ fn file_monitor(access: &Access, container: Option<ContainerFact>) -> CheckLine 
     warn("file_monitor", format!("{followed}; {}{notes}", faults.join("; ")), cure)
 }
 
-/// Whether a pattern looks into this directory by a wildcard: `/logs/*/a.log` into `/logs/web`.
-fn is_above(pattern: &str, directory: &str) -> bool {
-    let fixed = pattern.find(['*', '?', '[', '{']).unwrap_or(pattern.len());
-    let fixed = pattern[..fixed].rfind('/').map_or("", |slash| &pattern[..slash]);
-    directory.strip_prefix(fixed).is_some_and(|rest| rest.starts_with('/'))
+/// Whether a pattern may match something in this directory or beneath it, by the names before its first wildcard.
+fn looks_into(pattern: &str, directory: &str) -> bool {
+    let wild = pattern.find(['*', '?', '[', '{']).unwrap_or(pattern.len());
+    let fixed = Path::new(pattern[..wild].rfind('/').map_or("", |slash| &pattern[..slash]));
+    fixed.starts_with(directory) || Path::new(directory).starts_with(fixed)
 }
 
 /// Running containers that can't be fully read, by name.

@@ -211,6 +211,17 @@ fn files_that_can_not_be_read_are_named_and_their_number_is_bounded() {
             "a group",
         )],
     );
+    // A pattern that looks into it matches nothing for that reason; another one has a reason of its own.
+    for (pattern, told) in
+        [("/d/*.log", false), ("/*/a.log", false), ("/d/e/*.log", false), ("/dd/*.log", true)]
+    {
+        let lines = amiss(|facts| {
+            let access = facts.wanted.as_mut().unwrap().followed.as_mut().unwrap();
+            access.unlistable.extend(["/d: Permission denied".to_owned()]);
+            access.unmatched = vec![pattern.to_owned()];
+        });
+        assert_eq!(lines[0].message.contains("1 pattern matches no file"), told, "{pattern}: {lines:#?}");
+    }
     check(
         access(|access| access.denied = (0..90).map(|number| format!("/{number}: no")).collect()),
         &[(
