@@ -15,7 +15,7 @@ use crate::telemetry::own_log;
 const PATIENCE: Duration = Duration::from_millis(500);
 /// Exit code after the second signal: that of SIGINT, as shells count it.
 const INTERRUPTED: i32 = 130;
-/// So long a start goes on after it was told to stop. Mostly it ends within a second, and then everything ends in order.
+/// How long a start may go on after a signal. Most starts end within a second, and the agent then stops in order.
 const START_PATIENCE: Duration = Duration::from_secs(5);
 const STOPPED_AMID_A_START: &str = "told to stop while the start waits; ending without it. Nothing was captured yet, and \
                                     the next start resumes from the saved positions";

@@ -365,7 +365,7 @@ pub enum FileError {
     /// The agent has no permission.
     #[error("no permission to read {0}")]
     Denied(String),
-    /// The directory is not there, or its path leads through something that is none.
+    /// The directory does not exist, or part of its path is no directory.
     #[error("there is no directory {0}")]
     NoDirectory(String),
     /// It could be opened, but would take a descriptor from the reserve.

@@ -64,7 +64,7 @@ pub(super) struct NotThis;
 
 /// Parses a text; `into` has its fields only if this succeeds.
 pub(super) fn parse(format: &ParseFormat, text: &[u8], into: &mut Found) -> Result<(), NotThis> {
-    // Files that were joined, or opened anew by their program, have a byte order mark before a later line too.
+    // A program writes a byte order mark each time it opens its log, so a later line may begin with one.
     let text = text.strip_prefix(b"\xef\xbb\xbf").unwrap_or(text);
     match format {
         ParseFormat::Json => json(text, into),

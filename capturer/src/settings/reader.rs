@@ -116,7 +116,7 @@ impl<'a> Reader<'a> {
         match known.iter().find(|path| path.ends_with(&suffix) || **path == unknown.name) {
             Some(below) if below.starts_with(&unknown.section) => {
                 // `file` for `local_file`, which has a `file`.
-                let above = below.trim_end_matches(&suffix);
+                let above = below.strip_suffix(&suffix).unwrap_or(below);
                 let is_meant = above.rsplit('_').next() == Some(&unknown.name);
                 format!("unknown key; did you mean {}?", if is_meant { above } else { below })
             }

@@ -274,7 +274,7 @@ fn files_that_are_moved_away_before_a_look_are_named() {
         let mut watches = Watches::default();
         assert!(listed(&mut watches).is_empty());
         on(&mut watches, events);
-        // The listing under way may have missed what the next one shows.
+        // The listing that is under way may miss the file; the next one shows it.
         assert!(listed(&mut watches).is_empty());
         listed(&mut watches)
     };
@@ -289,7 +289,7 @@ fn files_that_are_moved_away_before_a_look_are_named() {
     assert!(named(&[made, away, (7, "a.log.1", MOVED_TO), made]).is_empty());
     // It was there before, and is read.
     assert!(named(&[away]).is_empty());
-    // A listing under way has shown it.
+    // The listing that was under way has shown the file.
     let mut watches = Watches::default();
     listed(&mut watches);
     on(&mut watches, &[made, away]);

@@ -14,9 +14,9 @@ use crate::model::docker::{EngineFault, EngineTrouble};
 use crate::settings::advice::SILENT_DOCKERD;
 use crate::telemetry::docker_words;
 
-/// So long after it was last heard, the Engine is asked.
+/// After this long without an answer or event, the Engine is asked.
 const ASK_AFTER_MS: u64 = 10_000;
-/// So long it may take to answer.
+/// How long it may take to answer.
 const ANSWER_WITHIN_MS: u64 = 10_000;
 
 /// A list that is asked for when a ping would be due goes first: its answer, which comes at once, does as well.
@@ -27,9 +27,9 @@ pub(super) const LIST_FIRST_MS: u64 = 1_000;
 pub(super) struct Hearing {
     /// The last answer, or the last event.
     heard_ms: u64,
-    /// The event stream is being opened since then.
+    /// When the event stream was asked for.
     pub(super) opening_ms: u64,
-    /// There is a ping under way since then.
+    /// When the ping that is under way was sent.
     pub(super) pinged_ms: Option<u64>,
 }
 

@@ -328,7 +328,7 @@ fn a_frozen_engine_is_named_soon_and_its_first_answer_ends_that() {
     let trouble = scene.discovery.trouble().expect("trouble");
     assert_eq!(trouble.text, "no answer to GET /_ping within 10 s");
     assert!(scene.bench.cx().pool.engine_is_away);
-    // The shell's time-out says the same of the same silence, and it goes on counting from the first.
+    // The shell's time-out reports the same silence later. The first report stays, since health counts from it.
     let error = RequestError::NoAnswer { path: docker::PING.to_owned(), timeout_s: 30 };
     scene.reply(*pings[0], Err(error));
     assert_eq!(scene.discovery.trouble(), Some(trouble));

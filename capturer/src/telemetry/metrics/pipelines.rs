@@ -72,7 +72,7 @@ impl Metrics {
             } else if outcome == Outcome::Failed.as_str() {
                 drops.work.entry(step.to_owned()).or_default().failed += lines;
             } else if outcome != Outcome::Mended.as_str() {
-                // A mended line has been changed, too.
+                // A mended line is counted as changed as well.
                 drops.work.entry(step.to_owned()).or_default().done += lines;
             }
         }

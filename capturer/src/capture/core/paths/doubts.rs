@@ -194,7 +194,7 @@ impl Capture {
                 && place.file != doubted.id
                 && place.file.birth_ns != 0
         };
-        // It may have been made anew, and moved on, before its copy was read.
+        // Another file may have replaced the original, and its position may have moved on, before the copy was read.
         let left = self.tracker.memory().of(original.sinks(), true).places(log);
         acked.into_iter().chain(emptied).chain(earlier).chain(left).filter(fits).collect()
     }
