@@ -351,6 +351,9 @@ pub struct OpenedFile {
     pub lane: Option<LaneId>,
     /// The bytes before the position are as expected.
     pub as_expected: bool,
+    /// Its first bytes, at most [`HEAD_BYTES`](crate::limits::HEAD_BYTES); empty for a file that has a birth time, which shows
+    /// better what it is.
+    pub head: Vec<u8>,
 }
 
 /// Why a file operation failed.

@@ -423,22 +423,29 @@ pub fn open(
     // Measuring may take minutes; the stream claims the file once it has it.
     let file = claims.hold(std::fs::File::from(file), Owner::Discovery);
     let shown = |errno| classify(errno, &found.name, &found.name);
-    let mut head = vec![0; found.head.len()];
-    let (opened, read) = if found.compressed {
+    // Without a birth time, the first bytes alone show what it is. It may have more of them than when it was listed.
+    let is_to_be_shown = !found.compressed && id.birth_ns == 0;
+    let mut head = vec![0; if is_to_be_shown { HEAD_BYTES } else { found.head.len() }];
+    let (mut opened, read) = if found.compressed {
         let mut tail = vec![0; expected.len_bytes as usize];
         let kept = unpack::Kept { at: expected.begin(), bytes: &mut tail };
         let (len, damaged) =
             unpack::measure(&file, &mut [unpack::Kept { at: 0, bytes: &mut head }, kept], beat);
         let as_expected = expected.is_none() || len >= expected.end && expected.is_of(&tail);
-        (OpenedFile { len, damaged, lane: None, as_expected }, head.len().min(len as usize))
+        (OpenedFile { len, damaged, lane: None, as_expected, head: Vec::new() }, head.len().min(len as usize))
     } else {
         let read = rustix::io::pread(&*file, &mut head, 0).map_err(shown)?;
         let as_expected = expected.is_none() || stands_in(&*file, expected).map_err(shown)?;
-        (OpenedFile { len, damaged: false, lane: None, as_expected }, read)
+        (OpenedFile { len, damaged: false, lane: None, as_expected, head: Vec::new() }, read)
     };
-    // Without birth times the number alone does not distinguish it from a later file with the same number.
-    if head[..read] != found.head {
+    head.truncate(read);
+    // The number alone does not distinguish it from a later file with the same number.
+    let is_it = if is_to_be_shown { head.starts_with(&found.head) } else { head == found.head };
+    if !is_it {
         return Err(FileError::Changed(format!("{directory}/{}", found.name)));
+    }
+    if is_to_be_shown {
+        opened.head = head;
     }
     Ok((file.unclaimed().into(), opened))
 }
@@ -716,7 +723,7 @@ mod tests {
         let found = scan(directory, "l").unwrap().remove(0);
         assert_eq!(
             open(directory, &found).unwrap().1,
-            OpenedFile { len: 3, damaged: false, lane: None, as_expected: true }
+            OpenedFile { len: 3, damaged: false, lane: None, as_expected: true, head: Vec::new() }
         );
         std::fs::rename(dir.path().join("l"), dir.path().join("l.1")).unwrap();
         std::fs::write(dir.path().join("l"), "two").unwrap();

@@ -1,6 +1,7 @@
 //! What the threads for files answer: listings, openings and reads, at their own times and with their faults.
 
 use capturer::testing::checkpoint::Checkpoint;
+use capturer::testing::limits::HEAD_BYTES;
 use capturer::testing::{
     Event, FileError, FileId, FileNo, FoundFile, LaneId, OpenedFile, StreamId, TailPrint,
 };
@@ -203,8 +204,11 @@ impl World {
         let len = content.len() as u64;
         let tail = content.get(expected.begin() as usize..expected.end as usize);
         let as_expected = expected.is_none() || tail.is_some_and(|tail| expected.is_of(tail));
+        let is_to_be_shown = !found.compressed && found.id.birth_ns == 0;
+        let head =
+            if is_to_be_shown { content[..content.len().min(HEAD_BYTES)].to_vec() } else { Vec::new() };
         self.run_mut().open_files.insert(file, node);
-        Ok(OpenedFile { len, damaged: false, lane: self.lane_of(directory), as_expected })
+        Ok(OpenedFile { len, damaged: false, lane: self.lane_of(directory), as_expected, head })
     }
 
     /// What was just opened is not more than may be open. Only such files count as may be closed before their end: deleted and

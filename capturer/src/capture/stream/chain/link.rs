@@ -290,6 +290,15 @@ impl Link {
         self.packed = may_be && file.compressed && !self.found.compressed;
     }
 
+    /// It was opened, and begins with these bytes. It had fewer when it was listed, so without them its archive would not be
+    /// known as its own, and older files would be read behind it.
+    pub fn meet_opened(&mut self, head: Vec<u8>) {
+        if !self.is_proven() && !self.found.compressed && head.len() > self.found.head.len() {
+            self.found.head = head;
+            self.head = self.found.print();
+        }
+    }
+
     pub(super) fn meet(&mut self, file: &FoundFile) {
         self.missing = false;
         if self.anew {

@@ -72,6 +72,7 @@ impl FileSource {
                 link.lane = opened.lane;
                 link.len = if link.found.compressed { opened.len } else { link.len.max(opened.len) };
                 link.unread = true;
+                link.meet_opened(opened.head);
                 let doubted = link.doubted;
                 if opened.damaged {
                     cx.metrics.lost(LossReason::ArchiveDamaged, 0);
