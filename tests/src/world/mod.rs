@@ -160,7 +160,6 @@ impl World {
             _ => &[("local_file", true)],
         };
         let mut checker = Checker::new(names, settings.line_bytes_max as usize);
-        checker.saves_fail = faults.save_fails > 0;
         checker.joins = settings.pipelines.iter().any(|pipeline| pipeline.multiline.is_some());
         let mut world = World {
             seed,
