@@ -56,6 +56,7 @@ pub fn listen(reloads: bool) -> anyhow::Result<Signals> {
     drop(listen(SignalKind::from_raw(rustix::process::Signal::XFSZ.as_raw()))?);
     let mut hangup = reloads.then(|| listen(SignalKind::hangup())).transpose()?;
     let (mut terminate, mut interrupt) = (listen(SignalKind::terminate())?, listen(SignalKind::interrupt())?);
+    let mut unused = Unused::listen()?;
     drop(guard);
     let phase = Arc::new(Mutex::new(Phase::Starting { stop: false, reload: false }));
     let signals = Signals(Arc::clone(&phase));
@@ -73,6 +74,10 @@ pub fn listen(reloads: bool) -> anyhow::Result<Signals> {
                             #[cfg(feature = "test-faults")]
                             crate::faults::here();
                             lock(&phase).reload();
+                            continue;
+                        }
+                        name = unused.recv() => {
+                            tracing::info!("{name} came and is ignored: the agent has no use for it");
                             continue;
                         }
                         () = reached(starts_until) => {
@@ -141,6 +146,29 @@ impl Phase {
     }
 }
 
+/// Signals that the agent has no use for. By default each ends the process without a word, and operators send them to
+/// programs that they expect to answer: SIGUSR1 asks many a daemon to open its log again.
+struct Unused([Signal; 3]);
+
+impl Unused {
+    /// To be called within a runtime.
+    fn listen() -> anyhow::Result<Unused> {
+        let listen = |kind| signal(kind).context("signals: listening");
+        let alarm = listen(SignalKind::alarm())?;
+        Ok(Unused([listen(SignalKind::user_defined1())?, listen(SignalKind::user_defined2())?, alarm]))
+    }
+
+    /// The name of the next that comes.
+    async fn recv(&mut self) -> &'static str {
+        let [user1, user2, alarm] = &mut self.0;
+        tokio::select! {
+            _ = user1.recv() => "SIGUSR1",
+            _ = user2.recv() => "SIGUSR2",
+            _ = alarm.recv() => "SIGALRM",
+        }
+    }
+}
+
 async fn reached(at: Option<Instant>) {
     match at {
         Some(at) => sleep_until(at).await,
@@ -152,5 +180,24 @@ async fn hung_up(hangup: Option<&mut Signal>) -> Option<()> {
     match hangup {
         Some(hangup) => hangup.recv().await,
         None => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rustix::process::{Signal as Sent, getpid, kill_process};
+
+    /// Without a handler the first of them would end this process, as it would end the agent.
+    #[test]
+    fn a_signal_without_a_use_ends_nothing_and_is_named() {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build().expect("a runtime");
+        runtime.block_on(async {
+            let mut unused = Unused::listen().expect("handlers");
+            for (sent, name) in [(Sent::USR1, "SIGUSR1"), (Sent::USR2, "SIGUSR2"), (Sent::ALARM, "SIGALRM")] {
+                kill_process(getpid(), sent).expect("sent");
+                assert_eq!(unused.recv().await, name);
+            }
+        });
     }
 }
