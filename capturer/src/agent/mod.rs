@@ -30,7 +30,7 @@ use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
 use crate::capture::counted::ReadCounts;
 use crate::ledger::claims::Claims;
-use crate::settings::{ConfigError, Settings, advice, proxy};
+use crate::settings::{ConfigError, Settings, advice, environment};
 use crate::shell::Rest;
 use crate::shell::checkpoint::kept::DataDir;
 use crate::shell::descriptors;
@@ -181,7 +181,7 @@ impl Agent {
         if let Some(admin) = &admin {
             tracing::info!(address = %admin.addr, "admin server listens");
         }
-        let ignored = proxy::ignored(&run.settings, &|name| std::env::var(name).ok());
+        let ignored = environment::ignored(&run.settings, &|name| std::env::var(name).ok());
         for warning in advice::warnings(&run.settings).into_iter().chain(ignored) {
             tracing::warn!("{warning}");
         }

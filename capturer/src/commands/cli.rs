@@ -13,7 +13,7 @@ use clap_complete::Shell;
 
 use crate::settings::file;
 use crate::settings::file::{ConfigError, Outside, Override};
-use crate::settings::{Admin, LocalFile, Objection, Settings, advice, proxy, summary, units};
+use crate::settings::{Admin, LocalFile, Objection, Settings, advice, environment, summary, units};
 use crate::sink::SinkError;
 use crate::text::terminal::Printable;
 
@@ -323,7 +323,7 @@ pub fn check(
     match load(&arguments.config) {
         Ok((settings, origin)) => {
             say(out, format_args!("{}", summary::summary(&settings, &origin)));
-            let ignored = proxy::ignored(&settings, &|name| std::env::var(name).ok());
+            let ignored = environment::ignored(&settings, &|name| std::env::var(name).ok());
             for warning in advice::warnings(&settings).into_iter().chain(ignored) {
                 say(out, format_args!("warning: {warning}\n"));
             }

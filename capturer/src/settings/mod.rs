@@ -8,6 +8,7 @@
 pub(crate) mod advice;
 mod check;
 mod defaults;
+pub(crate) mod environment;
 pub(crate) mod file;
 mod file_template;
 #[cfg(feature = "fuzz")]
@@ -18,7 +19,6 @@ mod path_overlap;
 pub(crate) mod path_pattern;
 pub(crate) mod pipeline;
 mod problem;
-pub(crate) mod proxy;
 mod reader;
 mod reload;
 mod substitute;

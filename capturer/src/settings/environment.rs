@@ -1,12 +1,41 @@
-//! The variables with which other programs are told to use a proxy. This one connects directly, and says so to whoever expects
-//! otherwise.
+//! Variables that other programs obey: which proxy to use, where Docker is. This one goes by its config alone, and says so to
+//! whoever expects otherwise.
 
 use std::net::Ipv4Addr;
+use std::path::Path;
 
-use super::Settings;
+use super::{Settings, units};
 
-/// What is said if a variable names a proxy for the address of Loki. `variable` reads the environment.
-pub fn ignored(settings: &Settings, variable: &dyn Fn(&str) -> Option<String>) -> Option<String> {
+/// A sentence for each variable that has no effect here. `variable` reads the environment.
+pub fn ignored(settings: &Settings, variable: &dyn Fn(&str) -> Option<String>) -> Vec<String> {
+    proxy(settings, variable).into_iter().chain(docker_host(settings, variable)).collect()
+}
+
+/// What is said if a variable names another Engine than the config.
+fn docker_host(settings: &Settings, variable: &dyn Fn(&str) -> Option<String>) -> Option<String> {
+    let monitor = &settings.container_monitor;
+    let host = variable("DOCKER_HOST").filter(|host| !host.trim().is_empty() && monitor.enabled)?;
+    let ours = monitor.socket_path.display();
+    let Ok(theirs) = units::socket_path(host.trim()) else {
+        // Not its value, which may have a password.
+        return Some(format!(
+            "DOCKER_HOST is set and has no effect: it names an Engine that is not reached by a Unix socket, and capturer captures the \
+             containers of {ours}. It runs on the host of each Engine: start it there"
+        ));
+    };
+    // `/var/run` is a link to `/run`.
+    let plain = |path: &Path| Path::new("/run").join(path.strip_prefix("/var/run").unwrap_or(path));
+    (plain(&theirs) != plain(&monitor.socket_path)).then(|| {
+        let theirs = theirs.display();
+        format!(
+            "DOCKER_HOST names {theirs} and has no effect: capturer captures the containers of {ours}. If those of {theirs} are meant, \
+             set container_monitor.socket_path: {theirs}"
+        )
+    })
+}
+
+/// What is said if a variable names a proxy for the address of Loki.
+fn proxy(settings: &Settings, variable: &dyn Fn(&str) -> Option<String>) -> Option<String> {
     let url = &settings.sinks.loki.as_ref()?.url;
     let (host, scheme) = (url.host()?.trim_matches(['[', ']']), url.scheme_str()?);
     let names: &[&str] = match scheme {
@@ -55,13 +84,46 @@ mod tests {
     use super::*;
 
     fn told(url: &str, variables: &[(&str, &str)]) -> Option<String> {
+        told_of(&format!("sinks: {{loki: {{enabled: true, url: \"{url}\"}}}}"), variables)
+    }
+
+    fn told_of(text: &str, variables: &[(&str, &str)]) -> Option<String> {
         let outside = Outside { variable: &|_| None, file: &|_| Err("none".to_owned()) };
-        let text = format!("sinks: {{loki: {{enabled: true, url: \"{url}\"}}}}");
-        let settings = parse("c.yaml", &text, &[], &outside).unwrap_or_else(|error| panic!("{error}"));
+        let settings = parse("c.yaml", text, &[], &outside).unwrap_or_else(|error| panic!("{error}"));
         let value = |name: &str| {
             variables.iter().find(|(known, _)| *known == name).map(|(_, value)| (*value).to_owned())
         };
-        ignored(&settings, &value)
+        let mut told = ignored(&settings, &value);
+        assert!(told.len() < 2, "{told:?}");
+        told.pop()
+    }
+
+    /// Whoever uses another Engine by this variable saw none of its containers, and no word why.
+    #[test]
+    fn another_engine_than_the_configured_one_is_named() {
+        let to = |config: &str, host| told_of(config, &[("DOCKER_HOST", host)]);
+        let text = to("", "unix:///run/user/1000/docker.sock").expect("told");
+        assert!(text.ends_with("set container_monitor.socket_path: /run/user/1000/docker.sock"), "{text}");
+        let text = to("", "tcp://bob:s3cret@10.0.0.1:2375").expect("told");
+        assert!(
+            text.contains("the containers of /var/run/docker.sock") && !text.contains("s3cret"),
+            "{text}"
+        );
+        for (config, host) in [
+            ("", ""),
+            ("", "unix:///var/run/docker.sock"),
+            ("", "unix:///run/docker.sock"),
+            (
+                "container_monitor: {socket_path: /run/user/1000/docker.sock}",
+                "unix:///run/user/1000/docker.sock",
+            ),
+            (
+                "container_monitor: {enabled: false}\nfile_monitor: {files: [{paths: [/a.log]}]}",
+                "tcp://10.0.0.1:2375",
+            ),
+        ] {
+            assert_eq!(to(config, host), None, "{config} {host}");
+        }
     }
 
     /// Lines waited for days for a Loki that only the proxy could reach, and no word said that the proxy was not used.
