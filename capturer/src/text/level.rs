@@ -12,14 +12,17 @@ use super::escape::{ESCAPE, command_len};
 const LOOKED_AT_BYTES: usize = 512;
 
 /// Names of levels in use, and the six names that [`detect`] returns.
-const NAMES: [(&str, &str); 30] = [
+const NAMES: [(&str, &str); 36] = [
     ("trace", "trace"),
     ("trc", "trace"),
     ("trce", "trace"),
+    ("trac", "trace"),
+    ("finer", "trace"),
     ("finest", "trace"),
     ("debug", "debug"),
     ("dbg", "debug"),
     ("dbug", "debug"),
+    ("debu", "debug"),
     ("fine", "debug"),
     ("verbose", "debug"),
     ("info", "info"),
@@ -32,14 +35,17 @@ const NAMES: [(&str, &str); 30] = [
     ("error", "error"),
     ("err", "error"),
     ("eror", "error"),
+    ("erro", "error"),
     ("fail", "error"),
     ("severe", "error"),
     ("fatal", "fatal"),
     ("ftl", "fatal"),
+    ("fata", "fatal"),
     ("critical", "fatal"),
     ("crit", "fatal"),
     ("alert", "fatal"),
     ("panic", "fatal"),
+    ("pani", "fatal"),
     ("dpanic", "fatal"),
     ("emerg", "fatal"),
     ("emergency", "fatal"),
