@@ -106,9 +106,10 @@ fn by_pattern(pattern: &Pattern, text: &[u8], into: &mut Found) -> Result<(), No
 
 /// `level=info msg="order 17 failed" done`; a key alone is true. There must be at least one pair. A message without
 /// quotes ends at its first blank; if the rest of it seems to follow, the line is refused, because that rest would be
-/// lost.
+/// lost. Bytes that are not UTF-8 become U+FFFD.
 fn logfmt(text: &[u8], into: &mut Found) -> Result<(), NotThis> {
-    let text = std::str::from_utf8(text).map_err(|_| NotThis)?;
+    let text = String::from_utf8_lossy(text);
+    into.mended |= matches!(text, Cow::Owned(_));
     let (mut rest, mut pairs) = (text.trim_start(), 0);
     while !rest.is_empty() {
         let key_len = rest.find(|c: char| c == '=' || c == '"' || c.is_whitespace()).unwrap_or(rest.len());
@@ -120,14 +121,12 @@ fn logfmt(text: &[u8], into: &mut Found) -> Result<(), NotThis> {
                 if value.starts_with('"') {
                     let len = quoted_len(value).ok_or(NotThis)?;
                     let quoted = &value[..len];
-                    let unquoted: String = match serde_json::from_str(quoted) {
-                        Ok(unquoted) => unquoted,
-                        Err(_) => {
-                            into.mended = true;
-                            let mended = mended(quoted.as_bytes()).ok_or(NotThis)?;
-                            serde_json::from_slice(&mended).map_err(|_| NotThis)?
-                        }
-                    };
+                    let unquoted: String = serde_json::from_str(quoted).unwrap_or_else(|_| {
+                        into.mended = true;
+                        mended(quoted.as_bytes())
+                            .and_then(|mended| serde_json::from_slice(&mended).ok())
+                            .unwrap_or_else(|| go_unquoted(&quoted[1..len - 1]))
+                    });
                     into.set(key, Value::Text(&unquoted));
                     &value[len..]
                 } else {
@@ -162,6 +161,52 @@ fn goes_on(value: &str, behind: &str) -> bool {
     let is_word = next_len > 0 && !next[next_len..].starts_with('=');
     let is_open = |quote: char| value.starts_with(quote) && (value.len() == 1 || !value.ends_with(quote));
     is_word || is_open('\'') || is_open('`')
+}
+
+/// The inside of a quoted text with escapes that JSON does not have: those of Go's `%q` (`\x1b`, `\a`). A backslash that escapes
+/// nothing stays, as in `C:\data`.
+fn go_unquoted(inside: &str) -> String {
+    let bytes = inside.as_bytes();
+    let (mut out, mut at) = (Vec::with_capacity(bytes.len()), 0);
+    while let Some(byte) = bytes.get(at) {
+        let Some(escape) = bytes.get(at + 1).filter(|_| *byte == b'\\') else {
+            out.push(*byte);
+            at += 1;
+            continue;
+        };
+        let digits = match escape {
+            b'x' => 2,
+            b'u' => 4,
+            b'U' => 8,
+            _ => 0,
+        };
+        let hex = inside.get(at + 2..at + 2 + digits).filter(|_| digits > 0);
+        let number = hex.and_then(|hex| u32::from_str_radix(hex, 16).ok());
+        let plain = match escape {
+            b'n' => Some(b'\n'),
+            b't' => Some(b'\t'),
+            b'r' => Some(b'\r'),
+            b'a' => Some(7),
+            b'b' => Some(8),
+            b'v' => Some(11),
+            b'f' => Some(12),
+            b'"' | b'\\' | b'/' => Some(*escape),
+            // A byte of a text that is not UTF-8.
+            b'x' => number.and_then(|number| u8::try_from(number).ok()),
+            _ => None,
+        };
+        if let Some(plain) = plain {
+            out.push(plain);
+        } else if let Some(char) = number.and_then(char::from_u32) {
+            out.extend_from_slice(char.encode_utf8(&mut [0; 4]).as_bytes());
+        } else {
+            out.push(b'\\');
+            at += 1;
+            continue;
+        }
+        at += 2 + digits;
+    }
+    String::from_utf8_lossy(&out).into_owned()
 }
 
 /// Length of a text in quotes, including the quotes.
@@ -518,9 +563,19 @@ mod tests {
         ] {
             logfmt(cut, "no");
         }
-        for bad in ["", "only words", "=x", "a=\"b", "a=\"b\"c", "a\"b=c", "a=\"\\x\""] {
+        for bad in ["", "only words", "=x", "a=\"b", "a=\"b\"c", "a\"b=c", "a=\"\\\""] {
             logfmt(bad, "no");
         }
+        // One such value must not cost the others.
+        logfmt(r#"path="C:\dir\x" n=1"#, r#"path="C:\\dir\\x" n="1" MENDED"#);
+        logfmt(
+            r#"a="\x1b[1m \a\u00e9\U0001F600\xc3\xa9\x" b="\x""#,
+            "a=\"\\u{1b}[1m \\u{7}é😀é\\\\x\" b=\"\\\\x\" MENDED",
+        );
+        let mut found = Found::new(None);
+        super::logfmt(b"level=error a=caf\xe9 b=\"caf\xe9 closed\"", &mut found)
+            .unwrap_or_else(|_| panic!("refused"));
+        assert_eq!(show(&found), "level=\"error\" a=\"caf\u{fffd}\" b=\"caf\u{fffd} closed\" MENDED");
     }
 
     #[test]
