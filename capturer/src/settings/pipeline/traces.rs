@@ -39,7 +39,7 @@ pub enum State {
     /// another one, which follows.
     Chain,
     /// Before the trace itself. Go: the panic. Node: the place of the source line. Rust: the panic, whose message
-    /// follows. .NET: the head of its console logger. Python: the line that says where an uncaught exception was. Ruby:
+    /// follows. Java: the first line of a record of java.util.logging. .NET: the head of its console logger. Python: the line that says where an uncaught exception was. Ruby:
     /// the head of an exception raised while handling another one.
     Before,
     /// Further lines of a report with its own format. Python: the fields that pydantic refuses. Go: a data race.
@@ -54,7 +54,8 @@ pub(super) fn begin(preset: MultilinePreset, line: &[u8]) -> State {
         return State::Object;
     }
     let head = match preset {
-        MultilinePreset::Java => is_java_head(behind_sbt(line)).then_some(State::Head),
+        MultilinePreset::Java if is_jul_place(line) => Some(State::Before),
+        MultilinePreset::Java => (is_java_head(behind_sbt(line)) || is_thread(line)).then_some(State::Head),
         MultilinePreset::Python => python::begin(line),
         MultilinePreset::Go => go_begin(line),
         MultilinePreset::Node => node_begin(line),
@@ -202,6 +203,35 @@ fn behind_sbt(line: &[u8]) -> &[u8] {
     line.strip_prefix(b"[error] ").or_else(|| line.strip_prefix(b"[warn] ")).unwrap_or(line)
 }
 
+/// `"main" #1 prio=5 os_prio=0 tid=0x7f nid=0x1b runnable`: a thread in a dump, before its state and its frames.
+fn is_thread(line: &[u8]) -> bool {
+    line.starts_with(b"\"") && has(line, b"\" #") && has(line, b" tid=0x")
+}
+
+/// `Nov 22, 2026 10:00:00 AM com.a.App main`: java.util.logging prints each record in two lines, unless it is told otherwise.
+fn is_jul_place(line: &[u8]) -> bool {
+    let mut words = line.split(|byte| *byte == b' ');
+    let mut next = || words.next().unwrap_or_default();
+    let (month, day, year, time, half, class) = (next(), next(), next(), next(), next(), next());
+    let is_name = |word: &[u8]| !word.is_empty() && digits(word) == 0;
+    let is_day = day.strip_suffix(b",").is_some_and(|day| !day.is_empty() && digits(day) == day.len());
+    let is_time = time.iter().filter(|byte| **byte == b':').count() == 2
+        && time.iter().all(|byte| byte.is_ascii_digit() || *byte == b':');
+    is_day && is_time && digits(year) == 4 && year.len() == 4 && [month, half, class].into_iter().all(is_name)
+}
+
+/// The second line of such a record: `SEVERE: no stock`, in other languages `SCHWERWIEGEND: …`.
+fn jul_level(line: &[u8]) -> Option<State> {
+    let end = memchr::memmem::find(line, b": ")?;
+    let name = &line[..end];
+    let is_level = !name.is_empty() && name.iter().all(|byte| byte.is_ascii_uppercase() || *byte >= 0x80);
+    is_level.then(|| match level::named(name) {
+        Some("trace" | "debug" | "info") => State::Levelled,
+        _ if name == b"CONFIG" => State::Levelled,
+        _ => State::Warned,
+    })
+}
+
 fn java_next(state: State, line: &[u8]) -> Next {
     let (whole, line) = (line, behind_sbt(line));
     let inside = line.trim_ascii_start();
@@ -212,6 +242,7 @@ fn java_next(state: State, line: &[u8]) -> Next {
         return goes(if frame { State::Trace } else { State::Head });
     }
     match state {
+        State::Before => jul_level(line).map_or(Next::Ends, goes),
         // `[CIRCULAR REFERENCE: …]` of dockerd and log4j, and indented messages of several lines.
         State::Trace | State::Head if is_indented(line) && !is_empty(line) => goes(state),
         State::Trace | State::Gap if is_empty(line) => blank(),
@@ -392,7 +423,9 @@ fn is_node_class(line: &[u8]) -> bool {
 }
 
 fn node_begin(line: &[u8]) -> Option<State> {
-    if is_source_place(line) { Some(State::Before) } else { is_node_error(line).then_some(State::Head) }
+    // Deno's head has a level.
+    let is_head = is_node_error(line) || line.starts_with(b"error: Uncaught ");
+    if is_source_place(line) { Some(State::Before) } else { is_head.then_some(State::Head) }
 }
 
 fn node_next(state: State, line: &[u8]) -> Next {
@@ -464,8 +497,9 @@ fn ruby_begin(line: &[u8]) -> Option<State> {
     if is_ruby_head(line) || is_open_ruby_head(line) {
         return Some(ruby_head(line));
     }
-    // Sinatra's `2026-11-22 10:00:00 - RuntimeError - no stock:` begins with a time.
-    let dumped = line.ends_with(b":") && has(line, b" - ");
+    // Sinatra's `2026-11-22 10:00:00 - RuntimeError - no stock:` begins with a time, and so does Puma's
+    // `… Rack app ("GET /" - (127.0.0.1)): #<RuntimeError: no stock>`.
+    let dumped = line.ends_with(b":") && has(line, b" - ") || line.ends_with(b">") && has(line, b": #<");
     ((is_ruby_class(line) || dumped) && level::detect(line).is_none()).then_some(State::Class)
 }
 
@@ -555,7 +589,8 @@ fn php_next(state: State, line: &[u8]) -> Next {
         State::Trace | State::Chain if frame || numbered => goes(State::Trace),
         // The argument of a frame continues.
         State::Chain => maybe(if is_closed { State::Trace } else { State::Chain }),
-        State::Trace if line.starts_with(b"  thrown in ") || line.trim_ascii() == b"\"}" => goes(State::End),
+        // Monolog's exception is a string in JSON: its end, other keys, then the record's `extra`.
+        State::Trace if begins(line, &[b"  thrown in ", b"\"}", b"\","]) => goes(State::End),
         State::Trace | State::Gap if line.starts_with(b"Next ") => maybe(State::Head),
         State::Warned if php_begin(line) == Some(State::Class) => maybe(State::Class),
         State::Trace | State::Gap if is_empty(line) => blank(),
@@ -598,6 +633,7 @@ fn rust_next(state: State, line: &[u8]) -> Next {
             goes(State::Trace)
         }
         State::Warned if line.starts_with(b"Error: ") => maybe(State::Chain),
+        State::Warned if line.starts_with(b"thread '") => rust_begin(line).map_or(Next::Ends, maybe),
         State::Trace if is_indented(line) && !is_empty(line) || numbered => goes(State::Trace),
         // color-eyre's causes, place and backtrace.
         State::Chain if is_indented(line) && numbered => goes(State::Trace),

@@ -5,7 +5,7 @@
 use super::{MultilinePreset, check, of_preset, preset};
 
 /// The head of a trace, and its rest.
-const CRASHES: [&str; 14] = [
+const CRASHES: [&str; 15] = [
     "java: Exception in thread \"main\" java.lang.Error: x\n+»at a.B.c(B.java:1)\n",
     "java: java.lang.IllegalStateException: x\n+»at a.B.c(B.java:1)\n",
     "java: com.a.MyFailure: x\n+»at a.B.c(B.java:1)\n",
@@ -20,6 +20,7 @@ const CRASHES: [&str; 14] = [
     "ruby: Shop::OutOfStock: 17\n+app/order.rb:12:in `pay'\n",
     "php: Shop\\OutOfStock: no stock in /srv/order.php:12\n+Stack trace:\n+#0 {main}\n",
     "rust: Error: x\n+\n+Caused by:\n+    no such file\n",
+    "rust: thread 'main' panicked at src/a.rs:1:1:\n+x\n+note: run with `RUST_BACKTRACE=1` environment variable\n",
 ];
 
 /// Whoever drops info must not lose the crash behind it: a trace only joins a line of level warn or above.
@@ -60,6 +61,12 @@ fn crashes_behind_other_lines() {
         &preset(MultilinePreset::Php),
         "|a.INFO: x {\"exception\":\"y\n+[stacktrace]\n+#0 {main}\n+\"}\n|next\n",
     );
+    for end in ["\"} []", "\"} {\"uid\":\"1\"}", "\",\"user\":7} []"] {
+        check(
+            &preset(MultilinePreset::Php),
+            &format!("|a.CRITICAL: x {{\"exception\":\"y\n+[stacktrace]\n+#0 {{main}}\n+{end}\n|next\n"),
+        );
+    }
     check(&preset(MultilinePreset::Rust), "|INFO a: x\n+\n+Caused by:\n+    no such file\n|next\n");
 }
 
@@ -126,6 +133,7 @@ fn python() {
         "|Fatal Python error: Segmentation fault\n+\n+Thread 0x00007f01 (most recent call first):\n\
          +  File \"/a.py\", line 3 in g\n+\n+Current thread 0x00007f00 (most recent call first):\n\
          +  File \"/a.py\", line 1 in f\n+\n+Extension modules: a, b (total: 2)\n|next\n",
+        "|/srv/a.py:3: DeprecationWarning: f is old, use g\n+  f()\n|next\n|/srv/a.py:3: a warning\n|  next\n",
         // structlog.
         "|2026-11-22 10:00:00 [error    ] failed                         key=1\n\
          +Traceback (most recent call last):\n+  File \"/a.py\", line 1, in f\n+ValueError: x\n\
@@ -144,9 +152,22 @@ fn java_and_node() {
          +  Detail: x\n+»... 5 more\n|2026-11-22 10:00:01 INFO x\n",
         "|java.io.IOException: broken pipe\n|2026-11-22 10:00:00 WARN main: ERROR: x\n+»at a.B.c(B.java:1)\n",
         "|java.io.IOException: broken pipe\n|main: ERROR: x\n|next\n",
+        "|\"main\" #1 prio=5 os_prio=0 cpu=1.2ms tid=0x00007f nid=0x1b waiting on condition  [0x00007f]\n\
+         +   java.lang.Thread.State: WAITING (parking)\n+»at a.B.c(B.java:1)\n+»- parking to wait for  <0x1> (a.Sync)\n\
+         |\"GC Thread#0\" os_prio=0 cpu=1ms tid=0x00007f nid=0x1c runnable\n",
+        // java.util.logging.
+        "|Nov 22, 2026 10:00:00 AM com.a.App main\n+SEVERE: failed\n+java.lang.Error: x\n+»at a.B.c(B.java:1)\n\
+         |Nov 22, 2026 1:00:01 PM com.a.App main\n+INFO: next\n|Nov. 22, 2026 1:00:01 nachm. com.a.App main\n\
+         +INFORMATION: weiter\n|Nov 22, 2026 1:00:02 PM com.a.App main\n|next\n",
+        "|Nov 22, 2026 a line of prose that goes on\n|INFO: next\n",
     ] {
         check(&preset(MultilinePreset::Java), text);
     }
+    check(
+        &preset(MultilinePreset::Node),
+        "|error: Uncaught (in promise) Error: boom\n+    throw new Error(\"boom\");\n+          ^\n\
+         +    at file:///srv/a.ts:3:9\n|error: not found\n|next\n",
+    );
     check(
         &preset(MultilinePreset::Node),
         "|node:events:495\n+      throw er; // Unhandled 'error' event\n+      ^\n+\n\
@@ -191,7 +212,9 @@ fn ruby_and_rust() {
          |app.rb:3:in `f': x (ArgumentError)\n+»from app.rb:8:in `<main>'\n",
         "|a.rb:1:in `<main>': undefined local variable or method `fo' for main:Object (NameError)\n+\n+fo\n+^^\n\
          +Did you mean?  for\n|next\n",
-        // Sinatra.
+        // Puma and Sinatra.
+        "|2026-11-22 10:00:00 +0000 Rack app (\"GET /\" - (127.0.0.1)): #<RuntimeError: boom>\n\
+         +/app/app.rb:3:in `f'\n+/gems/puma/server.rb:1:in `call'\n|next\n|made: #<A: 1>\n|next\n",
         "|2026-11-22 10:00:00 - RuntimeError - boom:\n+»/app/app.rb:5:in `block in <class:App>'\n\
          +»/usr/lib/ruby/sinatra/base.rb:1686:in `call'\n|next\n|a - b:\n|next\n",
     ] {

@@ -4,8 +4,8 @@
 //! Not here: what all runtimes have in common ([`super`]).
 
 use super::{
-    State, begins, blank, goes, has, is_database_detail, is_empty, is_error_line, is_error_name, is_indented,
-    maybe, name_len,
+    State, begins, blank, digits, goes, has, is_database_detail, is_empty, is_error_line, is_error_name,
+    is_indented, maybe, name_len,
 };
 use crate::settings::pipeline::multiline::Next;
 use crate::text::level;
@@ -87,7 +87,19 @@ fn is_field_path(line: &[u8]) -> bool {
     !is_empty(line) && !is_indented(line) && (!line.contains(&b' ') || has(line, b" -> "))
 }
 
+/// `/srv/a.py:3: DeprecationWarning: use b`: the line of source it is about follows, indented.
+fn is_warning(line: &[u8]) -> bool {
+    let Some(at) = memchr::memmem::find(line, b".py:") else { return false };
+    let behind = &line[at + 4..];
+    let Some(text) = behind[digits(behind)..].strip_prefix(b": ") else { return false };
+    let (name, rest) = text.split_at(name_len(text));
+    digits(behind) > 0 && name.ends_with(b"Warning") && rest.starts_with(b": ")
+}
+
 pub(super) fn begin(line: &[u8]) -> Option<State> {
+    if is_warning(line) {
+        return Some(State::End);
+    }
     if is_remote_traceback(line) || is_python_notice(line) {
         return Some(State::Before);
     }
