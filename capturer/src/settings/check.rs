@@ -69,7 +69,9 @@ fn own_container(settings: &Settings, reader: &Reader) {
 }
 
 fn something_to_do(settings: &Settings, reader: &Reader) {
-    if !settings.container_monitor.enabled && settings.file_monitor.files.is_empty() {
+    // Where a file set can't be read, that is the mistake.
+    let is_empty = settings.file_monitor.files.is_empty() && !reader.has_problem_in("file_monitor");
+    if !settings.container_monitor.enabled && is_empty {
         let message = "is false and file_monitor.files is empty: there is nothing to capture";
         reader.problem("container_monitor.enabled", message);
     }

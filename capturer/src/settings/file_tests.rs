@@ -255,6 +255,11 @@ fn settings_that_contradict_each_other() {
         "container_monitor:\n  enabled: false\n",
         "c.yaml:2:12: container_monitor.enabled: is false and file_monitor.files is empty: there is nothing to capture",
     );
+    // A file set that can't be read is no missing one.
+    let broken =
+        parse("c.yaml", "container_monitor: {enabled: false}\nfile_monitor: {files: x}\n", &[], &NOTHING);
+    let told = broken.err().map(|error| error.to_string()).unwrap_or_default();
+    assert!(told.contains("file_monitor.files") && !told.contains("nothing to capture"), "{told}");
     check(
         "sinks: {local_file: {enabled: false}}",
         "c.yaml:1:8: sinks: none is enabled: set enabled of sinks.local_file, sinks.loki or sinks.stdout to true",
@@ -293,6 +298,20 @@ fn broken_yaml() {
     check(&format!("a: {}", "[".repeat(40)), "c.yaml:1:20: nested deeper than 16 levels");
     let unclosed = parse("c.yaml", "log: {level: info\n", &[], &NOTHING).expect_err("no closing brace");
     assert!(unclosed.to_string().starts_with("c.yaml:2:1: not valid YAML: "), "{unclosed}");
+    for (text, cure) in [
+        ("sinks:\n\tlocal_file: {}\n", "; indent with blanks: YAML takes no tabs there"),
+        ("a: {drop: {matches: \"\\d+\"}}\n", "put the value into single quotes"),
+        ("a:\n  file: {name}.ndjson\n", "; if a text is meant, one that begins with { needs quotes"),
+        ("a:\n  - [a-z]*.log\n", "; if a text is meant, one that begins with [ needs quotes"),
+        ("a:\n  names: [*-web]\n", "; a value that begins with * needs quotes"),
+        ("a:\n  - *.log\n", "; a value that begins with * needs quotes"),
+        ("a:\n  - @daily\n", "; a value that begins with @ needs quotes"),
+        ("a:\n  pattern: ERROR: x\n", "a value that contains a colon and a blank needs quotes"),
+    ] {
+        let told =
+            parse("c.yaml", text, &[], &NOTHING).err().map(|error| error.to_string()).unwrap_or_default();
+        assert!(told.ends_with(cure), "{text} {told}");
+    }
 }
 
 /// In YAML a carriage return alone ends a line. In editors, grep and the like it does not, nor do line breaks that only

@@ -74,6 +74,11 @@ impl<'a> Reader<'a> {
         self.problems.borrow().is_empty() && self.unknown.borrow().is_empty()
     }
 
+    /// Whether something within this section is wrong already.
+    pub(super) fn has_problem_in(&self, section: &str) -> bool {
+        self.problems.borrow().iter().any(|problem| problem.key.starts_with(section))
+    }
+
     /// All problems, at the end of the pass.
     pub(super) fn into_problems(self) -> Vec<Problem> {
         for unknown in self.unknown.take() {

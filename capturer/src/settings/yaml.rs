@@ -50,13 +50,14 @@ impl Node {
 /// Parses one document. A syntax error ends the parse; duplicate keys do not.
 pub(super) fn parse(text: &str, set: Option<&Arc<str>>) -> Result<(Node, Vec<Problem>), Problem> {
     let parser = Parser::new_from_str(text);
-    let mut builder = Builder { parser, set, lines: lines(text), problems: Vec::new() };
+    let mut builder = Builder { parser, text, set, lines: lines(text), problems: Vec::new() };
     let root = builder.document()?;
     Ok((root, builder.problems))
 }
 
 struct Builder<'t> {
     parser: Parser<'t, StrInput<'t>>,
+    text: &'t str,
     /// The place of everything, if the text is not from a file.
     set: Option<&'t Arc<str>>,
     /// Indexed by the parser's line number less one.
@@ -118,7 +119,13 @@ impl<'t> Builder<'t> {
         match self.parser.next() {
             Some(Ok(found)) => Ok(found),
             Some(Err(error)) => {
-                Err(self.problem(error.marker(), format!("not valid YAML: {}", error.info())))
+                let place = self.place(error.marker());
+                let line = match place {
+                    Place::File { line, .. } => self.text.split('\n').nth(line - 1).unwrap_or_default(),
+                    _ => self.text,
+                };
+                let message = format!("not valid YAML: {}{}", error.info(), cure(error.info(), line));
+                Err(Problem { place, key: String::new(), message })
             }
             None => Ok((Event::StreamEnd, Span::default())),
         }
@@ -195,6 +202,35 @@ impl<'t> Builder<'t> {
                 None => entries.push((key, value)),
             }
         }
+    }
+}
+
+/// What to do about the mistakes that people make most: the parser's own words name only the rule that was broken.
+fn cure(info: &str, line: &str) -> String {
+    if info.contains("tab") {
+        return "; indent with blanks: YAML takes no tabs there".to_owned();
+    }
+    if info.contains("escape") {
+        return "; within double quotes a backslash begins an escape: put the value into single quotes"
+            .to_owned();
+    }
+    if info.contains("mapping values are not allowed") {
+        return "; keys of one section begin in one column, and a value that contains a colon and a blank needs quotes"
+            .to_owned();
+    }
+    let behind_key = line.split_once(": ").map_or(line, |(_, value)| value);
+    let value = behind_key.trim_start_matches(|char: char| char.is_whitespace() || char == '-');
+    let needs_quotes = |char: char| "*&!%@`|>".contains(char);
+    let first = value.chars().next();
+    // The first value of a list in brackets, too.
+    let in_list = value.strip_prefix('[').and_then(|inside| inside.trim_start().chars().next());
+    if let Some(char) = first.into_iter().chain(in_list).find(|char| needs_quotes(*char)) {
+        return format!("; a value that begins with {char} needs quotes");
+    }
+    let is_within = info.contains("flow") || info.contains("while parsing a block");
+    match first.filter(|char| is_within && matches!(char, '{' | '[')) {
+        Some(char) => format!("; if a text is meant, one that begins with {char} needs quotes"),
+        None => String::new(),
     }
 }
 
