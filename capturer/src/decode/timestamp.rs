@@ -40,16 +40,18 @@ pub fn parse(text: &[u8]) -> Option<i64> {
         }
         nanos *= 10_i64.pow(9 - (at - start) as u32);
     }
-    let offset_s = match &text[at..] {
-        b"Z" => 0,
-        [sign @ (b'+' | b'-'), _, _, b':', _, _] => {
-            let seconds = digits(text, at + 1, 2)? * 3600 + digits(text, at + 4, 2)? * 60;
-            if *sign == b'+' { seconds } else { -seconds }
-        }
-        _ => return None,
-    };
+    let offset_s = if &text[at..] == b"Z" { 0 } else { offset_s(&text[at..])? };
     let seconds = days_from_civil(year, month, day) * 86_400 + hour * 3600 + minute * 60 + second - offset_s;
     seconds.checked_mul(1_000_000_000)?.checked_add(nanos)
+}
+
+/// `+01:00`, in seconds. Docker writes `Z`.
+#[cold]
+fn offset_s(text: &[u8]) -> Option<i64> {
+    let [sign @ (b'+' | b'-'), _, _, b':', _, _] = text else { return None };
+    let (hours, minutes) = (digits(text, 1, 2)?, digits(text, 4, 2)?);
+    let seconds = hours * 3600 + minutes * 60;
+    (hours <= 23 && minutes <= 59).then_some(if *sign == b'+' { seconds } else { -seconds })
 }
 
 /// `seconds.nanoseconds`, as the API's `since` and `until` take it.
@@ -133,6 +135,8 @@ mod tests {
             ("2026-13-01T00:00:00Z", None),
             ("2026-11-22T00:52:48.Z", None),
             ("2026-11-22T00:52:48", None),
+            ("2026-11-22T00:52:48+24:00", None),
+            ("2026-11-22T00:52:48-01:60", None),
             ("2026-11-22 00:52:48Z", None),
             ("2026-11-22T00:52:48.1628203051Z", None),
             ("", None),
