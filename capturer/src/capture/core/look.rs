@@ -7,7 +7,7 @@ use super::{Capture, Kind, Loss, Losses, Stream};
 use crate::capture::discover::Unmatched;
 use crate::capture::io::{Action, Event, FileError, FoundFile};
 use crate::capture::stream::State;
-use crate::capture::stream::file::NotText;
+use crate::capture::stream::file::{FileSource, NotText};
 use crate::model::clock::Now;
 use crate::model::cursor::Cursor;
 use crate::model::packed::Pack;
@@ -24,14 +24,29 @@ const UNREADABLE_NAMED_MAX: usize = 50;
 /// A sentence names at most this many sources.
 const NAMED_MAX: usize = 5;
 
+/// What failed. The same step ends the trouble when it succeeds: a file that is open all the while is not opened anew.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Step {
+    Listing,
+    Opening,
+    Reading,
+}
+
+#[derive(Debug)]
+struct Trouble {
+    step: Step,
+    reason: UnreadableReason,
+    text: String,
+}
+
 /// Sources that can't be read, and why.
 #[derive(Debug, Default)]
 pub(super) struct Unreadable {
-    by_stream: BTreeMap<StreamId, (UnreadableReason, String)>,
+    by_stream: BTreeMap<StreamId, Trouble>,
 }
 
 impl Unreadable {
-    fn set(&mut self, stream: StreamId, error: &FileError) {
+    fn set(&mut self, stream: StreamId, step: Step, error: &FileError) {
         let reason = match error {
             // It was renamed, or is not there yet: it is looked for again.
             FileError::Changed(_) => return,
@@ -41,12 +56,23 @@ impl Unreadable {
             FileError::NoDescriptor { .. } => UnreadableReason::NoDescriptor,
             FileError::Other { .. } => UnreadableReason::Other,
         };
-        self.by_stream.insert(stream, (reason, error.to_string()));
+        self.by_stream.insert(stream, Trouble { step, reason, text: error.to_string() });
+    }
+
+    fn is_of(&self, stream: StreamId, step: Step) -> bool {
+        self.by_stream.get(&stream).is_some_and(|trouble| trouble.step == step)
+    }
+
+    /// A step succeeded.
+    fn end(&mut self, stream: StreamId, step: Step) {
+        if self.is_of(stream, step) {
+            self.forget(stream);
+        }
     }
 
     /// What to report of a stream.
     pub(super) fn text(&self, stream: StreamId) -> Option<&str> {
-        self.by_stream.get(&stream).map(|(_, text)| text.as_str())
+        self.by_stream.get(&stream).map(|trouble| trouble.text.as_str())
     }
 
     pub(super) fn forget(&mut self, stream: StreamId) {
@@ -138,21 +164,29 @@ impl Capture {
             {
                 self.unreadable.forget(*stream);
             }
-            Event::Scanned { stream, result: Err(error), .. } => self.set_unreadable(*stream, error),
+            Event::Scanned { stream, result: Err(error), .. } => {
+                self.set_unreadable(*stream, Step::Listing, error);
+            }
             Event::Scanned { stream, result: Ok(found), .. } if found.is_empty() => {
                 self.unreadable.forget(*stream)
             }
+            Event::Scanned { stream, result: Ok(_), .. } => self.unreadable.end(*stream, Step::Listing),
             Event::FileOpened { stream, result: Ok(_), .. } => {
                 self.unreadable.forget(*stream);
                 self.opened.insert(*stream);
             }
-            Event::FileOpened { stream, result: Err(error), .. } => self.set_unreadable(*stream, error),
+            Event::FileOpened { stream, result: Err(error), .. } => {
+                self.set_unreadable(*stream, Step::Opening, error);
+            }
             Event::FileRead { stream, result: Ok(_), .. } => {
+                self.unreadable.end(*stream, Step::Reading);
                 if let Some(source) = self.streams.get(stream) {
                     self.progress.read(*stream, source.unread_bytes().0, now.mono_ms);
                 }
             }
-            Event::FileRead { stream, result: Err(error), .. } => self.set_unreadable(*stream, error),
+            Event::FileRead { stream, result: Err(error), .. } => {
+                self.set_unreadable(*stream, Step::Reading, error);
+            }
             Event::ConnOpened { conn, result } => {
                 let Some(stream) = self.conns.get(conn) else { return };
                 if matches!(result, Ok((200, _))) {
@@ -165,9 +199,16 @@ impl Capture {
         }
     }
 
-    fn set_unreadable(&mut self, id: StreamId, error: &FileError) {
+    /// A file that could not be opened may be gone, and then no opening will succeed.
+    pub(super) fn end_trouble_of_gone(&mut self, id: StreamId) {
+        if self.unreadable.is_of(id, Step::Opening) && self.file(id).is_some_and(FileSource::has_opened_all) {
+            self.unreadable.forget(id);
+        }
+    }
+
+    fn set_unreadable(&mut self, id: StreamId, step: Step, error: &FileError) {
         let known = self.unreadable.text(id).is_some();
-        self.unreadable.set(id, error);
+        self.unreadable.set(id, step, error);
         let is_new = !known && self.unreadable.text(id).is_some();
         let followed = self.streams.get(&id).filter(|stream| stream.source.path.is_some());
         if followed.is_some_and(|stream| is_new && !stream.has_lines()) {
@@ -288,7 +329,7 @@ impl Capture {
     /// Sources that can't be read: the first of them, and how many there are for each reason.
     pub fn unreadable(&self) -> (Vec<UnreadableSource>, BTreeMap<UnreadableReason, usize>) {
         let (mut first, mut counts) = (Vec::new(), BTreeMap::new());
-        for (id, (reason, text)) in &self.unreadable.by_stream {
+        for (id, Trouble { reason, text, .. }) in &self.unreadable.by_stream {
             let Some(stream) = self.streams.get(id) else { continue };
             let reads = matches!(stream.kind, Kind::File(_)) && stream.state() != State::Draining;
             // Once, however many outlets read it.
@@ -309,7 +350,7 @@ impl Capture {
             (PassedOver::Rotated, self.paths.rotated()),
             (PassedOver::Older, self.ignored()),
         ]);
-        for (id, (reason, _)) in &self.unreadable.by_stream {
+        for (id, Trouble { reason, .. }) in &self.unreadable.by_stream {
             let stream = self.streams.get(id).filter(|stream| stream.source.path.is_some());
             let is_first = stream.is_some_and(|stream| stream.source.outlet.index == 0);
             if is_first && *reason == UnreadableReason::Permission {
@@ -396,6 +437,10 @@ fn name_of(source: &Source) -> String {
         (None, None) => source.key.0.to_string(),
     }
 }
+
+#[cfg(test)]
+#[path = "look_tests.rs"]
+mod troubles;
 
 #[cfg(test)]
 mod tests {

@@ -280,6 +280,7 @@ impl Capture {
                         Kind::Api(api) => api.on_scanned(&result, cx, told),
                     });
                 });
+                self.end_trouble_of_gone(stream);
                 self.bound_deleted(now, stream);
             }
             Event::StillLive { stream, found } => {

@@ -49,6 +49,13 @@ impl FileSource {
         }
     }
 
+    /// No file waits to be opened, of those that should be open by now.
+    pub fn has_opened_all(&self) -> bool {
+        let parked = self.chain.parked.iter().map(|parked| &parked.link);
+        let mut links = self.chain.links.iter().take(OPEN_AHEAD).chain(parked);
+        !links.any(|link| link.is_to_be_opened() || matches!(link.handle, Handle::Opening(_)))
+    }
+
     /// A file was opened, or not.
     pub fn on_file_opened(
         &mut self,
