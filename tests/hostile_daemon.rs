@@ -336,6 +336,25 @@ fn an_event_stream_that_always_ends_is_no_storm() -> Result<()> {
     })
 }
 
+/// A socket proxy or an authorization plugin allows everything but events.
+#[test]
+fn containers_are_found_and_followed_while_events_are_refused() -> Result<()> {
+    beside_a_neighbour("list_interval: 1h", |scene| {
+        for (status, name) in [(403, "first"), (501, "second")] {
+            scene.fake.script("/events", Reply::status(status, r#"{"message":"authorization denied"}"#));
+            scene.fake.break_connections();
+            scene.await_blame(&["authorization denied", "EVENTS=1", "lives shorter"])?;
+            let id = scene.fake.add(name);
+            scene.fake.print(&id, b"found");
+            scene.await_messages(name, &["found"])?;
+            scene.neighbour_goes_on()?;
+            scene.fake.heal("/events");
+            scene.await_health()?;
+        }
+        Ok(())
+    })
+}
+
 /// It accepts, reads, and no longer answers, on old and on new connections.
 #[test]
 fn a_silent_daemon_is_named_and_taken_up_again() -> Result<()> {

@@ -9,7 +9,7 @@ use crate::capture::core::look::{Named, UnreadableSource};
 use crate::capture::discover::Unmatched;
 use crate::capture::io::Event;
 use crate::model::clock::Now;
-use crate::model::docker::skips_local;
+use crate::model::docker::{EngineFault, skips_local};
 use crate::settings::{Select, advice, shown_url};
 use crate::shell::Rest;
 use crate::shell::descriptors;
@@ -91,6 +91,8 @@ impl Loop<'_> {
         let mut what = Vec::new();
         if self.settings.container_monitor.enabled {
             let trouble = self.capture.docker_trouble().flatten();
+            // Without events lists find them.
+            let trouble = trouble.filter(|trouble| trouble.fault != EngineFault::EventsRefused);
             what.push(match trouble {
                 None => counted(metrics.containers_monitored.get() as u64, "running container"),
                 Some(_) => "containers, once Docker answers (it does not yet)".to_owned(),

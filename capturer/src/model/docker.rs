@@ -33,7 +33,7 @@ pub enum EngineFault {
     Denied,
     /// No process listens there.
     Away,
-    /// It answers, but not the question for its events.
+    /// It answers, but refuses its events. Lists find containers meanwhile.
     EventsRefused,
     /// The agent asked, and neither an answer nor an error has come yet.
     NotYet,

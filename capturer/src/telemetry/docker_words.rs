@@ -44,7 +44,7 @@ fn fault_text(fault: EngineFault, socket: &str) -> Option<(String, &'static str)
             let cure = "allow GET /events in what stands before dockerd (an authorization plugin; for a socket proxy set EVENTS=1)";
             Some((
                 format!(
-                    "what answers at {socket} refuses Docker's events, without which no container is captured"
+                    "what answers at {socket} refuses Docker's events, so containers are found by a list every few seconds, and all lines of one that lives shorter can be lost"
                 ),
                 cure,
             ))
@@ -78,6 +78,11 @@ pub fn trouble_text(
             "Docker has not answered for {since}, so lines of {whose} are late; {SILENT_DOCKERD}; nothing is lost as far as the \
              agent can tell{files}; {waits}; the last error: {text}"
         );
+    }
+    if *fault == EngineFault::EventsRefused
+        && let Some((what, cure)) = fault_text(*fault, socket)
+    {
+        return format!("{what} ({text}); {cure}; containers that a list names are captured as usual");
     }
     let files = if reads_files { "json-file logs of known containers are still read; " } else { "" };
     match fault_text(*fault, socket) {
@@ -123,6 +128,13 @@ mod tests {
         let away = trouble_text(&trouble(EngineFault::Away, refused), "/d.sock", false, 29, 0);
         let expected = "no process listens at /d.sock (connecting to /d.sock: Connection refused (os error 111)); start dockerd";
         assert!(away.starts_with(expected), "{away}");
+        let told = "asked for events, the Engine answered 403: no";
+        let refused = trouble_text(&trouble(EngineFault::EventsRefused, told), "/d.sock", true, 29, 0);
+        assert!(
+            refused
+                .contains("lives shorter can be lost (asked for events, the Engine answered 403: no); allow")
+        );
+        assert!(!refused.contains("wait"), "{refused}");
         assert!(!away.contains("json-file") && away.ends_with("over the API wait"));
         // The text alone changes nothing.
         let other = trouble_text(

@@ -13,6 +13,7 @@ use std::collections::{BTreeSet, VecDeque};
 use capturer::testing::{BodyOutcome, ConnId, Event, HttpAnswer, RequestError, RequestId, docker, timestamp};
 use serde_json::json;
 
+use super::faults::EventsRefused;
 use super::{Happening, World};
 use crate::checker::LineId;
 use follow::frame;
@@ -231,6 +232,9 @@ impl World {
             }),
             Health::Frozen(_) => Err(RequestError::NoAnswer { path: asked.path.clone(), timeout_s: 1 }),
             Health::Up if refused => Ok((500, br#"{"message":"the Engine is out of sorts"}"#.to_vec())),
+            Health::Up if self.refuses_events() && asked.path == docker::EVENTS => {
+                Ok((403, br#"{"message":"events are not allowed"}"#.to_vec()))
+            }
             Health::Up => self.look_up(&asked),
         };
         let event = match asked.what {
@@ -248,6 +252,14 @@ impl World {
         };
         let delay = self.delay(500, self.faults.engine_slow_us / 4);
         self.later(delay, Happening::Deliver { run, event: Box::new(event) });
+    }
+
+    fn refuses_events(&self) -> bool {
+        match self.faults.events_refused {
+            EventsRefused::Never => false,
+            EventsRefused::Often => (self.now_us / 60_000_000).is_multiple_of(2),
+            EventsRefused::Always => true,
+        }
     }
 
     /// An answer reaches the agent: the shell forgets the request, or the connection that was refused. False: it was

@@ -3,6 +3,17 @@
 
 use crate::rand::Rand;
 
+/// When the Engine, or what stands before it, refuses to report events.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum EventsRefused {
+    #[default]
+    Never,
+    /// Every other minute.
+    Often,
+    /// To the end of the seed.
+    Always,
+}
+
 /// What goes wrong in one seed, and how often.
 #[derive(Clone, Debug, Default)]
 pub struct Faults {
@@ -40,6 +51,8 @@ pub struct Faults {
     pub refusals: u64,
     /// Events get lost in the Engine.
     pub events_lost: u64,
+    /// Events are refused (403).
+    pub events_refused: EventsRefused,
     /// Connections break without a last chunk, per piece of a body.
     pub breaks: u64,
     /// Log answers end cleanly with their last lines missing.
@@ -68,7 +81,7 @@ impl Faults {
     /// What this seed gets.
     pub fn swarm(rand: &mut Rand) -> Faults {
         let mut knob = |max: u64| if rand.chance(1, 2) { 0 } else { rand.within(1..max + 1) };
-        Faults {
+        let mut faults = Faults {
             short_reads: knob(300),
             read_errors: knob(20),
             reads_slow_us: knob(2_000_000),
@@ -86,6 +99,7 @@ impl Faults {
             engine_deaths: knob(3),
             refusals: knob(200),
             events_lost: knob(200),
+            events_refused: EventsRefused::Never,
             breaks: knob(30),
             early_ends: knob(500),
             skips: knob(1_000),
@@ -101,6 +115,13 @@ impl Faults {
                 (0, _) | (_, 0) => 0,
                 (_, few) => few + 2,
             },
-        }
+        };
+        // Without a draw that would change all seeds.
+        faults.events_refused = match faults.events_lost % 8 {
+            3 => EventsRefused::Often,
+            7 => EventsRefused::Always,
+            _ => EventsRefused::Never,
+        };
+        faults
     }
 }

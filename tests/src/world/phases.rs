@@ -1,6 +1,6 @@
 //! The phases of a run: faults, calm in which everything must arrive, silence in which nothing may be read, a stop.
 
-use super::faults::Faults;
+use super::faults::{EventsRefused, Faults};
 use super::{Happening, Outcome, World};
 
 /// So long, in simulated time, everything may take to arrive once faults are off.
@@ -54,8 +54,14 @@ impl World {
     /// Faults end, everybody finishes what they were saying and falls silent.
     fn calm(&mut self) {
         self.note(|| "-- faults off".to_owned());
-        // A limit of descriptors does not go away: with it everything must arrive all the same.
-        self.faults = Faults { descriptors: self.faults.descriptors, ..Faults::default() };
+        // A limit of descriptors does not go away, nor does a proxy that refuses events for good: with them everything
+        // must arrive all the same.
+        let Faults { descriptors, events_refused, .. } = self.faults;
+        let events_refused = match events_refused {
+            EventsRefused::Always => EventsRefused::Always,
+            EventsRefused::Never | EventsRefused::Often => EventsRefused::Never,
+        };
+        self.faults = Faults { descriptors, events_refused, ..Faults::default() };
         self.crash_in = None;
         self.calm_engine();
         self.calm_lanes();

@@ -61,7 +61,7 @@ fn runs(state: &str) -> bool {
 
 impl Discovery {
     pub(super) fn ask_list(&mut self, cx: &mut Context<'_>) {
-        self.list_at_ms = cx.now.mono_ms + cx.settings.container_monitor.list_interval.as_millis() as u64;
+        self.list_at_ms = cx.now.mono_ms + self.list_every_ms(cx);
         cx.timers.set_earlier(Timer::Discovery, self.list_at_ms);
         if !self.questions.values().any(|question| *question == Question::List) {
             self.found_since.clear();
@@ -71,7 +71,7 @@ impl Discovery {
 
     /// Requests as many inspects as may be under way at once.
     pub(super) fn ask_inspects(&mut self, cx: &mut Context<'_>) {
-        if !matches!(self.events, EventsPhase::Open { .. }) {
+        if !self.may_ask() {
             return;
         }
         while self.questions.len() < cx.settings.container_monitor.max_concurrent.max(1) {
@@ -253,7 +253,7 @@ impl Discovery {
         if !std::mem::replace(&mut self.odd_since_list, true) {
             self.odd_rounds += 1;
         }
-        let max = cx.settings.container_monitor.list_interval.as_millis() as u64;
+        let max = self.list_every_ms(cx);
         let at = cx.now.mono_ms + cx.jitter.back_off(LIST_AGAIN_FIRST_MS, self.odd_rounds, max);
         self.list_at_ms = self.list_at_ms.min(at);
         cx.timers.set_earlier(Timer::Discovery, self.list_at_ms);

@@ -2,6 +2,7 @@
 //!
 //! An event only marks its container as changed. An unreadable one is no loss: the next list names its container.
 
+use super::refused::is_refusal;
 use super::{Discovery, DiscoveryEvent, EventsPhase};
 use crate::capture::context::{Context, Timer};
 use crate::capture::io::{Action, BodyOutcome, HttpAnswer};
@@ -39,6 +40,11 @@ impl Discovery {
             );
         }
         self.is_away(error, cx);
+        self.wait_before_opening(cx);
+    }
+
+    /// Longer each time, up to the interval in the config.
+    pub(super) fn wait_before_opening(&mut self, cx: &mut Context<'_>) {
         self.failures += 1;
         let max = cx.settings.container_monitor.reconnect_interval.as_millis() as u64;
         let at = cx.now.mono_ms + cx.jitter.back_off(UNREACHABLE_FIRST_MS, self.failures, max);
@@ -66,12 +72,11 @@ impl Discovery {
             }
             Ok((status, body)) => {
                 let text = format!("asked for events, {}", docker::refusal(status, &body));
-                let fault = if (400..500).contains(&status) {
-                    EngineFault::EventsRefused
+                if is_refusal(status) {
+                    self.without_events(EngineTrouble { fault: EngineFault::EventsRefused, text }, cx);
                 } else {
-                    EngineFault::Other
-                };
-                self.unreachable(EngineTrouble { fault, text }, cx);
+                    self.unreachable(EngineTrouble::other(text), cx);
+                }
             }
             Err(error) => self.unreachable(error.trouble(), cx),
         }

@@ -96,6 +96,7 @@ impl Discovery {
             self.last_error = error;
         }
         self.reachable = false;
+        self.refused = None;
         cx.pool.engine_is_away = true;
     }
 
@@ -128,6 +129,7 @@ impl Discovery {
     pub(super) fn is_back(&mut self, cx: &mut Context<'_>) {
         self.hearing.heard_ms = cx.now.mono_ms;
         self.reachable = true;
+        self.refused = None;
         self.last_error = EngineTrouble::default();
         cx.pool.engine_is_away = false;
     }

@@ -5,6 +5,8 @@
 //!            ▲    │ every event marks a container as changed (many events, one inspect)
 //!  back-off ─┘    └ a list every 30 s finds what events missed
 //! ```
+//! While events are refused, a list every few seconds finds what they would tell: see `refused.rs`.
+//!
 //! Events are opened before the list is taken, so that nothing is missed in between. They are drained at once and
 //! coalesced: an unread event stream slows the whole daemon, and beyond 914 unread events some are lost.
 //!
@@ -19,6 +21,7 @@ mod glimpses;
 mod hearing;
 mod names;
 mod own;
+mod refused;
 mod selection;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -37,6 +40,7 @@ use hearing::Hearing;
 use names::Names;
 pub use names::Unmatched;
 pub use own::OwnContainer;
+use refused::Refused;
 pub use selection::{plain_name, would_select};
 
 /// What discovery reports to the core.
@@ -130,6 +134,8 @@ pub struct Discovery {
     failures: u32,
     last_error: EngineTrouble,
     reachable: bool,
+    /// Events are refused, and lists replace them.
+    refused: Option<Refused>,
     hearing: Hearing,
     stopping: bool,
 }
@@ -164,6 +170,7 @@ impl Discovery {
             failures: 0,
             last_error: EngineTrouble::default(),
             reachable: false,
+            refused: None,
             hearing: Hearing::default(),
             stopping: false,
         }
@@ -179,8 +186,14 @@ impl Discovery {
         let now = cx.now.mono_ms;
         self.look_twice(cx);
         match self.events {
-            EventsPhase::Waiting(at) if at <= now => self.start(cx),
-            EventsPhase::Waiting(at) => cx.timers.set_earlier(Timer::Discovery, at),
+            EventsPhase::Waiting(at) if at <= now => {
+                self.start(cx);
+                self.list_without_events(cx);
+            }
+            EventsPhase::Waiting(at) => {
+                cx.timers.set_earlier(Timer::Discovery, at);
+                self.list_without_events(cx);
+            }
             EventsPhase::Open { .. } if !self.reachable => self.ask_ping(cx),
             EventsPhase::Open { .. } if self.list_at_ms <= now => {
                 self.ask_list(cx);
@@ -190,7 +203,10 @@ impl Discovery {
                 cx.timers.set_earlier(Timer::Discovery, self.list_at_ms);
                 self.listen(cx);
             }
-            EventsPhase::Opening(_) => self.listen(cx),
+            EventsPhase::Opening(_) => {
+                self.listen(cx);
+                self.list_without_events(cx);
+            }
             EventsPhase::Closing(_) | EventsPhase::Stopped => {}
         }
     }
@@ -289,16 +305,26 @@ impl Discovery {
                 EngineTrouble { fault: EngineFault::NotYet, text: "Docker has not answered yet".to_owned() }
             });
         }
+        let Some(refused) = &self.refused else { return self.odd_answers().map(EngineTrouble::other) };
+        let mut trouble = refused.error.clone();
+        if let Some(more) = self.odd_answers() {
+            trouble.text = format!("{}; {more}", trouble.text);
+        }
+        Some(trouble)
+    }
+
+    /// What the Engine's last answers lack, in a sentence.
+    fn odd_answers(&self) -> Option<String> {
         if !self.list_error.is_empty() {
-            return Some(EngineTrouble::other(self.list_error.clone()));
+            return Some(self.list_error.clone());
         }
         let count = self.uninspected.len();
         (count > 0).then(|| {
-            EngineTrouble::other(format!(
+            format!(
                 "not captured: {} that can't be inspected, the last {}",
                 counted(count as u64, "container"),
                 self.inspect_error
-            ))
+            )
         })
     }
 
@@ -319,12 +345,13 @@ impl Discovery {
 
     /// The row that `/api/v1/streams` shows.
     pub fn row(&self, socket: String) -> DockerRow {
+        let error = self.refused.as_ref().map_or(&self.last_error, |refused| &refused.error);
         DockerRow {
             enabled: true,
             reachable: self.reachable,
             socket,
-            error: self.last_error.text.clone(),
-            fault: self.last_error.fault,
+            error: error.text.clone(),
+            fault: error.fault,
             containers: self.running.len() as u64,
         }
     }

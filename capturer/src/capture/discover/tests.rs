@@ -420,3 +420,67 @@ fn events_of_an_engine_that_takes_no_questions_do_not_make_it_reachable() {
     scene.hear("pause", A);
     assert_eq!(scene.discovery.trouble(), None);
 }
+
+const NO_EVENTS: &[u8] = br#"{"message":"authorization denied"}"#;
+
+/// A proxy before the Engine allows lists and no events. Nothing was captured then.
+#[test]
+fn lists_find_containers_while_events_are_refused() {
+    for status in [401, 403, 404, 405, 501] {
+        let mut bench = Bench::new(1);
+        let mut discovery = Discovery::new();
+        discovery.start(&mut bench.cx());
+        discovery.on_opened(Ok((status, NO_EVENTS.to_vec())), &mut bench.cx());
+        let mut scene = Scene { bench, discovery, told: Vec::new() };
+        scene.answer(&[A], found);
+        assert_eq!(scene.told(), ["listed", "container a was there"], "{status}");
+        let trouble = scene.discovery.trouble().expect("events are refused");
+        assert_eq!(trouble.fault, EngineFault::EventsRefused);
+        assert!(trouble.text.contains("authorization denied"), "{}", trouble.text);
+        assert!(scene.discovery.silence().is_none() && !scene.bench.cx().pool.engine_is_away);
+        // One that starts, and one that is removed.
+        scene.pass(5_000);
+        scene.answer(&[A, B], found);
+        let told = scene.told();
+        assert!(told.contains(&"container b".to_owned()), "{told:?}");
+        for _ in 0..8 {
+            scene.pass(1_000);
+            scene.answer(&[B], |id| if id == A { no_such(id) } else { found(id) });
+        }
+        let told = scene.told();
+        assert!(told.contains(&"gone a".to_owned()), "{told:?}");
+        // Once events are allowed, all is as usual.
+        scene.discovery.on_opened(Ok((200, Vec::new())), &mut scene.bench.cx());
+        scene.answer(&[B], found);
+        assert_eq!(scene.discovery.trouble(), None);
+        scene.asked();
+        scene.pass(5_000);
+        assert_eq!(of_path(&scene.asked(), docker::LIST).len(), 0, "events tell of changes again");
+    }
+}
+
+/// What it was told last is no news while it can't be asked, and no list is requested then.
+#[test]
+fn an_engine_that_is_away_is_not_listed_though_it_refused_events_before() {
+    let mut scene = with_one();
+    let broken = BodyOutcome::Broken("reset".to_owned());
+    scene.discovery.on_read(broken, Vec::new(), &mut scene.bench.cx(), &mut scene.told);
+    scene.discovery.on_closed(&mut scene.bench.cx());
+    scene.pass(1_000);
+    scene.discovery.on_opened(Ok((403, NO_EVENTS.to_vec())), &mut scene.bench.cx());
+    scene.answer(&[A], found);
+    assert_eq!(scene.told(), ["listed", "container a was there"], "it may have ended meanwhile");
+    scene.pass(2_000);
+    scene.asked();
+    let away = RequestError::Connect {
+        socket: "/d.sock".to_owned(),
+        cause: "No such file or directory".to_owned(),
+        errno: rustix::io::Errno::NOENT.raw_os_error(),
+    };
+    scene.discovery.on_opened(Err(away), &mut scene.bench.cx());
+    assert!(scene.discovery.trouble().is_some_and(|trouble| trouble.fault == EngineFault::Away));
+    for _ in 0..20 {
+        scene.pass(1_000);
+    }
+    assert_eq!(of_path(&scene.asked(), docker::LIST).len(), 0);
+}
