@@ -10,6 +10,7 @@ mod follow;
 
 use std::collections::{BTreeSet, VecDeque};
 
+use bytes::Bytes;
 use capturer::testing::{BodyOutcome, ConnId, Event, HttpAnswer, RequestError, RequestId, docker, timestamp};
 use serde_json::json;
 
@@ -61,8 +62,10 @@ pub(super) struct Log {
 struct Entry {
     channel: usize,
     time_ns: i64,
-    text: Vec<u8>,
+    text_len: usize,
     newline: bool,
+    /// As it is sent to each that asks.
+    frame: Bytes,
     line: LineId,
     /// It is the first of its line.
     begins: bool,
@@ -115,7 +118,7 @@ pub(super) struct Conn {
     first: u64,
     follow: bool,
     /// Frames under way; the first may have been taken in part.
-    frames: VecDeque<Vec<u8>>,
+    frames: VecDeque<Bytes>,
     end: Option<BodyOutcome>,
     /// It brings nothing any more, and does not end.
     stalled: bool,
@@ -340,7 +343,7 @@ impl World {
         }
         let container = &self.containers[number];
         let event = json!({"Type": "container", "Action": action, "Actor": {"ID": container.id}, "time": 1});
-        let line = format!("{event}\n").into_bytes();
+        let line = Bytes::from(format!("{event}\n"));
         let Some(run) = &mut self.run else { return };
         let open = |conn: &&mut Conn| conn.logs.is_none() && !matches!(conn.state, ConnState::Opening);
         let conns: Vec<u64> = run.conns.values_mut().filter(open).map(|conn| conn.id.0).collect();
@@ -352,14 +355,14 @@ impl World {
     // ---- logs
 
     pub(super) fn log_to_engine(&mut self, number: usize, printed: Printed) {
+        let frame = frame(&printed, self.containers[number].tty);
         let Printed { channel, time_ns, text, newline, line } = printed;
         let on_disk = self.containers[number].chain.as_ref().map(|chain| chain.rotations);
         let rotations = on_disk.unwrap_or(0);
-        let tty = self.containers[number].tty;
         let log = &mut self.containers[number].log;
         let begins = log.newest[channel].replace(line) != Some(line);
-        let entry = Entry { channel, time_ns, text, newline, line, begins, rotations };
-        let frame = frame(&entry, tty);
+        let (text_len, sent) = (text.len(), frame.clone());
+        let entry = Entry { channel, time_ns, text_len, newline, frame: sent, line, begins, rotations };
         log.entries.push_back(entry);
         let rotates = on_disk.is_none() && log.entries.len() > log.retain;
         let followers = self.followers(number);
@@ -409,9 +412,10 @@ impl World {
 
     /// The same bytes go out on every connection: for benches.
     pub(super) fn send_on_all(&mut self, bytes: &[u8]) {
+        let bytes = Bytes::copy_from_slice(bytes);
         let conns: Vec<u64> = self.run.iter().flat_map(|run| run.conns.keys().copied()).collect();
         for conn in conns {
-            self.push_frame(conn, bytes.to_vec());
+            self.push_frame(conn, bytes.clone());
         }
     }
 

@@ -104,7 +104,8 @@ pub struct World {
     drawn: Faults,
     settings: Arc<Settings>,
     now_us: u64,
-    queue: BTreeMap<(u64, u64), Happening>,
+    /// By time and order. Boxed, for the tree moves its values all the time.
+    queue: BTreeMap<(u64, u64), Box<Happening>>,
     order: u64,
     steps: u64,
     disk: Disk,
@@ -226,7 +227,7 @@ impl World {
 
     fn at(&mut self, at_us: u64, happening: Happening) {
         self.order += 1;
-        self.queue.insert((at_us.max(self.now_us), self.order), happening);
+        self.queue.insert((at_us.max(self.now_us), self.order), Box::new(happening));
     }
 
     fn now(&self) -> Now {
@@ -249,15 +250,14 @@ impl World {
     }
 
     fn run_until(&mut self, until_us: u64) {
-        while let Some((&key, _)) = self.queue.first_key_value() {
-            if key.0 > until_us {
-                break;
-            }
-            let Some(happening) = self.queue.remove(&key) else { break };
+        while let Some(next) = self.queue.first_entry()
+            && next.key().0 <= until_us
+        {
+            let (key, happening) = next.remove_entry();
             self.now_us = key.0;
             self.steps += 1;
             assert!(self.steps < STEPS_MAX, "invariant broken: the_world_makes_progress");
-            self.happen(happening);
+            self.happen(*happening);
         }
         self.now_us = self.now_us.max(until_us);
     }

@@ -3,11 +3,12 @@
 
 use std::collections::VecDeque;
 
+use bytes::{Buf as _, Bytes};
 use capturer::testing::limits::{API_GATHER_BYTES, PIECE_BYTES};
 use capturer::testing::{BodyOutcome, ConnId, Event, stdcopy, timestamp};
 
 use super::super::{Happening, World};
-use super::{Conn, ConnState, Entry, Health};
+use super::{Conn, ConnState, Entry, Health, Printed};
 use crate::checker::LineId;
 
 impl World {
@@ -62,7 +63,7 @@ impl World {
 
     pub(super) fn send_again(&mut self, conn: u64, number: usize, since: i64) {
         let container = &self.containers[number];
-        let (tty, entries) = (container.tty, &container.log.entries);
+        let entries = &container.log.entries;
         let begun = self.run.as_ref().and_then(|run| run.conns.get(&conn)).map_or(0, |conn| conn.first);
         let begun = begun.saturating_sub(container.log.dropped) as usize;
         let from = entries.len().saturating_sub(self.rand.index(1..1_300)).max(begun);
@@ -79,7 +80,7 @@ impl World {
         if newest_alone {
             return;
         }
-        let frames: Vec<_> = again.map(|entry| frame(entry, tty)).collect();
+        let frames: Vec<Bytes> = again.map(|entry| entry.frame.clone()).collect();
         for frame in frames {
             self.push_frame(conn, frame);
         }
@@ -101,7 +102,7 @@ impl World {
         }
         let first = container.log.dropped + cut as u64;
         let chosen = entries.iter().skip(cut).filter(|entry| entry.time_ns >= since);
-        let mut frames: VecDeque<_> = chosen.map(|entry| frame(entry, container.tty)).collect();
+        let mut frames: VecDeque<Bytes> = chosen.map(|entry| entry.frame.clone()).collect();
         let ends = !follow || !container.running;
         if follow && cut_short {
             frames.truncate(frames.len().saturating_sub(missing));
@@ -117,7 +118,7 @@ impl World {
         }
     }
 
-    pub(super) fn push_frame(&mut self, conn: u64, mut bytes: Vec<u8>) {
+    pub(super) fn push_frame(&mut self, conn: u64, mut bytes: Bytes) {
         let (breaks, errors) = (self.strikes(self.faults.breaks / 4), self.strikes(self.faults.error_frames));
         let stalls = self.strikes(self.faults.stalls);
         let cut = self.rand.index(0..bytes.len());
@@ -137,7 +138,8 @@ impl World {
         conn_mut.frames.push_back(bytes);
         let tty = conn_mut.logs.is_some_and(|(number, _)| self.containers[number].tty);
         if errors && is_logs && !tty && !breaks {
-            conn_mut.frames.push_back(stdcopy::encode(3, b"error grabbing logs: unexpected EOF\n"));
+            let error = stdcopy::encode(3, b"error grabbing logs: unexpected EOF\n");
+            conn_mut.frames.push_back(error.into());
             conn_mut.end = Some(BodyOutcome::End);
         }
         self.wake_later(conn);
@@ -182,7 +184,7 @@ impl World {
                 if len == front.len() {
                     conn.frames.pop_front();
                 } else {
-                    front.drain(..len);
+                    front.advance(len);
                 }
             }
             BodyOutcome::Bytes
@@ -207,7 +209,7 @@ impl StdOpen {
     fn of<'a>(entries: impl Iterator<Item = &'a Entry>) -> StdOpen {
         let mut open = StdOpen::default();
         for entry in entries {
-            open.0[entry.channel] = !entry.newline && entry.text.len() >= PIECE_BYTES;
+            open.0[entry.channel] = !entry.newline && entry.text_len >= PIECE_BYTES;
         }
         open
     }
@@ -232,13 +234,15 @@ fn cuts_equal_times(entries: &VecDeque<Entry>, at: usize) -> bool {
     })
 }
 
-pub(super) fn frame(entry: &Entry, tty: bool) -> Vec<u8> {
-    let mut payload = format!("{} ", timestamp::format(entry.time_ns)).into_bytes();
-    payload.extend_from_slice(&entry.text);
-    if entry.newline {
+/// A piece of a line as the Engine sends it.
+pub(super) fn frame(printed: &Printed, tty: bool) -> Bytes {
+    let mut payload = timestamp::format(printed.time_ns).into_bytes();
+    payload.push(b' ');
+    payload.extend_from_slice(&printed.text);
+    if printed.newline {
         payload.push(b'\n');
     }
-    if tty { payload } else { stdcopy::encode(entry.channel as u8 + 1, &payload) }
+    if tty { payload.into() } else { stdcopy::encode(printed.channel as u8 + 1, &payload).into() }
 }
 
 fn parse_since(text: &str) -> i64 {
