@@ -186,7 +186,7 @@ fn nginx_error(line: &[u8], into: &mut Found) -> Result<(), NotThis> {
     if let Some((id, _)) = connection {
         set_number("connection", id, into);
     }
-    let end = pairs_begin(message);
+    let end = pairs_begin(message)?;
     each_pair(&message[end..], |name, value| {
         if name == "request" {
             set_request(value, into);
@@ -199,22 +199,32 @@ fn nginx_error(line: &[u8], into: &mut Found) -> Result<(), NotThis> {
     Ok(())
 }
 
-/// Where the message ends and nginx's own pairs begin. The message may contain an upstream's text that looks like
-/// pairs, and a pair may contain a request that does. So this is the first place with nothing but pairs behind it, and
-/// without a second client.
-fn pairs_begin(message: &[u8]) -> usize {
+/// Where the message ends and nginx's own pairs begin. The message may contain text of an upstream or a path that looks
+/// like pairs, and a request or a referrer, which nginx writes as the client sent it, may do so too. With two clients in
+/// what may be pairs, nobody can say which of them nginx wrote.
+fn pairs_begin(message: &[u8]) -> Result<usize, NotThis> {
     const CLIENT: &[u8] = b", client: ";
-    let is_all_pairs = |from: usize| {
+    let (mut first_address, mut addresses) = (None, 0);
+    for at in memchr::memmem::find_iter(message, CLIENT).take(PAIRS_TRIES_MAX) {
         let mut clients = 0;
-        let rest = each_pair(&message[from..], |name, _| {
+        let rest = each_pair(&message[at..], |name, _| {
             clients += usize::from(name == "client");
-            clients < 2
+            true
         });
-        rest.is_empty() && clients == 1
-    };
-    let begins =
-        memchr::memmem::find_iter(message, CLIENT).take(PAIRS_TRIES_MAX).find(|at| is_all_pairs(*at));
-    begins.or_else(|| memchr::memmem::rfind(message, CLIENT)).unwrap_or(message.len())
+        match clients {
+            0 => continue,
+            1 if rest.is_empty() => return Ok(at),
+            _ if rest.is_empty() => return Err(NotThis),
+            _ => {}
+        }
+        addresses += 1;
+        first_address.get_or_insert(at);
+    }
+    match addresses {
+        0 => Ok(message.len()),
+        1 => Ok(first_address.unwrap_or(message.len())),
+        _ => Err(NotThis),
+    }
 }
 
 /// Each try may look at the whole line.
@@ -236,6 +246,10 @@ fn each_pair(mut rest: &[u8], mut wanted: impl FnMut(&str, &[u8]) -> bool) -> &[
             Ok(quoted) => quoted,
             Err(NotThis) => {
                 let end = memchr::memmem::find(value, b", ").unwrap_or(value.len());
+                // An address or a server's name: other text is none of nginx's pairs.
+                if value[..end].iter().any(|byte| byte.is_ascii_whitespace() || *byte == b'"') {
+                    break;
+                }
                 (value[..end].to_vec(), &value[end..])
             }
         };

@@ -144,7 +144,7 @@ fn who_asked_for_whom() {
 
 #[test]
 fn error_logs() {
-    let table: [(&str, Option<&str>); 7] = [
+    let table: [(&str, Option<&str>); 10] = [
         (
             r#"2026/11/22 00:52:48 [notice] 1#1: start worker process 29"#,
             Some("time=2026-11-22 00:52:48 | level=info | pid=1 | tid=1 | message=start worker process 29"),
@@ -188,6 +188,22 @@ fn error_logs() {
             ),
         ),
         ("/docker-entrypoint.sh: Configuration complete; ready for start up", None),
+        // A referrer, a request or a path that gives another client: nobody can say which is the true one.
+        (
+            r#"2026/11/22 00:52:48 [error] 1#1: *1 open() "/x" failed (2: No such file or directory), client: 1.2.3.4, server: a, request: "GET /x HTTP/1.1", host: "a", referrer: "http://x", client: 6.6.6.6, server: evil, host: "y""#,
+            None,
+        ),
+        (
+            r#"2026/11/22 00:52:48 [error] 1#1: *1 x, client: 1.2.3.4, server: a, request: "GET /", client: 6.6.6.6, y HTTP/1.1", host: "a""#,
+            None,
+        ),
+        (
+            r#"2026/11/22 00:52:48 [error] 1#1: *1 open() "/a, client: 6.6.6.6, server: evil" failed (2: No such file or directory), client: 1.2.3.4, server: a, host: "a""#,
+            Some(
+                "time=2026-11-22 00:52:48 | level=error | pid=1 | tid=1 | connection=1 | client=1.2.3.4 | server=a | host=a | \
+                 message=open() \"/a, client: 6.6.6.6, server: evil\" failed (2: No such file or directory)",
+            ),
+        ),
     ];
     for (line, expected) in table {
         assert_eq!(fields(nginx, line).as_deref(), expected, "{line}");
