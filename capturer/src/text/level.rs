@@ -56,6 +56,7 @@ pub const BY_SEVERITY: [&str; 8] = ["fatal", "fatal", "fatal", "error", "warn", 
 
 /// One of trace, debug, info, warn, error, fatal; `None` = the line names none.
 pub fn detect(line: &[u8]) -> Option<&'static str> {
+    let whole = line;
     let line = &line[..line.len().min(LOOKED_AT_BYTES)];
     let mut plain = [0; LOOKED_AT_BYTES];
     let line = if memchr::memchr(ESCAPE, line).is_some() { without_colours(line, &mut plain) } else { line };
@@ -63,11 +64,9 @@ pub fn detect(line: &[u8]) -> Option<&'static str> {
     let by_form = klog(line).or_else(|| letter_in_brackets(line));
     let own = by_form.or_else(|| priority.filter(|priority| *priority < 8).map(of_priority));
     let is_json = line.trim_ascii_start().first() == Some(&b'{');
-    own.or_else(|| {
-        is_json.then(|| find(line, named_or_numbered, |_, before, _| is_value_of_level(before)))?
-    })
-    .or_else(|| find(line, |word, _| named(word), names_a_level))
-    .or_else(|| priority.map(of_priority))
+    own.or_else(|| is_json.then(|| of_json(whole))?)
+        .or_else(|| find(line))
+        .or_else(|| priority.map(of_priority))
 }
 
 /// The line without the colours of a terminal, which stand right before a word and behind it: `␛[31mERROR␛[0m`.
@@ -84,17 +83,65 @@ fn without_colours<'p>(line: &[u8], plain: &'p mut [u8; LOOKED_AT_BYTES]) -> &'p
     &plain[..kept]
 }
 
-/// In JSON a level may be a number, as pino writes it. One with a fraction is none.
-fn named_or_numbered(word: &[u8], behind: &[u8]) -> Option<&'static str> {
-    named(word).or_else(|| numbered(word).filter(|_| !behind.starts_with(b".")))
+/// A level in JSON is looked for in this many bytes: its key may stand behind a long message.
+const JSON_LOOKED_AT_BYTES: usize = 16 * 1024;
+
+/// The value of the first key that is called level. A key of the object itself goes before one of an object within it.
+/// What a string contains is text, whatever it looks like.
+fn of_json(line: &[u8]) -> Option<&'static str> {
+    let line = &line[..line.len().min(JSON_LOOKED_AT_BYTES)];
+    let (mut at, mut depth, mut nested) = (0, 0_usize, None);
+    while let Some(next) = line[at..].iter().position(|byte| b"\"{}[]".contains(byte)) {
+        at += next + 1;
+        match line[at - 1] {
+            b'{' | b'[' => depth += 1,
+            b'}' | b']' => depth = depth.saturating_sub(1),
+            _ => {
+                let (key, behind) = json_string(line, at);
+                at = behind;
+                let Some(value) = line[behind..].trim_ascii_start().strip_prefix(b":") else { continue };
+                if !is_called_level(key) {
+                    continue;
+                }
+                match json_level(value.trim_ascii_start()) {
+                    Some(level) if depth == 1 => return Some(level),
+                    level => nested = nested.or(level),
+                }
+            }
+        }
+    }
+    nested
+}
+
+/// The string that begins here, as it is written, and the place behind its quote.
+fn json_string(line: &[u8], start: usize) -> (&[u8], usize) {
+    let mut at = start;
+    while let Some(next) = memchr::memchr2(b'"', b'\\', &line[at..]) {
+        at += next;
+        if line[at] == b'"' {
+            return (&line[start..at], at + 1);
+        }
+        at = (at + 2).min(line.len());
+    }
+    (&line[start..], line.len())
+}
+
+/// The level that a value names. It may be a number, as pino writes it; one with a fraction is none.
+fn json_level(value: &[u8]) -> Option<&'static str> {
+    match value.strip_prefix(b"\"") {
+        Some(_) => {
+            let (text, _) = json_string(value, 1);
+            named(text.trim_ascii()).or_else(|| numbered(text))
+        }
+        None => {
+            let len = value.iter().take_while(|byte| byte.is_ascii_digit() || **byte == b'.').count();
+            numbered(&value[..len])
+        }
+    }
 }
 
 /// The level of the first word that names one and is meant as one, by what stands before and behind it.
-fn find(
-    line: &[u8],
-    names: impl Fn(&[u8], &[u8]) -> Option<&'static str>,
-    is_meant: impl Fn(&[u8], &[u8], &[u8]) -> bool,
-) -> Option<&'static str> {
+fn find(line: &[u8]) -> Option<&'static str> {
     let is_word = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_';
     let mut at = 0;
     while at < line.len() {
@@ -104,8 +151,8 @@ fn find(
         }
         let len = line[at..].iter().position(|byte| !is_word(*byte)).unwrap_or(line.len() - at);
         let word = &line[at..at + len];
-        if let Some(level) = names(word, &line[at + len..])
-            && is_meant(word, &line[..at], &line[at + len..])
+        if let Some(level) = named(word)
+            && names_a_level(word, &line[..at], &line[at + len..])
         {
             return Some(level);
         }
@@ -187,10 +234,14 @@ fn is_value_of_level(before: &[u8]) -> bool {
         text.strip_suffix(b"\"").or_else(|| text.strip_suffix(b"'")).unwrap_or(text)
     };
     let Some((b'=' | b':', text)) = unquoted(before).trim_ascii_end().split_last() else { return false };
-    let text = unquoted(text);
+    is_called_level(unquoted(text))
+}
+
+/// A key may say more in front: `log.level`.
+fn is_called_level(key: &[u8]) -> bool {
     [&b"level"[..], b"lvl", b"severity", b"levelname", b"level_name", b"@l"]
         .iter()
-        .any(|key| text.len() >= key.len() && text[text.len() - key.len()..].eq_ignore_ascii_case(key))
+        .any(|name| key.len() >= name.len() && key[key.len() - name.len()..].eq_ignore_ascii_case(name))
 }
 
 /// `<3>`, as systemd and syslog write it in front of a message.
@@ -291,6 +342,15 @@ mod tests {
             (r#"{"msg":"ERROR of old","log.level" : "warn"}"#, Some("warn")),
             (r#"{"msg":"a \"level\":\"error\" b","level":"info"}"#, Some("info")),
             (r#"{"msg":"ERROR","n":1}"#, Some("error")),
+            (r#"{"msg":"upstream said level=info, giving up","level":"error"}"#, Some("error")),
+            (r#"{"msg":"retry with level=error","level":"info"}"#, Some("info")),
+            (r#"{"query":"?loglevel=debug","level":"error","msg":"x"}"#, Some("error")),
+            (r#"{"request":{"level":"debug"},"list":["level",{"level":7}],"level":"error"}"#, Some("error")),
+            (r#"{"log":{"level":"warn"},"msg":"ERROR"}"#, Some("warn")),
+            (r#"{"msg":"\\","level":"warn"}"#, Some("warn")),
+            (r#"{"msg":"level=warn"}"#, Some("warn")),
+            (r#"{"level":"#, None),
+            (r#"{"level":"err"#, Some("error")),
             ("{'levelname': 'WARNING'}", Some("warn")),
             // Colours stand before a word and behind it.
             ("\x1b[31mERROR\x1b[0m x", Some("error")),
@@ -314,6 +374,8 @@ mod tests {
         for (line, expected) in table {
             assert_eq!(detect(line.as_bytes()), expected, "{line}");
         }
+        let behind = format!(r#"{{"msg":"ERROR {}","level":"info"}}"#, "x ".repeat(LOOKED_AT_BYTES));
+        assert_eq!(detect(behind.as_bytes()), Some("info"), "the key may stand behind a long message");
         let far = format!("{}ERROR", "x ".repeat(LOOKED_AT_BYTES));
         assert_eq!(detect(far.as_bytes()), None, "nobody looks for a level that far in");
     }
