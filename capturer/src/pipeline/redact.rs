@@ -33,7 +33,7 @@ const JOINED: &[u8] = b"";
 const APART: &[u8] = b"\x1b";
 
 static EMAIL: LazyLock<Pattern> = LazyLock::new(|| {
-    Pattern::of_ours(r"(?i-u)\b[a-z0-9._%+-]{1,64}@(?:[a-z0-9-]{1,63}\.){1,8}[a-z]{2,24}\b")
+    Pattern::of_ours(r"(?i-u)\b[a-z0-9._%+-]{1,64}(?:@|%40)(?:[a-z0-9-]{1,63}\.){1,8}[a-z]{2,24}\b")
 });
 
 /// What redaction did to a text.
@@ -62,7 +62,7 @@ pub(super) fn redact<'t>(rules: &Redact, text: &'t [u8]) -> (Cow<'t, [u8]>, Done
         line.replace(&[JOINED, APART], tokens::tokens, "[redacted: token]");
         line.replace(&[JOINED, APART], tokens::hooks, "[redacted: token]");
     }
-    if has(RedactPreset::Email) && memchr::memchr(b'@', text).is_some() {
+    if has(RedactPreset::Email) && has_at_sign(text) {
         line.replace(&[JOINED, APART], emails, "[redacted: email]");
     }
     if has(RedactPreset::CreditCard) {
@@ -78,6 +78,11 @@ pub(super) fn redact<'t>(rules: &Redact, text: &'t [u8]) -> (Cow<'t, [u8]>, Done
         );
     }
     (line.text, line.done)
+}
+
+/// An address in a query has it in code.
+fn has_at_sign(text: &[u8]) -> bool {
+    memchr::memchr2_iter(b'@', b'%', text).any(|at| text[at] == b'@' || text[at..].starts_with(b"%40"))
 }
 
 /// Whether a field's name says that its value is a secret.

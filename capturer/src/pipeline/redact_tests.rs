@@ -48,6 +48,46 @@ fn keys_with_secrets() {
         ("create user 'a'@'%' identified by 's3''cret'", "create user 'a'@'%' identified by '[redacted]'"),
         ("it is no password: 'x' y", "it is no password: '[redacted]' y"),
         ("a mypassword 'x', a password  '' and 'y'", "a mypassword 'x', a password  '' and 'y'"),
+        ("CREATE USER bob IDENTIFIED BY \"s3cret\";", "CREATE USER bob IDENTIFIED BY \"[redacted]\";"),
+        (
+            "CREATE USER bob IDENTIFIED WITH caching_sha2_password BY 's3cret';",
+            "CREATE USER bob IDENTIFIED WITH caching_sha2_password BY '[redacted]';",
+        ),
+        ("ALTER ROLE bob PASSWORD E's3cret'", "ALTER ROLE bob PASSWORD E'[redacted]'"),
+        ("SET PASSWORD FOR 'bob'@'%' = 's3cret'", "SET PASSWORD FOR 'bob'@'%' = '[redacted]'"),
+        ("SET PASSWORD = PASSWORD('s3cret')", "SET PASSWORD = PASSWORD('[redacted]')"),
+        ("CREATE LOGIN bob WITH PASSWORD = N's3cret';", "CREATE LOGIN bob WITH PASSWORD = N'[redacted]';"),
+        ("SELECT a FROM b WHERE c = 'x' AND d = \"y\"", "SELECT a FROM b WHERE c = 'x' AND d = \"y\""),
+        // What holds a string, as languages print it.
+        (
+            "Config { user: \"bob\", password: Some(\"s3cret\"), port: 1 }",
+            "Config { user: \"bob\", password: Some(\"[redacted]\"), port: 1 }",
+        ),
+        (
+            r#"{"msg":"Config { password: Some(\"s3cret\") }"}"#,
+            r#"{"msg":"Config { password: Some(\"[redacted]\") }"}"#,
+        ),
+        ("{'user': 'bob', 'password': b's3cret'}", "{'user': 'bob', 'password': b'[redacted]'}"),
+        ("{u'password': u's3cret'}", "{u'password': u'[redacted]'}"),
+        ("password=SecretStr('s3cret')", "password=SecretStr('[redacted]')"),
+        ("token: Option<String>::Some(Secret(\"x\"))", "token: Option<String>::Some(Secret(\"[redacted]\"))"),
+        ("Password = @\"s3cret\";", "Password = @\"[redacted]\";"),
+        ("password=('s3cret',)", "password=('[redacted]',)"),
+        ("password: None, \"x\"", "password: None, \"x\""),
+        ("update u set password='it''s s3cret' where id=1", "update u set password='[redacted]' where id=1"),
+        ("a,\"password=\"\"s3cret\"\"\",b", "a,\"password=\"\"[redacted]\"\"\",b"),
+        ("password=\"\"\"s3cret\"\"\" x", "password=\"\"\"[redacted]\"\"\" x"),
+        ("password=\"\" \"x\"", "password=\"\" \"x\""),
+        ("curl -u \"bob:my s3cret\" http://x", "curl -u \"bob:[redacted]\" http://x"),
+        ("mysql -u root -p'my s3cret' db", "mysql -u root -p'[redacted]' db"),
+        // Name and value as a list of two.
+        (
+            "headers=[(b'host', b'x'), (b'cookie', b'session=s3cret'), (b'x-api-key', b's3cret')]",
+            "headers=[(b'host', b'x'), (b'cookie', b'[redacted]'), (b'x-api-key', b'[redacted]')]",
+        ),
+        (r#"[["cookie","session=s3cret"],["a","b"]]"#, r#"[["cookie","[redacted]"],["a","b"]]"#),
+        (r#"{"msg":"[(\"DB_PASSWORD\", \"s3cret\")]"}"#, r#"{"msg":"[(\"DB_PASSWORD\", \"[redacted]\")]"}"#),
+        (r#"["password","token"] ["password","a","b"]"#, r#"["password","token"] ["password","a","b"]"#),
         ("/a?sv=1&sig=abc%3D&se=2", "/a?sv=1&sig=[redacted]&se=2"),
         ("/a?Signature=ab~c_&x=1 sig=TERM", "/a?Signature=[redacted]&x=1 sig=TERM"),
         ("secret => abc", "secret => [redacted]"),
@@ -336,6 +376,7 @@ fn addresses() {
     let rules = preset(RedactPreset::Email);
     check(&rules, "mail to <Bob.O+x@mail.example.co.uk>, ok", "mail to <[redacted: email]>, ok");
     check(&rules, "a@b.de,c@d.com", "[redacted: email],[redacted: email]");
+    check(&rules, "GET /a?email=bob%40example.com&b=1%40", "GET /a?email=[redacted: email]&b=1%40");
     for text in ["@here", "a@b", "user@host:22", "x @ y.com", "git@github"] {
         check(&rules, text, text);
     }

@@ -93,7 +93,7 @@ pub(super) fn values(text: &[u8]) -> Vec<Range<usize>> {
     let (mut found, mut at) = (Vec::new(), 0);
     let mut programs = Programs::default();
     while let Some(run) =
-        text[at..].iter().position(|byte| matches!(byte, b'=' | b':' | b'-' | b'<' | b'%' | b'\''))
+        text[at..].iter().position(|byte| matches!(byte, b'=' | b':' | b'-' | b'<' | b'%' | b'\'' | b'"'))
     {
         let sign = at + run;
         work::add(run + 1);
@@ -103,7 +103,7 @@ pub(super) fn values(text: &[u8]) -> Vec<Range<usize>> {
                 .or_else(|| password_of_program(text, sign, &mut programs))
                 .or_else(|| value_of_option(text, sign)),
             b'<' => inside_element(text, sign),
-            b'\'' => password_of_sql(text, sign),
+            b'\'' | b'"' => password_of_sql(text, sign).or_else(|| value_of_pair(text, sign)),
             b'%' => value_behind_encoded(text, sign),
             b':' if text[sign..].starts_with(b"://") => {
                 at = sign + 3;
@@ -138,26 +138,90 @@ fn private_key(text: &[u8], at: usize) -> Option<Range<usize>> {
     (start < end).then_some(start..end)
 }
 
-/// `CREATE USER shop PASSWORD 's3cret'`, `IDENTIFIED BY 's3cret'`: servers log the statements that they ran.
+/// `CREATE USER shop PASSWORD 's3cret'`, `IDENTIFIED WITH x BY "s3cret"`, `SET PASSWORD FOR a = PASSWORD('s3cret')`: servers
+/// log the statements that they ran.
 fn password_of_sql(text: &[u8], sign: usize) -> Option<Range<usize>> {
-    let before = text[..sign].trim_ascii_end();
-    let blanks = sign - before.len();
+    let before = &text[sign.saturating_sub(STATEMENT_BYTES_MAX)..sign];
+    let mut before = &before[..before.len() - string_prefix(before).len()];
+    let parenthesis = before.ends_with(b"(");
+    if parenthesis {
+        before = &before[..before.len() - 1];
+    }
+    let words = before.trim_ascii_end();
+    let blanks = before.len() - words.len();
     let ends = |word: &[u8]| {
-        let at = before.len().checked_sub(word.len());
+        let at = words.len().checked_sub(word.len());
         at.is_some_and(|at| {
-            before[at..].eq_ignore_ascii_case(word) && before[..at].last().is_some_and(|byte| *byte == b' ')
+            words[at..].eq_ignore_ascii_case(word) && words[..at].last().is_some_and(|byte| *byte == b' ')
         })
     };
-    let is_password = (1..=BLANKS_MAX).contains(&blanks) && (ends(b"password") || ends(b"identified by"));
+    let has = |word: &[u8]| words.windows(word.len()).any(|part| part.eq_ignore_ascii_case(word));
+    let is_password = blanks <= BLANKS_MAX
+        && (blanks > 0 || parenthesis)
+        && (ends(b"password")
+            || ends(b"identified by")
+            || (ends(b"by") && has(b" identified with "))
+            || (words.ends_with(b"=") && has(b"set password for ")));
     if !is_password || text[sign + 1..].starts_with(REDACTED) {
         return None;
     }
-    let mut end = quoted_end(text, sign + 1, 0, b'\'');
-    // A quote within the password is written twice.
-    while text[end..].starts_with(b"''") && sign + 1 < end {
-        end = quoted_end(text, end + 2, 0, b'\'');
-    }
+    let end = quoted_end(text, sign + 1, 0, text[sign]);
     (sign + 1 < end).then_some(sign + 1..end)
+}
+
+/// So much of a statement is looked at before a password.
+const STATEMENT_BYTES_MAX: usize = 128;
+
+/// What may stand right before a quote and belong to the string: `b'x'`, `N'x'`, `@"x"`.
+const STRING_PREFIXES: [&[u8]; 16] =
+    [b"b", b"B", b"u", b"U", b"r", b"f", b"n", b"N", b"e", b"E", b"L", b"br", b"rb", b"@", b"$", b"&"];
+
+/// The prefix of a string at the end of a text; empty if it has none.
+fn string_prefix(text: &[u8]) -> &[u8] {
+    let is_of_prefix = |byte: &u8| byte.is_ascii_alphanumeric() || b"_@$&".contains(byte);
+    let looked_at = &text[text.len().saturating_sub(3)..];
+    let start = looked_at.iter().rposition(|byte| !is_of_prefix(byte)).map_or(0, |at| at + 1);
+    let prefix = &looked_at[start..];
+    if STRING_PREFIXES.contains(&prefix) { prefix } else { b"" }
+}
+
+/// `("DB_PASSWORD", "x")`, `[b'cookie', b'x']`: name and value are a list of two, as headers and environments are printed.
+/// A list of names has a name there.
+fn value_of_pair(text: &[u8], sign: usize) -> Option<Range<usize>> {
+    let quote = text[sign];
+    let escapes = text[..sign].iter().rev().take(BLANKS_MAX).take_while(|byte| **byte == b'\\').count();
+    let before = &text[..sign - escapes];
+    let before = &before[..before.len() - string_prefix(before).len()];
+    let close = match before.last()? {
+        b'(' => b')',
+        b'[' => b']',
+        _ => return None,
+    };
+    let name_len = text[sign + 1..].iter().take(KEY_BYTES_MAX).take_while(|byte| is_of_name(byte)).count();
+    let name = &text[sign + 1..sign + 1 + name_len];
+    let mut behind = text[sign + 1 + name_len..].iter().enumerate().skip(escapes + 1).map(|(_, byte)| *byte);
+    if !is_secret_key(name) || behind.next() != Some(b',') {
+        return None;
+    }
+    let mut start = sign + 1 + name_len + escapes + 2;
+    start += text[start..].iter().take(BLANKS_MAX).take_while(|byte| **byte == b' ').count();
+    let (inside, end) = string_at(text, start, escapes)?;
+    let value = &text[inside..end];
+    let is_last = text.get(end + escapes + 1) == Some(&close) && text.get(end + escapes) == Some(&quote);
+    (is_last && !is_secret_key(value) && !value.starts_with(REDACTED) && !value.is_empty())
+        .then_some(inside..end)
+}
+
+/// The string that begins here, perhaps with a prefix: its inside. Its quotes are behind so many escapes.
+fn string_at(text: &[u8], start: usize, escapes: usize) -> Option<(usize, usize)> {
+    let prefix = text[start..].iter().take(3).position(|byte| b"\"'`\\".contains(byte))?;
+    if prefix > 0 && !STRING_PREFIXES.contains(&&text[start..start + prefix]) {
+        return None;
+    }
+    let at = start + prefix + escapes;
+    let quote = *text.get(at).filter(|byte| b"\"'`".contains(byte))?;
+    let is_escaped = text[start + prefix..at].iter().all(|byte| *byte == b'\\');
+    is_escaped.then(|| (at + 1, quoted_end(text, at + 1, escapes, quote)))
 }
 
 /// `user:password@` behind `://`.
@@ -196,15 +260,20 @@ fn password_of_program(text: &[u8], sign: usize, programs: &mut Programs) -> Opt
     }
     let ends = |byte: &u8| byte.is_ascii_whitespace() || b"\"'`".contains(byte);
     // Nothing is skipped behind redacted text, and there may be much of it, so the end is searched for last.
-    let until_end = |start: usize| {
+    let until = |start: usize, quote: Option<u8>| {
         let rest = Some(&text[start..]).filter(|rest| !rest.starts_with(REDACTED))?;
-        let end = start + rest.iter().position(ends).unwrap_or(rest.len());
+        let end = match quote {
+            Some(quote) => quoted_end(text, start, 0, quote),
+            None => start + rest.iter().position(ends).unwrap_or(rest.len()),
+        };
         (start < end).then_some(start..end)
     };
+    let quote_at = |at: usize| text.get(at).copied().filter(|byte| matches!(byte, b'"' | b'\''));
     let option = &text[sign..];
     if option.starts_with(b"-p") {
         let is_mysql = Programs::stands_before(&mut programs.mysql, [b"mysql", b"mariadb"], text, sign);
-        let range = is_mysql.then(|| until_end(sign + 2))??;
+        let quote = quote_at(sign + 2);
+        let range = is_mysql.then(|| until(sign + 2 + usize::from(quote.is_some()), quote))??;
         // `docker run --name mysql -p3306:3306` is about ports.
         let value = &text[range.clone()];
         let is_port = value.contains(&b':') && value.iter().all(|byte| b"0123456789.:".contains(byte));
@@ -226,7 +295,9 @@ fn password_of_program(text: &[u8], sign: usize, programs: &mut Programs) -> Opt
     }
     let start = sign + name.len() + between;
     let user = text[start..].iter().take(KEY_BYTES_MAX).position(|byte| *byte == b':' || ends(byte))?;
-    if text[start + user] == b':' { until_end(start + user + 1) } else { None }
+    // The quote before the user's name ends the password, too, which may have blanks.
+    let quote = quote_at(start - 1).filter(|_| between > 0);
+    if text[start + user] == b':' { until(start + user + 1, quote) } else { None }
 }
 
 /// `--password x`, also as two texts of a list: `"--password", "x"`.
@@ -339,6 +410,7 @@ fn value_behind(text: &[u8], sign: usize) -> Option<Range<usize>> {
         start += 1;
     }
     start += text[start..].iter().take(BLANKS_MAX).take_while(|byte| matches!(byte, b' ' | b'\t')).count();
+    start += wrapper_len(&text[start..]);
     let escapes = text[start..].iter().take_while(|byte| **byte == b'\\').count();
     let quoted = matches!(text.get(start + escapes), Some(b'"' | b'\'' | b'`'));
     // Tested before the end is searched for: nothing is skipped behind redacted text, and there may be much of it.
@@ -347,7 +419,7 @@ fn value_behind(text: &[u8], sign: usize) -> Option<Range<usize>> {
     }
     let range = match text.get(start + escapes) {
         Some(quote @ (b'"' | b'\'' | b'`')) => {
-            let inside = start + escapes + 1;
+            let inside = start + escapes + quotes_len(&text[start + escapes..], *quote);
             inside..quoted_end(text, inside, escapes, *quote)
         }
         Some(b'[' | b'{') if escapes == 0 => start..nested_end(text, start),
@@ -360,6 +432,26 @@ fn value_behind(text: &[u8], sign: usize) -> Option<Range<usize>> {
     let value = &text[range.clone()];
     let hides = !NO_SECRETS.iter().any(|word| value.eq_ignore_ascii_case(word));
     (hides && (is_secret || has_token(value))).then_some(range)
+}
+
+/// How languages print what holds a string: `Some("x")`, `SecretStr('x')`, `('x',)`, `b'x'`. The length of what stands before
+/// the quote or its escapes; 0 if the value is not so.
+fn wrapper_len(value: &[u8]) -> usize {
+    let is_of_wrapper = |byte: &&u8| is_of_name(byte) || b":<>(@$&".contains(byte);
+    let len = value.iter().take(KEY_BYTES_MAX).take_while(is_of_wrapper).count();
+    let (wrapper, behind) = value.split_at(len);
+    let escapes = behind.iter().take(BLANKS_MAX).take_while(|byte| **byte == b'\\').count();
+    let is_quoted = matches!(behind.get(escapes), Some(b'"' | b'\'' | b'`'));
+    let prefix = wrapper.iter().rposition(|byte| *byte == b'(').map_or(wrapper, |at| &wrapper[at + 1..]);
+    let is_string = STRING_PREFIXES.contains(&prefix) || (prefix.is_empty() && len > 0);
+    if is_quoted && is_string { len } else { 0 }
+}
+
+/// How many quotes open the string: more than one in `"""x"""` and where a quote within quotes is written twice, `""x""`.
+fn quotes_len(text: &[u8], quote: u8) -> usize {
+    let run = text.iter().take(3).take_while(|byte| **byte == quote).count();
+    // What is empty is closed by its second quote.
+    if text.get(run).is_some_and(|byte| byte.is_ascii_alphanumeric()) { run } else { 1 }
 }
 
 fn ends_with(key: &[u8], word: &[u8]) -> bool {
@@ -432,8 +524,17 @@ fn key_before(text: &[u8]) -> &[u8] {
     &text[start..end]
 }
 
-/// Where the quote is closed, behind as many escapes as it was opened with. An unclosed one ends with the text.
+/// Where the quote is closed, behind as many escapes as it was opened with. An unclosed one ends with the text. SQL and YAML
+/// write a single quote within a value twice.
 fn quoted_end(text: &[u8], inside: usize, escapes: usize, quote: u8) -> usize {
+    let mut end = closing_quote(text, inside, escapes, quote);
+    while quote == b'\'' && escapes == 0 && end > inside && text[end..].starts_with(b"''") {
+        end = closing_quote(text, end + 2, 0, quote);
+    }
+    end
+}
+
+fn closing_quote(text: &[u8], inside: usize, escapes: usize, quote: u8) -> usize {
     let mut run = 0;
     for (at, byte) in text.iter().enumerate().skip(inside) {
         match *byte {
