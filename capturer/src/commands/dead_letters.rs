@@ -108,13 +108,18 @@ fn replay(letters: &DeadLetters, settings: &Settings, out: &mut dyn Write) -> an
     }
     put_back(letters, &mut taken, &mut again)?;
     tell_unreadable(taken.unreadable, out);
-    let kept = taken.left();
-    if kept == 0 {
+    let untried = taken.left();
+    if untried == 0 {
         taken.remove().context("removing what was sent")?;
     }
-    say(out, &format!("{sent} delivered, {refused} refused again, {kept} kept\n"));
+    say(out, &format!("{sent} delivered, {refused} refused again, {} kept\n", untried + refused));
     match trouble {
         Some(words) => anyhow::bail!("replaying to {}: {words}", shown_url(&loki.url)),
+        None if refused > 0 => anyhow::bail!(
+            "replaying to {}: it still refuses {}; capturer dead-letters list says why",
+            shown_url(&loki.url),
+            which(refused as u64, "1 line", &format!("{refused} lines"))
+        ),
         None => Ok(Exit::Ok),
     }
 }
