@@ -232,16 +232,21 @@ impl SinkError {
 
     /// The cure, where it is known.
     fn cure(&self) -> Option<String> {
+        let errno = rustix::io::Errno::from_io_error(&self.source);
         let cure = match (self.kind, self.source.kind()) {
             (SinkErrorKind::Closed, _) => return None,
             _ if self.is_disk_full => return Some(self.cure_of_full_disk()),
+            // Rights end in EACCES; this is what the kernel answers even to root.
+            _ if errno == Some(rustix::io::Errno::PERM) => {
+                "lsattr shows what forbids it; chattr -i -a ends that"
+            }
             (_, io::ErrorKind::PermissionDenied) => "give the agent the right to write there",
             (_, io::ErrorKind::ReadOnlyFilesystem) => "mount it writable or choose another directory",
             (_, io::ErrorKind::FileTooLarge) => "raise the file size limit or move the file away",
             (_, io::ErrorKind::IsADirectory | io::ErrorKind::NotADirectory) => "move away what stands there",
-            _ if rustix::io::Errno::from_io_error(&self.source) == Some(rustix::io::Errno::LOOP) => {
-                "links are not followed there, move it away"
-            }
+            _ if errno == Some(rustix::io::Errno::LOOP) => "links are not followed there, move it away",
+            // A FIFO that nobody reads, or a socket.
+            _ if errno == Some(rustix::io::Errno::NXIO) => "no regular file stands there, move it away",
             _ => return None,
         };
         Some(cure.to_owned())
