@@ -72,8 +72,8 @@ pub struct Link {
     pub rewritten: bool,
     /// It was closed because it is quiet. It is opened again when there is more to read.
     pub idle: bool,
-    /// It is not text, and is skipped.
-    pub left_out: bool,
+    /// It is not text, and is skipped from here on.
+    pub left_out: Option<u64>,
     /// Its opening waits for a file descriptor.
     pub lacks_descriptor: bool,
     /// Whether it has the content of another file.
@@ -120,7 +120,7 @@ pub(super) fn link(found: FoundFile) -> Link {
         copy: Copied::Unknown,
         anew: false,
         rewritten: false,
-        left_out: false,
+        left_out: None,
         idle: false,
         lacks_descriptor: false,
         found,
@@ -206,7 +206,7 @@ impl Link {
     /// What to report if it is gone and was not opened. A file that was listed empty may have been written to since.
     /// The content of an archive or a copy was read elsewhere, or nobody knows how much it was.
     pub(super) fn lost_unopened(&self) -> Option<Gone> {
-        if self.candidate || self.left_out || self.is_copy() {
+        if self.candidate || self.left_out.is_some() || self.is_copy() {
             return None;
         }
         let bytes = if self.found.compressed { 0 } else { self.unread_bytes() };

@@ -168,12 +168,14 @@ impl Chain {
     /// beginning. Losing its old content is no loss.
     pub(super) fn begin_left_out_anew(&mut self) -> bool {
         let position = self.position();
-        let Some(front) = self.links.front_mut().filter(|front| front.left_out) else { return false };
+        let Some(front) = self.links.front_mut().filter(|front| front.left_out.is_some()) else {
+            return false;
+        };
         let is_shorter = front.found.len < front.offset;
         if !front.is_in(&front.found) || !is_shorter && !front.is_rewritten_as(&front.found) {
             return false;
         }
-        (front.head, front.tail, front.left_out) = (front.found.print(), TailPrint::default(), false);
+        (front.head, front.tail, front.left_out) = (front.found.print(), TailPrint::default(), None);
         (front.offset, front.len, front.unread) = (0, front.found.len, true);
         self.go_on_at(position);
         true

@@ -65,9 +65,15 @@ impl Chain {
         last.is_some_and(|mark| mark.file == file)
     }
 
+    /// Logical position that is saved: what is left out, because it is not text, counts as not read.
+    fn position_to_save(&self) -> u64 {
+        let left_out = self.links.front().and_then(|front| front.left_out);
+        left_out.map_or_else(|| self.position(), |from| self.base.wrapping_add(from))
+    }
+
     /// The cursor for a stream with these lines not delivered on its channels.
     pub fn cursor(&mut self, open: &[Undelivered; 2]) -> Cursor {
-        let position = self.position();
+        let position = self.position_to_save();
         self.renew_mark();
         let since = |open: &Undelivered| open.starts.first().copied();
         let from = open.iter().filter_map(since).min().unwrap_or(position);
@@ -94,7 +100,9 @@ impl Chain {
         let skip = [0, 1].map(|channel| done(channel).wrapping_sub(from));
         let begun = 1.max(self.marks.len().saturating_sub(PLACES_MAX));
         let reached: Vec<_> = (begun..self.marks.len()).map(|at| self.place_in(at, open)).collect();
-        let len = self.links.iter().find(|link| link.found.id == file).map_or(0, Link::known_len);
+        let link = self.links.iter().find(|link| link.found.id == file);
+        // Nothing is lost with what is left out.
+        let len = link.map_or(0, |link| link.left_out.unwrap_or_else(|| link.known_len()));
         let place = FilePlace { file, head, tail, offset: from.wrapping_sub(base), skip };
         Cursor::File(Arc::new(FileCursor {
             len,
@@ -108,7 +116,7 @@ impl Chain {
 
     /// Where to go on if that file is there and none before it.
     fn place_in(&self, at: usize, open: &[Undelivered; 2]) -> FilePlace {
-        let position = self.position();
+        let position = self.position_to_save();
         let Mark { start, base, file, head, tail, .. } = self.marks[at];
         let end = self.marks.get(at + 1).map_or(position, |next| next.start);
         // The first line of a channel that is wholly behind what is gone.

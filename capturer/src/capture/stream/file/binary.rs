@@ -112,7 +112,7 @@ impl FileSource {
 
     /// A skipped file is judged again if it is another one by now.
     pub(super) fn judge_left_out_anew(&mut self) {
-        if self.is_left_out() && self.chain.links.front().is_some_and(|front| !front.left_out) {
+        if self.is_left_out() && self.chain.links.front().is_some_and(|front| front.left_out.is_none()) {
             self.judged = JudgedContent::default();
         }
     }
@@ -144,11 +144,13 @@ impl FileSource {
         Some((not_text, format!("{}/{name}", self.directory)))
     }
 
-    /// Skips everything in the file, at least up to `end`.
+    /// Skips everything in the file, at least up to `end`. Its saved position stays where it is: if the config says later
+    /// how to read the file, none of it is missing.
     pub(super) fn pass_over_front(&mut self, end: u64) {
         if let Some(front) = self.chain.links.front_mut() {
+            front.left_out.get_or_insert(front.offset);
             front.len = front.len.max(end);
-            (front.offset, front.tail, front.left_out) = (front.len, TailPrint::default(), true);
+            (front.offset, front.tail) = (front.len, TailPrint::default());
         }
     }
 }

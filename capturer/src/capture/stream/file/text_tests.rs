@@ -579,3 +579,24 @@ fn files_that_are_not_text_are_left_out_where_the_config_says_so() {
     assert!(host.got.is_empty());
     assert_eq!(is_of(&host), Some(NotText::SeemsEncoded(Seems::Ascii)));
 }
+
+/// Health names the cure. Whoever applies it finds the whole log.
+#[test]
+fn what_was_left_out_comes_once_the_config_says_how_to_read_it() {
+    let bytes = encoding_rs::WINDOWS_1251.encode(&"журнал программы\n".repeat(100)).0.into_owned();
+    let left_out = TextRules { binary: Binary::Skip, ..rules(None) };
+    let decoded = TextRules { binary: Binary::Skip, ..rules(Some("windows-1251")) };
+    for cure in [decoded, TextRules { binary: Binary::Read, ..rules(None) }] {
+        let mut host = Host::new(left_out, FileFormat::Auto);
+        host.append(&bytes);
+        host.append(&bytes);
+        host.wait(20_000);
+        host.kill();
+        assert!(host.got.is_empty() && host.source.is_left_out());
+        assert_eq!(host.source.unread_bytes().0, 0);
+        host.wait(20_000);
+        host.rules = cure;
+        host.kill();
+        assert_eq!(host.got.len(), 200, "{cure:?}");
+    }
+}
