@@ -9,6 +9,7 @@
 //! a.log ◀── a-2026-11-25T10-00-00.000.log   dated before the ending: lumberjack, log4j2
 //! a.log ◀── a__2026-11-25_10-00-00.log      the same: pm2-logrotate
 //! 0.log ◀── 0.log.20261125-100000.gz        dated: Kubernetes' kubelet
+//! current ◀── @400000006567a1b209f0c3d4.s   dated: svlogd, multilog, s6-log
 //! ```
 //! Names only help to find files and to order them. Whether a file was read before depends on its identity.
 //!
@@ -36,6 +37,11 @@ impl RotatedName {
     pub fn of(name: &str, live_name: &str) -> Option<(RotatedName, bool)> {
         if name == live_name {
             return Some((RotatedName::Live, false));
+        }
+        if live_name == CURRENT
+            && let Some(date) = tai64n(name)
+        {
+            return Some((RotatedName::Date(date), false));
         }
         let (plain, compressed) = name.strip_suffix(".gz").map_or((name, false), |plain| (plain, true));
         let rotated = plain.strip_prefix(live_name).and_then(mark).or_else(|| within(plain, live_name))?;
@@ -103,9 +109,28 @@ fn is_date(text: &str) -> bool {
         && ("01"..="31").contains(&of_month)
 }
 
-/// What the live name and all its rotated names begin with.
+/// The live name of svlogd, multilog and s6-log.
+const CURRENT: &str = "current";
+
+/// The time in `@400000006567a1b209f0c3d4.s`, as `SECONDS.NANOSECONDS`: TAI64N in hexadecimal, then `.s` for a finished file
+/// or `.u` for one that was cut short (<https://cr.yp.to/daemontools/multilog.html>).
+fn tai64n(name: &str) -> Option<String> {
+    let label = name.strip_prefix('@')?;
+    let label = label.strip_suffix(".s").or_else(|| label.strip_suffix(".u"))?;
+    let is_label = label.len() == 24 && label.bytes().all(|byte| byte.is_ascii_hexdigit());
+    let (seconds, nanos) = is_label.then(|| label.split_at(16))?;
+    let number = |text| u64::from_str_radix(text, 16).ok();
+    Some(format!("{}.{}", number(seconds)?, number(nanos)?))
+}
+
+/// What the live name and its rotated names begin with; svlogd's begin otherwise, see [`starts`].
 pub fn common_start(live_name: &str) -> &str {
     live_name.rsplit_once('.').map_or(live_name, |(stem, _)| stem)
+}
+
+/// Every name that the log can have begins with one of these.
+pub fn starts(live_name: &str) -> impl Iterator<Item = &str> {
+    std::iter::once(common_start(live_name)).chain((live_name == CURRENT).then_some("@"))
 }
 
 /// The name looks like a rotated one of the live file, but nothing confirms it: `a-1.log`, `a.log_1`.
@@ -136,7 +161,8 @@ pub fn examples(live_name: &str) -> Vec<String> {
 /// Live names that `name` may be a rotated name of, also with the mark before the ending: more than [`live_names`] gives.
 pub fn stems(name: &str) -> impl Iterator<Item = &str> {
     let plain = name.strip_suffix(".gz").unwrap_or(name);
-    plain.match_indices(['.', '-', '_']).map(|(at, _)| &plain[..at]).filter(|stem| !stem.is_empty())
+    let stems = plain.match_indices(['.', '-', '_']).map(|(at, _)| &plain[..at]);
+    stems.filter(|stem| !stem.is_empty()).chain(tai64n(name).map(|_| CURRENT))
 }
 
 /// Live names that `name` may be a rotated name of, whether such files exist or not.
@@ -146,7 +172,7 @@ pub fn live_names(name: &str) -> impl Iterator<Item = String> {
     let has_ending = ending.bytes().any(|byte| !byte.is_ascii_digit());
     let heads =
         plain.match_indices(['.', '-', '_']).map(|(at, _)| &plain[..at]).filter(|head| !head.is_empty());
-    heads.flat_map(move |head| {
+    let live = heads.flat_map(move |head| {
         let rotated = Some(head.to_owned()).filter(|live| RotatedName::of(name, live).is_some());
         // Not `a.1.log` of `a.log`: these are about as often two separate logs. With a date, the name is one that
         // lumberjack, log4j2 and logback make.
@@ -154,7 +180,8 @@ pub fn live_names(name: &str) -> impl Iterator<Item = String> {
             matches!(RotatedName::of(name, live), Some((RotatedName::Date(_), _))) && has_ending
         });
         rotated.into_iter().chain(dated)
-    })
+    });
+    live.chain(tai64n(name).map(|_| CURRENT.to_owned()))
 }
 
 /// A rotated file's log may be at most this many directories above it (logrotate's `olddir`).
@@ -190,6 +217,23 @@ mod tests {
         for name in ["app.log", "app.log.1", "app.2026-11-26.log", "app.x.log", ".1.log", "1.log"] {
             assert_eq!(live(name), None, "{name}");
         }
+    }
+
+    #[test]
+    fn names_of_svlogd() {
+        let of = |name| RotatedName::of(name, "current");
+        let (older, _) = of("@400000006567a1b209f0c3d4.s").unwrap();
+        let (newer, _) = of("@400000006567a1b20a000000.u").unwrap();
+        assert_eq!(older, RotatedName::Date("4611686020128678322.166773716".to_owned()));
+        assert!(older.date_key() < newer.date_key());
+        for name in
+            ["@400000006567a1b209f0c3d4", "@400000006567a1b209f0c3d.s", "@40000000x567a1b209f0c3d4.s", "lock"]
+        {
+            assert_eq!(of(name), None, "{name}");
+        }
+        assert!(starts("current").any(|start| "@400000006567a1b209f0c3d4.s".starts_with(start)));
+        assert_eq!(live_names("@400000006567a1b209f0c3d4.s").last().as_deref(), Some("current"));
+        assert_eq!(stems("@400000006567a1b209f0c3d4.s").last(), Some("current"));
     }
 
     #[test]
@@ -252,6 +296,7 @@ mod tests {
             ("l.0", number(0, false)),
             ("l.0.gz", number(0, true)),
             ("l.1795305168123", date("1795305168123", false)),
+            ("@400000006567a1b209f0c3d4.s", None),
             ("l__2026-11-28_10-00-00", date("2026-11-28_10-00-00", false)),
             ("l___20261125", None),
             ("l__1", None),

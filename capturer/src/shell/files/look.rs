@@ -163,9 +163,8 @@ fn names_of(
 ) -> BTreeSet<(u32, String, bool)> {
     let mut names = BTreeMap::new();
     let is_apart = |name: &str| name != chain.live_name && chain.apart.iter().any(|apart| apart == name);
-    for name in
-        listing.beginning_with(rotated_name::common_start(chain.live_name)).filter(|name| !is_apart(name))
-    {
+    let of_log = rotated_name::starts(chain.live_name).flat_map(|start| listing.beginning_with(start));
+    for name in of_log.filter(|name| !is_apart(name)) {
         if let Some(rotated) = RotatedName::of(name, chain.live_name) {
             names.insert(name, rotated);
         } else if name.strip_suffix(".gz") == Some(chain.live_name) {
