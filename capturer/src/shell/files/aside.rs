@@ -2,7 +2,8 @@
 //! several rotations while the agent was down. The file that was read is recognized by its inode, whatever its name.
 //! Files made after it and before the live one lie between them. They are read if their names differ from its name only
 //! in digits, as with `a-1.log` and `a-2.log`: the same program named them. Other files are only named as possible
-//! losses, because they may be other logs.
+//! losses, because they may be other logs: those that begin like the log, and those that are named like the file that was
+//! read, as with UUIDs.
 //!
 //! If the live file was read before, none of this counts (core/look.rs): then nothing can lie between.
 
@@ -62,8 +63,14 @@ pub(super) fn aside(dir: &OwnedFd, listing: &Listing, chain: Chain<'_>) -> BTree
         name.starts_with(stem) && digits_alike(name) == kind && digits_alike(chain.live_name) != kind
     };
     let begins = |name: &&str| name[stem.len()..].starts_with(['.', '-', '_']);
-    let alike: Vec<&str> =
+    let mut alike: Vec<&str> =
         listing.beginning_with(stem).filter(begins).filter(|name| !is_rotated(name)).collect();
+    if !known_name.starts_with(stem) {
+        let shape = shape_of(known_name);
+        let is_alike =
+            |name: &&str| *name != known_name && !name.starts_with(stem) && shape_of(name) == shape;
+        alike.extend(listing.beginning_with("").filter(is_alike).take(LOOKED_AT_MAX));
+    }
     let is_apart = |name: &str| chain.apart.iter().any(|apart| apart == name);
     // It is rotated from another log, or has rotated files itself.
     let is_of_another = |name: &str| {
@@ -118,6 +125,28 @@ fn digits_alike(name: &str) -> String {
     }
     alike
 }
+
+/// The name with `#` for each number in it, of either base: `app-#-#.log` for `app-17-e29b.log`.
+fn shape_of(name: &str) -> String {
+    let is_hex = |word: &str| {
+        let digits = word.bytes().filter(u8::is_ascii_digit).count();
+        word.len() >= HEX_DIGITS_MIN && digits > 0 && word.bytes().all(|byte| byte.is_ascii_hexdigit())
+    };
+    let mut shape = String::new();
+    for part in name.split_inclusive(|char: char| !char.is_ascii_alphanumeric()) {
+        let end = part.find(|char: char| !char.is_ascii_alphanumeric()).unwrap_or(part.len());
+        let (word, sign) = part.split_at(end);
+        match is_hex(word) {
+            true => shape.push('#'),
+            false => shape.push_str(&digits_alike(word)),
+        }
+        shape.push_str(sign);
+    }
+    shape
+}
+
+/// A word of fewer digits is hardly a number in hexadecimal: `db1`.
+const HEX_DIGITS_MIN: usize = 4;
 
 /// Like `a-error.log.1` and `a-error.log`.
 fn belongs_to(name: &str, log: &str) -> bool {

@@ -77,6 +77,15 @@ fn names_that_differ_in_digits_alone_are_one_log() {
     check(&["gone/web.log.x", "web.log.1.gz", "web-2.log.gz", "web.log"], &[("web.log.1.gz", 1)]);
 }
 
+/// What is named like the file that was read may be of the log. It is told, not read.
+#[test]
+fn names_of_other_kinds_are_told() {
+    let (one, two) = ("550e8400-e29b-41d4-a716-446655440000.log", "1f3c8400-0a9b-4cd4-8f16-4466554400ff.log");
+    check(&[one, two, "api.log", "e29b.log", "web.log"], &[(two, TOLD)]);
+    check(&["saved-17", "saved-18", "saved-x", "web.log"], &[("saved-18", TOLD)]);
+    check(&["saved-by-hand", "saved-by-foot", "web.log"], &[]);
+}
+
 /// No line of another log is read.
 #[test]
 fn other_logs_are_not() {
