@@ -522,3 +522,58 @@ fn old_files_are_passed_over_and_read_on_when_they_grow() -> Result<()> {
     agent.assert_nothing_lost()?;
     agent.stop()
 }
+
+/// Its lines are nowhere else, and they were declared lost for another reason while they were there.
+#[test]
+fn a_rotated_file_that_may_not_be_read_is_named_and_read_once_it_may_be() -> Result<()> {
+    let mut host = Host::new(&["a.log"], "")?;
+    let allow =
+        |host: &Host, mode| fs::set_permissions(host.path("a.log.1"), fs::Permissions::from_mode(mode));
+    let denied = ["no permission", "a.log.1"];
+    host.write("a.log")?;
+    let agent = host.home.start_without_rights(&host.config)?;
+    host.all_came()?;
+    agent.stop()?;
+    // While nobody looks, a line comes, and the log is rotated.
+    host.write("a.log")?;
+    fs::rename(host.path("a.log"), host.path("a.log.1"))?;
+    allow(&host, 0o600)?;
+    host.write("a.log")?;
+    for _ in 0..2 {
+        let agent = host.home.start_without_rights(&host.config)?;
+        await_health(&agent, false, &denied)?;
+        ensure!(agent.metric("sources_unreadable{reason=\"permission\"}")? == 1.0);
+        ensure!(agent.metric("paths_passed_over{reason=\"denied\"}")? == 1.0);
+        wait_until("the lines of the live file", DEADLINE, || host.home.count() == 2)?;
+        agent.assert_nothing_lost()?;
+        agent.stop()?;
+    }
+    let agent = host.home.start_without_rights(&host.config)?;
+    await_health(&agent, false, &denied)?;
+    allow(&host, 0o644)?;
+    host.all_came()?;
+    await_health(&agent, true, &[])?;
+    ensure!(agent.log_text()?.contains("over after"), "{}", agent.log_text()?);
+    agent.assert_nothing_lost()?;
+    agent.stop()?;
+    // The next one is removed before it could be read.
+    host.write("a.log")?;
+    let lost = host.expected.pop().context("a line")?;
+    fs::rename(host.path("a.log"), host.path("a.log.1"))?;
+    allow(&host, 0o600)?;
+    host.write("a.log")?;
+    let agent = host.home.start_without_rights(&host.config)?;
+    await_health(&agent, false, &denied)?;
+    host.all_came()?;
+    agent.stop()?;
+    fs::remove_file(host.path("a.log.1"))?;
+    let agent = host.home.start_without_rights(&host.config)?;
+    wait_until("the loss", DEADLINE, || {
+        let bytes = agent.metric("lost_bytes_total{reason=\"file_unreadable\"}")?;
+        ensure!(bytes == (lost.len() + 1) as f64, "{bytes} bytes");
+        anyhow::Ok(())
+    })?;
+    ensure!(agent.metric("possible_losses_total{reason=\"file_gone_unread\"}")? == 0.0);
+    await_health(&agent, true, &[])?;
+    agent.stop()
+}

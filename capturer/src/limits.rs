@@ -5,6 +5,8 @@
 pub const READ_BYTES: usize = 256 * 1024;
 /// Places that a position names beside its own, for a line that spans as many files.
 pub const PLACES_MAX: usize = 8;
+/// Files that can't be read and that a position names: more of one log, and a restart forgets where the oldest were left.
+pub const DENIED_MAX: usize = 64;
 /// Bytes at the beginning of a line that decide whether it continues the lines before it (multiline).
 pub const MULTILINE_LOOK_BYTES: usize = 4 * 1024;
 /// Longest raw record of a source: a json-file line with its escapes (six bytes for one) and its attributes, which

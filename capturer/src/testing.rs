@@ -4,8 +4,8 @@
 pub use crate::capture::core::Capture;
 pub use crate::capture::core::outlets::SinkFacts;
 pub use crate::capture::io::{
-    Action, BodyOutcome, ConnId, Event, FileError, FileNo, FoundFile, FoundPath, HttpAnswer, LaneId,
-    OpenedFile, RequestError, RequestId,
+    Action, Beside, BodyOutcome, ConnId, DeniedFile, Event, FileError, FileNo, FoundFile, FoundPath,
+    HttpAnswer, LaneId, OpenedFile, RequestError, RequestId,
 };
 pub use crate::ledger::Owner;
 pub use crate::ledger::claims::{Claimed, Claims};

@@ -152,8 +152,8 @@ pub enum Event {
         stream: StreamId,
         /// In no particular order.
         result: Result<Vec<FoundFile>, FileError>,
-        /// The newest archive of the log that can't be read: lost lines may be in it.
-        archive: Option<String>,
+        /// What else the listing showed.
+        beside: Beside,
     },
     /// The live file is still the one that was asked about ([`Action::Scan`]); nothing else was looked at.
     StillLive {
@@ -298,6 +298,24 @@ pub struct FoundFile {
     pub unpacked_len: Option<u32>,
     /// When its content last changed, nanoseconds since 1970.
     pub modified_ns: i64,
+}
+
+/// What a scan saw and can't be read.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Beside {
+    /// The newest archive of the log in another format than gzip: lost lines may be in it.
+    pub archive: Option<String>,
+    /// Rotated files that the agent may not read, or that the disk refuses, in no particular order.
+    pub denied: Vec<DeniedFile>,
+}
+
+/// A rotated file that can't be read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DeniedFile {
+    /// What its name shows; it has no head.
+    pub found: FoundFile,
+    /// Why it can't be read.
+    pub error: FileError,
 }
 
 /// A path that a pattern matches.

@@ -168,7 +168,10 @@ pub struct FileCursor {
     pub split: u64,
     /// Path of the file if a link names the stream: the link may lead elsewhere at the next start.
     #[serde(default, skip_serializing_if = "is_empty")]
-    pub at: Box<str>,
+    pub at: Rare<String>,
+    /// Files that could not be read, and what is known of them. At most [`crate::limits::DENIED_MAX`], the newest.
+    #[serde(default, skip_serializing_if = "has_no_denied")]
+    pub denied: Rare<Vec<DeniedPlace>>,
     /// Files read to their present end since the previous position, and where that end is. Only on the way from a
     /// stream to the tracker, which keeps them in a table of their own.
     #[serde(skip)]
@@ -199,7 +202,8 @@ impl FileCursor {
             lines: Rare::default(),
             passing: Rare::default(),
             split: 0,
-            at: Box::default(),
+            at: Rare::default(),
+            denied: Rare::default(),
             done: Rare::default(),
         }
     }
@@ -242,8 +246,23 @@ pub struct FilePlace {
     pub skip: [u64; 2],
 }
 
+/// A file that could not be read when it was listed last, with bytes behind its place.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DeniedPlace {
+    /// Where it was left.
+    pub place: FilePlace,
+    /// Its last known name.
+    pub name: String,
+    /// Its length; of an archive, packed.
+    pub len: u64,
+}
+
 fn nothing_to_pass(passing: &[ChannelMark; 2]) -> bool {
     passing.iter().all(|mark| mark.time_ns == 0)
+}
+
+fn has_no_denied(denied: &[DeniedPlace]) -> bool {
+    denied.is_empty()
 }
 
 fn has_none(places: &[FilePlace]) -> bool {

@@ -31,7 +31,8 @@ use futures_util::stream::FuturesUnordered;
 use tokio::sync::Semaphore;
 
 use crate::capture::io::{
-    Action, BodyOutcome, ConnId, Event, FileError, FileNo, FoundFile, HttpAnswer, RequestError, RequestId,
+    Action, Beside, BodyOutcome, ConnId, Event, FileError, FileNo, FoundFile, HttpAnswer, RequestError,
+    RequestId,
 };
 use crate::ledger::Owner;
 use crate::ledger::claims::{Claimed, Claims};
@@ -326,8 +327,8 @@ impl Shell {
     /// Handles an answer of the threads for files.
     pub fn on_files(&mut self, answer: files::FilesAnswer) -> Vec<Event> {
         match answer {
-            files::FilesAnswer::Scanned { stream, watch, result, archive } => {
-                self.on_scanned(stream, watch, result, archive)
+            files::FilesAnswer::Scanned { stream, watch, result, beside } => {
+                self.on_scanned(stream, watch, result, beside)
             }
             files::FilesAnswer::StillLive { stream, found } => {
                 self.watches.end_listing();
@@ -381,7 +382,7 @@ impl Shell {
         stream: StreamId,
         watch: Result<i32, Unwatched>,
         result: Result<Vec<FoundFile>, FileError>,
-        archive: Option<String>,
+        beside: Beside,
     ) -> Vec<Event> {
         let mut is_news = false;
         match watch {
@@ -389,7 +390,10 @@ impl Shell {
                 self.unwatched.remove(&stream);
                 is_news = self.watches.set(stream, watch);
                 if let Ok(found) = &result {
-                    self.watches.set_rotated(stream, found.iter().map(|file| file.name.as_str()));
+                    // Rights are told by name.
+                    let denied = beside.denied.iter().map(|denied| &denied.found);
+                    let names = found.iter().chain(denied).map(|file| file.name.as_str());
+                    self.watches.set_rotated(stream, names);
                 }
             }
             // If the directory is gone there is nothing to watch.
@@ -398,7 +402,7 @@ impl Shell {
         }
         self.watches.end_listing();
         self.drop_unused_watches();
-        let mut events = vec![Event::Scanned { stream, result, archive }];
+        let mut events = vec![Event::Scanned { stream, result, beside }];
         if is_news {
             events.extend([Event::ChainChanged { stream }, Event::FileGrew { stream }]);
         }

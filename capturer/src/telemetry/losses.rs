@@ -270,6 +270,11 @@ fn doubt(reason: LossReason) -> (&'static str, &'static str) {
             "what was written just before the truncation or rewrite of the log",
             "rotate by renaming (logrotate: create) instead of copytruncate",
         ),
+        LossReason::FileUnreadable => (
+            "what stood in a rotated file that could not be read and is gone, or is left behind by its log,",
+            "give the agent's user the right to read rotated files (logrotate: create, or a default ACL), or see what the disk \
+             says (dmesg)",
+        ),
         LossReason::FileNeverOpened => (
             "the content of files that were removed before they could be opened,",
             "let a file stay for a tenth of a second, or let its program write to one file that stays",
@@ -295,6 +300,10 @@ fn cure(reason: LossReason) -> &'static str {
     match reason {
         LossReason::FileGoneUnread => {
             "keep more of the log (Docker: max-size times max-file), or repair the sink that reading waits for"
+        }
+        LossReason::FileUnreadable => {
+            "give the agent's user the right to read rotated files (logrotate: create, or a default ACL), or see what the disk \
+             says (dmesg)"
         }
         LossReason::FileTruncated => "rotate by renaming (logrotate: create) instead of copytruncate",
         LossReason::EngineSkippedRotation => {

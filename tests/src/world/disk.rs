@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use capturer::testing::limits::HEAD_BYTES;
-use capturer::testing::{FileId, FoundFile, FoundPath};
+use capturer::testing::{DeniedFile, FileError, FileId, FoundFile, FoundPath};
 
 use crate::checker::LineId;
 
@@ -34,6 +34,8 @@ pub(super) struct Disk {
     directories: BTreeSet<String>,
     free_inodes: Vec<u64>,
     last: u64,
+    /// Files that the agent may not read.
+    pub(super) denied: BTreeSet<Node>,
     /// statx tells no birth times here.
     pub(super) no_birth_times: bool,
 }
@@ -167,6 +169,20 @@ impl Disk {
                     .filter(|file| wanted.iter().any(|id| id.can_be(file.id))),
             })
             .collect()
+    }
+
+    /// Takes those out that the agent may not read.
+    pub(super) fn take_denied(&self, directory: &str, found: &mut Vec<FoundFile>) -> Vec<DeniedFile> {
+        let path = |file: &FoundFile| format!("{directory}/{}", file.name);
+        let is_denied = |file: &mut FoundFile| {
+            file.rank > 0 && self.node(&path(file)).is_some_and(|node| self.denied.contains(&node))
+        };
+        let taken = found.extract_if(.., is_denied);
+        let denied = |file: FoundFile| DeniedFile {
+            error: FileError::Denied(path(&file)),
+            found: FoundFile { head: Vec::new(), unpacked_len: None, ..file },
+        };
+        taken.map(denied).collect()
     }
 
     /// Files directly in a directory with this ending.

@@ -75,6 +75,8 @@ pub struct Faults {
     pub torn_records: u64,
     /// So few files may be open at once, to the end; 0 = any number. Openings beyond wait.
     pub descriptors: u64,
+    /// Every other file that is renamed may not be read for up to 20 s.
+    pub denies_rotated: bool,
 }
 
 impl Faults {
@@ -115,7 +117,10 @@ impl Faults {
                 (0, _) | (_, 0) => 0,
                 (_, few) => few + 2,
             },
+            denies_rotated: false,
         };
+        // Without a draw that would change all seeds.
+        faults.denies_rotated = faults.files_slow_us % 3 == 1;
         // Without a draw that would change all seeds.
         faults.events_refused = match faults.events_lost % 8 {
             3 => EventsRefused::Often,

@@ -81,6 +81,8 @@ enum Happening {
     Path(usize),
     /// The second half of a path's rotation.
     PathRotated(usize),
+    /// A rotated file may be read from now on.
+    Readable(disk::Node),
     /// The Engine freezes, thaws, dies, comes back.
     Engine(engine::Fate),
     /// A file system begins to hang.
@@ -296,6 +298,7 @@ impl World {
             Happening::Rotation(container, step) => self.step_rotation(container, step),
             Happening::Path(path) => self.step_path(path),
             Happening::PathRotated(path) => self.finish_path_rotation(path),
+            Happening::Readable(node) => self.readable(node),
             Happening::Engine(fate) => self.meet_fate(fate),
             Happening::Hang => self.hang(),
             Happening::CrashSoon(actions) if !self.quiet => self.crash_in = Some(actions),

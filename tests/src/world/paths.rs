@@ -212,6 +212,9 @@ impl World {
                 self.checker.lines_gone(gone);
                 self.notify(&path, Change::Gone);
                 self.notify(&format!("{path}.1"), Change::Made);
+                if self.faults.denies_rotated && self.now_us.is_multiple_of(2) {
+                    self.deny(&format!("{path}.1"));
+                }
                 self.paths[number].rotating = true;
                 if self.rand.chance(1, 2) {
                     self.make_live(number);
@@ -238,6 +241,24 @@ impl World {
                 self.paths[number].node = None;
                 self.paths[number].quiet_until_us = self.now_us + self.rand.within(0..40_000_000);
             }
+        }
+    }
+
+    /// What is not read of it yet comes later than newer lines.
+    fn deny(&mut self, path: &str) {
+        let Some(node) = self.disk.node(path) else { return };
+        self.disk.denied.insert(node);
+        let lines = self.disk.file(node).lines.clone();
+        lines.into_iter().for_each(|line| self.checker.line_is_late(line));
+        let delay = 1_000_000 + self.now_us % 20_000_000;
+        self.later(delay, Happening::Readable(node));
+    }
+
+    /// Its rights were given back.
+    pub(super) fn readable(&mut self, node: Node) {
+        self.disk.denied.remove(&node);
+        if let Some(path) = self.disk.path(node) {
+            self.notify(&path, Change::Rights);
         }
     }
 

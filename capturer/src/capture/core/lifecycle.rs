@@ -173,7 +173,7 @@ impl Capture {
             self.note_never_opened(now, &stream);
             let tracked = &self.outlets[usize::from(stream.source.outlet.index)].tracked;
             self.tracker.leave_sinks(&key, tracked);
-            self.unreadable.forget(id);
+            self.unreadable.end_all(id);
             self.archives.remove(&id);
             self.progress.forget(id);
             self.no_logs.forget_stream(id);

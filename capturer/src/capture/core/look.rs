@@ -5,11 +5,11 @@ use std::collections::BTreeMap;
 
 use super::{Capture, Kind, Loss, Losses, Stream};
 use crate::capture::discover::Unmatched;
-use crate::capture::io::{Action, Event, FileError, FoundFile};
+use crate::capture::io::{Action, Event, FileError, FileNo, FoundFile};
 use crate::capture::stream::State;
 use crate::capture::stream::file::{FileSource, NotText};
 use crate::model::clock::Now;
-use crate::model::cursor::Cursor;
+use crate::model::cursor::{Cursor, FileId};
 use crate::model::packed::Pack;
 use crate::model::record::{Source, StreamId};
 use crate::telemetry::metrics::PassedOver;
@@ -28,7 +28,8 @@ const NAMED_MAX: usize = 5;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Step {
     Listing,
-    Opening,
+    /// Of this file: that another one can be opened ends nothing.
+    Opening(FileId),
     Reading,
 }
 
@@ -43,24 +44,22 @@ struct Trouble {
 #[derive(Debug, Default)]
 pub(super) struct Unreadable {
     by_stream: BTreeMap<StreamId, Trouble>,
+    /// Rotated files with unread bytes that can't be read, while all else of their streams is: path, kind and words.
+    denied: BTreeMap<StreamId, Vec<(String, UnreadableReason, String)>>,
 }
 
 impl Unreadable {
     fn set(&mut self, stream: StreamId, step: Step, error: &FileError) {
-        let reason = match error {
-            // It was renamed, or is not there yet: it is looked for again.
-            FileError::Changed(_) => return,
-            FileError::Denied(_) => UnreadableReason::Permission,
-            FileError::NotRegular(..) => UnreadableReason::NotRegular,
-            FileError::NoDirectory(_) => UnreadableReason::NoDirectory,
-            FileError::NoDescriptor { .. } => UnreadableReason::NoDescriptor,
-            FileError::Other { .. } => UnreadableReason::Other,
-        };
+        let Some(reason) = reason_of(error) else { return };
         self.by_stream.insert(stream, Trouble { step, reason, text: error.to_string() });
     }
 
     fn is_of(&self, stream: StreamId, step: Step) -> bool {
         self.by_stream.get(&stream).is_some_and(|trouble| trouble.step == step)
+    }
+
+    fn is_of_opening(&self, stream: StreamId) -> bool {
+        self.by_stream.get(&stream).is_some_and(|trouble| matches!(trouble.step, Step::Opening(_)))
     }
 
     /// A step succeeded.
@@ -72,12 +71,31 @@ impl Unreadable {
 
     /// What to report of a stream.
     pub(super) fn text(&self, stream: StreamId) -> Option<&str> {
-        self.by_stream.get(&stream).map(|trouble| trouble.text.as_str())
+        let denied = || Some(self.denied.get(&stream)?.first()?.2.as_str());
+        self.by_stream.get(&stream).map(|trouble| trouble.text.as_str()).or_else(denied)
     }
 
     pub(super) fn forget(&mut self, stream: StreamId) {
         self.by_stream.remove(&stream);
     }
+
+    /// The stream is over.
+    pub(super) fn end_all(&mut self, stream: StreamId) {
+        self.forget(stream);
+        self.denied.remove(&stream);
+    }
+}
+
+/// `None` = it was renamed, or is not there yet: it is looked for again.
+fn reason_of(error: &FileError) -> Option<UnreadableReason> {
+    Some(match error {
+        FileError::Changed(_) => return None,
+        FileError::Denied(_) => UnreadableReason::Permission,
+        FileError::NotRegular(..) => UnreadableReason::NotRegular,
+        FileError::NoDirectory(_) => UnreadableReason::NoDirectory,
+        FileError::NoDescriptor { .. } => UnreadableReason::NoDescriptor,
+        FileError::Other { .. } => UnreadableReason::Other,
+    })
 }
 
 /// When each file stream last read, and how far it was behind then.
@@ -171,12 +189,14 @@ impl Capture {
                 self.unreadable.forget(*stream)
             }
             Event::Scanned { stream, result: Ok(_), .. } => self.unreadable.end(*stream, Step::Listing),
-            Event::FileOpened { stream, result: Ok(_), .. } => {
-                self.unreadable.forget(*stream);
+            Event::FileOpened { stream, file, result: Ok(_) } => {
+                let id = self.opening_id(*stream, *file);
+                self.unreadable.end(*stream, Step::Opening(id));
                 self.opened.insert(*stream);
             }
-            Event::FileOpened { stream, result: Err(error), .. } => {
-                self.set_unreadable(*stream, Step::Opening, error);
+            Event::FileOpened { stream, file, result: Err(error) } => {
+                let id = self.opening_id(*stream, *file);
+                self.set_unreadable(*stream, Step::Opening(id), error);
             }
             Event::FileRead { stream, result: Ok(_), .. } => {
                 self.unreadable.end(*stream, Step::Reading);
@@ -201,9 +221,39 @@ impl Capture {
 
     /// A file that could not be opened may be gone, and then no opening will succeed.
     pub(super) fn end_trouble_of_gone(&mut self, id: StreamId) {
-        if self.unreadable.is_of(id, Step::Opening) && self.file(id).is_some_and(FileSource::has_opened_all) {
+        if self.unreadable.is_of_opening(id) && self.file(id).is_some_and(FileSource::has_opened_all) {
             self.unreadable.forget(id);
         }
+    }
+
+    /// Which file is being opened under this number.
+    fn opening_id(&self, stream: StreamId, file: FileNo) -> FileId {
+        self.file(stream).and_then(|source| source.opening_id(file)).unwrap_or_default()
+    }
+
+    /// A listing may have shown files that can't be read, or that can be read again.
+    pub(super) fn note_denied(&mut self, id: StreamId) {
+        let Some(file) = self.file(id) else { return };
+        let row = |(path, error): (String, &FileError)| {
+            let text = format!("{error}; what it holds and was not read yet is read once it can be");
+            Some((path, reason_of(error)?, text))
+        };
+        let denied: Vec<_> = file.denied().filter_map(row).collect();
+        if denied.is_empty() {
+            self.unreadable.denied.remove(&id);
+        } else {
+            self.unreadable.denied.insert(id, denied);
+        }
+    }
+
+    /// Of streams that read, once however many outlets there are.
+    fn denied(&self) -> impl Iterator<Item = (&Source, &(String, UnreadableReason, String))> {
+        let of_first = self.unreadable.denied.iter().filter_map(|(id, denied)| {
+            let stream = self.streams.get(id)?;
+            let reads = stream.state() != State::Draining && stream.source.outlet.index == 0;
+            reads.then_some((&*stream.source, denied))
+        });
+        of_first.flat_map(|(source, denied)| denied.iter().map(move |denied| (source, denied)))
     }
 
     fn set_unreadable(&mut self, id: StreamId, step: Step, error: &FileError) {
@@ -341,6 +391,16 @@ impl Capture {
                 }
             }
         }
+        for (source, (path, reason, why)) in self.denied() {
+            *counts.entry(*reason).or_default() += 1;
+            if first.len() < UNREADABLE_NAMED_MAX {
+                let whose = match &source.container {
+                    Some(container) => format!("container {} ({path})", container.name),
+                    None => format!("file {path}"),
+                };
+                first.push(UnreadableSource { reason: *reason, whose, why: why.clone() });
+            }
+        }
         (first, counts)
     }
 
@@ -357,6 +417,10 @@ impl Capture {
                 *passed.entry(PassedOver::Denied).or_default() += 1;
             }
         }
+        let denied = self.denied().filter(|(source, (_, reason, _))| {
+            source.path.is_some() && *reason == UnreadableReason::Permission
+        });
+        *passed.entry(PassedOver::Denied).or_default() += denied.count();
         passed
     }
 

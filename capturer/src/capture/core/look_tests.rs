@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::*;
 use crate::capture::checkpoint::Checkpoint;
 use crate::capture::core::outlets::SinkFacts;
-use crate::capture::io::{FileNo, FoundPath, NoFile, OpenedFile};
+use crate::capture::io::{Beside, DeniedFile, FileNo, FoundPath, NoFile, OpenedFile};
 use crate::model::cursor::FileId;
 use crate::settings::{FileMonitor, FileSet, Settings};
 use crate::telemetry::metrics::Metrics;
@@ -48,7 +48,12 @@ impl Scene {
     }
 
     fn listed(&mut self, result: Result<Vec<FoundFile>, FileError>) -> Vec<FileNo> {
-        self.on(Event::Scanned { stream: self.stream, result, archive: None })
+        self.beside(result, Vec::new())
+    }
+
+    fn beside(&mut self, result: Result<Vec<FoundFile>, FileError>, denied: Vec<DeniedFile>) -> Vec<FileNo> {
+        let beside = Beside { archive: None, denied };
+        self.on(Event::Scanned { stream: self.stream, result, beside })
     }
 
     fn opened(&mut self, file: FileNo, result: Result<(), FileError>) -> Vec<FileNo> {
@@ -138,4 +143,62 @@ fn the_trouble_of_an_opening_ends_with_its_file() {
         assert_eq!(scene.listed(Ok(vec![file("a.log", 0, 1)])), [], "it is open");
     }
     assert_eq!(scene.troubles(), []);
+}
+
+/// Another file of the log was opened, which says nothing of the one that can't be.
+#[test]
+fn an_opening_ends_the_trouble_of_its_file_alone() {
+    let mut scene = Scene::new();
+    let files = scene.listed(Ok(vec![file("a.log", 0, 2), file("a.log.1", 1, 1)]));
+    assert_eq!(files.len(), 2);
+    scene.opened(files[0], Err(failing()));
+    assert_eq!(scene.troubles(), [UnreadableReason::Other]);
+    scene.opened(files[1], Ok(()));
+    assert_eq!(scene.troubles(), [UnreadableReason::Other]);
+}
+
+/// Only the log had a line of it, and it was declared lost for another reason.
+#[test]
+fn a_rotated_file_that_can_not_be_read_is_named_as_long_as_it_waits() {
+    let mut scene = Scene::new();
+    let files = scene.listed(Ok(vec![file("a.log", 0, 1)]));
+    scene.opened(files[0], Err(FileError::Changed("/l/a.log".to_owned())));
+    let denied = || {
+        let error = FileError::Denied("/l/a.log.1".to_owned());
+        vec![DeniedFile { found: FoundFile { head: Vec::new(), ..file("a.log.1", 1, 1) }, error }]
+    };
+    let files = scene.beside(Ok(vec![file("a.log", 0, 2)]), denied());
+    assert_eq!(files.len(), 1, "the live file is read");
+    scene.opened(files[0], Ok(()));
+    let (first, counts) = scene.capture.unreadable();
+    assert_eq!(first[0].whose, "file /l/a.log.1");
+    assert!(first[0].why.starts_with("no permission to read /l/a.log.1; "), "{}", first[0].why);
+    assert_eq!(counts, BTreeMap::from([(UnreadableReason::Permission, 1)]));
+    assert_eq!(scene.capture.passed_over()[&PassedOver::Denied], 1);
+    // Its rights are given back.
+    let stream = scene.stream;
+    scene.capture.on_event(scene.now, Event::RightsChanged { stream });
+    assert!(scene.capture.drain_actions().any(|action| matches!(action, Action::Scan { .. })));
+    let files = scene.listed(Ok(vec![file("a.log", 0, 2), file("a.log.1", 1, 1)]));
+    assert_eq!((files.len(), scene.troubles()), (1, vec![]));
+}
+
+/// The listing shows that it can't be opened, and those behind it need not wait.
+#[test]
+fn an_opening_that_is_refused_has_the_files_listed_again() {
+    let mut scene = Scene::new();
+    let files = scene.listed(Ok(vec![file("a.log", 0, 1)]));
+    scene.opened(files[0], Ok(()));
+    let rotated = vec![file("a.log", 0, 3), file("a.log.1", 1, 2), file("a.log.2", 2, 1)];
+    let files = scene.listed(Ok(rotated));
+    assert_eq!(files.len(), 2);
+    scene.capture.on_event(
+        scene.now,
+        Event::FileOpened {
+            stream: scene.stream,
+            file: files[0],
+            result: Err(FileError::Denied("/l/a.log.1".to_owned())),
+        },
+    );
+    assert!(scene.capture.drain_actions().any(|action| matches!(action, Action::Scan { .. })));
 }

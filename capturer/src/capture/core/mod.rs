@@ -50,7 +50,7 @@ use crate::telemetry::metrics::Metrics;
 
 use crate::capture::context::{Shared, Timer};
 use crate::capture::counted::ReadCounts;
-use crate::capture::io::{Action, ConnId, Event};
+use crate::capture::io::{Action, Beside, ConnId, Event, FileError};
 use lifecycle::Attaching;
 use look::{Progress, Unreadable};
 use outlets::{OutletState, SinkFacts};
@@ -259,7 +259,7 @@ impl Capture {
                 Some(stream) => self.with_api(now, stream, |api, cx, told| api.on_closed(conn, cx, told)),
                 None => self.with_events(now, conn, |discovery, cx, _| discovery.on_closed(cx)),
             },
-            Event::Scanned { stream, mut result, archive } => {
+            Event::Scanned { stream, mut result, beside: Beside { archive, denied } } => {
                 let strange = self.leave_to_others(stream, &mut result);
                 match strange.or(archive) {
                     Some(archive) => drop(self.archives.insert(stream, archive)),
@@ -275,12 +275,18 @@ impl Capture {
                     stream.with_source(cx, |kind, cx, told| match kind {
                         Kind::File(file) => {
                             file.remember(places);
+                            match &result {
+                                Ok(_) => file.set_denied(denied, cx),
+                                Err(FileError::NoDirectory(_)) => file.set_denied(Vec::new(), cx),
+                                Err(_) => {}
+                            }
                             file.on_scanned(result, cx, told);
                         }
                         Kind::Api(api) => api.on_scanned(&result, cx, told),
                     });
                 });
                 self.end_trouble_of_gone(stream);
+                self.note_denied(stream);
                 self.bound_deleted(now, stream);
             }
             Event::StillLive { stream, found } => {
@@ -288,9 +294,13 @@ impl Capture {
             }
             Event::FileOpened { stream, file: number, result } => {
                 if self.streams.contains_key(&stream) {
+                    let is_open = result.is_ok();
                     self.with_file(now, stream, |file, cx, told| {
                         file.on_file_opened(number, result, cx, told)
                     });
+                    if is_open {
+                        self.end_trouble_of_gone(stream);
+                    }
                 } else if result.is_ok() {
                     self.shared.actions.push(Action::CloseFile { file: number });
                 }
@@ -322,6 +332,7 @@ impl Capture {
             }
             Event::RightsChanged { stream } => {
                 self.with_stream(now, stream, |stream, cx| stream.on_rights_changed(cx));
+                self.with_file(now, stream, |file, cx, _| file.on_rights_changed(cx));
             }
             Event::LookAtAll => self.look_at_all(now),
             Event::DescriptorsRanOut { files } => self.on_descriptors_ran_out(now, files),

@@ -12,6 +12,7 @@
 //! behind another one remains a comparison of two numbers when the chain moves on.
 
 mod copies;
+mod denied;
 mod doubt;
 mod known;
 mod link;
@@ -32,6 +33,8 @@ use crate::capture::io::{FileNo, FoundFile};
 use crate::model::cursor::{ApiCursor, FileCursor, FileId, FilePlace, HeadPrint, TailPrint};
 use crate::model::rare::{Begins, Rare};
 
+pub use denied::Denied;
+use denied::DeniedFiles;
 pub use doubt::{Doubt, Standing};
 use known::Known;
 pub use known::{Memory, Remembers};
@@ -58,6 +61,8 @@ pub struct Changes {
     pub gone: Vec<Gone>,
     /// Files after which others may have come and gone unseen. They themselves were read completely.
     pub cut_off: Vec<Gone>,
+    /// Files that could not be read as long as they were there.
+    pub unreadable: Vec<Gone>,
     /// Files that are no longer read.
     pub let_go: Vec<FileNo>,
     /// This listing alone proves nothing: list again.
@@ -69,6 +74,7 @@ impl Begins for Changes {
         lost: Vec::new(),
         gone: Vec::new(),
         cut_off: Vec::new(),
+        unreadable: Vec::new(),
         let_go: Vec::new(),
         look_again: false,
     };
@@ -91,13 +97,20 @@ struct Doubts {
     slipped: Vec<Gone>,
     /// Files that came and went between two listings.
     unseen: Unseen,
+    /// Files that can't be read.
+    denied: DeniedFiles,
     /// That the first file went before it was listed is counted already.
     vanish_counted: bool,
 }
 
 impl Begins for Doubts {
-    const BEGINNING: &'static Doubts =
-        &Doubts { cut_off: None, slipped: Vec::new(), unseen: Unseen::NONE, vanish_counted: false };
+    const BEGINNING: &'static Doubts = &Doubts {
+        cut_off: None,
+        slipped: Vec::new(),
+        unseen: Unseen::NONE,
+        denied: DeniedFiles::NONE,
+        vanish_counted: false,
+    };
 }
 
 /// Content of a file that was not found again.
@@ -208,8 +221,8 @@ pub struct Undelivered {
 impl Chain {
     /// An empty chain.
     pub fn new(start: Start) -> Chain {
-        Chain {
-            start: Some(Box::new(start)),
+        let mut chain = Chain {
+            start: None,
             links: VecDeque::new(),
             parked: Vec::new(),
             base: 0,
@@ -233,7 +246,12 @@ impl Chain {
             ignore_before_ns: None,
             ignored: None,
             delivered_to: [0; 2],
+        };
+        if let Start::Resume(cursor) = &start {
+            chain.resume_denied(cursor);
         }
+        chain.start = Some(Box::new(start));
+        chain
     }
 
     /// Adds files that were read in earlier runs.
@@ -298,7 +316,8 @@ impl Chain {
         let mut seen: BTreeSet<FileId> = BTreeSet::new();
         found.retain(|file| (file.rank == 0 || Some(file.id) != live) && seen.insert(file.id));
         let by_name = found.iter().filter(|file| file.rank != FoundFile::RANK_UNKNOWN);
-        let mut present: Vec<FileId> = by_name.map(|file| file.id).collect();
+        let mut present: Vec<FileId> =
+            by_name.map(|file| file.id).chain(self.denied_files().map(|file| file.id)).collect();
         present.sort_unstable();
         self.present = present.into();
         let listed: Vec<_> = found.iter().map(|file| (file.id, file.print())).collect();
@@ -306,6 +325,8 @@ impl Chain {
             self.links.iter_mut().for_each(|link| link.anew = false);
         }
         let out_of_order = self.out_of_order(&found, memory);
+        self.recognize_denied(&found);
+        let denied = self.places_of_denied(&found, memory);
         let mut changes = match self.start.take() {
             Some(start) => self.begin(*start, &found, memory),
             None => self.follow(&found, latest, memory),
@@ -314,6 +335,8 @@ impl Chain {
         self.take_copies(&found, memory);
         self.note_strange(&strange, memory, &mut changes);
         self.note_out_of_order(&out_of_order, &mut changes);
+        self.judge_denied(denied, &found, latest, &mut changes);
+        seen.extend(self.denied_files().map(|file| file.id));
         if self.start.is_none() {
             // From now on, whatever was there before is known.
             self.copied_since_ns = self.copied_since_ns.map(|_| i64::MIN);
@@ -420,7 +443,9 @@ impl Chain {
 
     fn follow(&mut self, found: &[FoundFile], latest: bool, memory: Memory<'_>) -> Changes {
         let mut changes = Changes::default();
-        let mut seen = vec![false; self.links.len()];
+        // One whose descriptor works is there, though nobody may open it by its name.
+        let is_denied = |link: &Link| link.handle != Handle::None && self.is_denied(link.found.id);
+        let mut seen: Vec<bool> = self.links.iter().map(is_denied).collect();
         let (mut newest_known, mut place_of_doubted) = (None, None);
         let (mut grown, mut back, mut reached) = (Vec::new(), None, 0);
         // A file that the listing still shows has not become an archive or copy of it: those are beside it.
@@ -661,6 +686,7 @@ impl Chain {
         (link.settled, link.late) = (true, true);
         link.waited_at = due_ms.map(|due_ms| (link.offset, due_ms));
         self.push_front(link);
+        self.skip_delivered_of_denied();
     }
 
     fn push_front(&mut self, link: Link) {

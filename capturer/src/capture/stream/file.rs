@@ -13,6 +13,7 @@
 mod around;
 mod binary;
 mod copied;
+mod denied;
 mod elsewhere;
 mod ended;
 mod hanging;
@@ -51,7 +52,7 @@ use self::replaced::Writer;
 use self::text::Text;
 use self::unfinished::Unfinished;
 use super::SourceEvent;
-use super::chain::{Chain, Handle, Link, Start};
+use super::chain::{Chain, Gone, Handle, Link, Start};
 use super::delivered::Passing;
 use super::groups::GroupsDue;
 use crate::capture::context::{Context, Purpose};
@@ -408,9 +409,12 @@ impl FileSource {
         let memory = cx.memory.of(&self.reader.sinks, self.reader.group.of_paths);
         let mut changes = self.chain.on_listing(found, latest, &memory);
         self.judge_left_out_anew();
-        changes.gone.retain(|gone| !self.is_read_elsewhere(gone.file, cx));
-        changes.cut_off.retain(|gone| !self.is_read_elsewhere(gone.file, cx));
-        changes.lost.retain(|gone| !self.is_read_elsewhere(gone.file, cx));
+        let is_lost =
+            |gone: &Gone| !self.is_read_elsewhere(gone.file, cx) && !self.chain.is_denied(gone.file);
+        changes.gone.retain(is_lost);
+        changes.cut_off.retain(is_lost);
+        changes.lost.retain(is_lost);
+        changes.unreadable.retain(is_lost);
         changes.look_again |= look_again;
         if !changes.gone.is_empty() {
             // A line that was open when its file was rewritten does not continue.
@@ -426,6 +430,7 @@ impl FileSource {
         if changes.look_again && !self.scanning {
             self.scan(cx);
         }
+        self.look_at_denied_later(cx);
         self.wait_for_late_writers(cx);
         self.note_replaced(cx.now.mono_ms);
         self.claim(cx);
@@ -498,6 +503,7 @@ impl FileSource {
         {
             self.drained = true;
             self.declare_never_found(cx);
+            self.declare_never_readable(cx);
             let mut lines = Lines::default();
             self.assembler.close_all(&mut lines);
             if !lines.records.is_empty() {

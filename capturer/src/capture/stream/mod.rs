@@ -526,7 +526,10 @@ impl Stream {
         let mut told = Vec::new();
         let may_read = self.may_read();
         match &mut self.kind {
-            Kind::File(file) if may_read => file.read_on(cx),
+            Kind::File(file) if may_read => {
+                file.tell_denied(&mut told);
+                file.read_on(cx);
+            }
             Kind::Api(api) if may_read => api.read_on(cx, &mut told),
             _ => {}
         }

@@ -326,8 +326,8 @@ impl Worker {
                 let chain = look::Chain { directory, live_name, wanted, apart, olddirs };
                 let mut own = Listings::default();
                 let listings = if self.lane.is_none() { &mut self.listings } else { &mut own };
-                let (result, archive) = look::scan(chain, listings);
-                Some(FilesAnswer::Scanned { stream, watch, result, archive })
+                let (result, beside) = look::scan(chain, listings);
+                Some(FilesAnswer::Scanned { stream, watch, result, beside })
             }
             Request::Open { .. } => self.open(request),
             Request::Read { stream, file, offset, mut buffer, .. } => {

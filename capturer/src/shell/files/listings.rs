@@ -25,8 +25,11 @@ const KEPT_MAX: usize = 4;
 /// How many entries are kept in all: some 10 MiB.
 const ENTRIES_KEPT_MAX: usize = 200_000;
 
-/// How many unreadable files the log reports.
+/// Of how many logs it is kept what was reported, and for each how many texts.
 const TOLD_MAX: usize = 1_000;
+const TOLD_OF_LOG_MAX: usize = 16;
+/// A log that was not looked at for this long may be gone. It makes room for others.
+const TOLD_OLD_NS: i128 = 3_600_000_000_000;
 
 /// The names in a directory, as text (text/path_text.rs).
 #[derive(Debug, Default)]
@@ -87,8 +90,9 @@ struct Kept {
 pub(super) struct Listings {
     /// The most recently used one is last.
     kept: Vec<Kept>,
-    /// Unreadable files that the log has reported, because directories are listed again and again.
-    told: BTreeSet<String>,
+    /// By directory and name of a log: what was wrong at the last look, and when that was. Directories are listed again and
+    /// again, and each fault is to be reported once.
+    told: BTreeMap<(String, String), (i128, BTreeSet<String>)>,
 }
 
 impl Listings {
@@ -118,9 +122,27 @@ impl Listings {
         Ok(listing)
     }
 
-    /// Whether this was not reported yet.
-    pub(super) fn is_news(&mut self, text: &str) -> bool {
-        self.told.len() < TOLD_MAX && self.told.insert(text.to_owned())
+    /// Which of what is wrong with a log now was not wrong at the last look. What is over is forgotten, so that it is
+    /// reported when it comes again.
+    pub(super) fn news(&mut self, directory: &str, live_name: &str, now: Vec<String>) -> Vec<String> {
+        if now.is_empty() && self.told.is_empty() {
+            return now;
+        }
+        let of = (directory.to_owned(), live_name.to_owned());
+        if now.is_empty() {
+            self.told.remove(&of);
+            return now;
+        }
+        let now_ns = now_ns();
+        if self.told.len() >= TOLD_MAX && !self.told.contains_key(&of) {
+            self.told.retain(|_, (looked_ns, _)| *looked_ns + TOLD_OLD_NS > now_ns);
+            if self.told.len() >= TOLD_MAX {
+                return Vec::new();
+            }
+        }
+        let wrong: BTreeSet<String> = now.into_iter().take(TOLD_OF_LOG_MAX).collect();
+        let (_, before) = self.told.insert(of, (now_ns, wrong.clone())).unwrap_or_default();
+        wrong.into_iter().filter(|text| !before.contains(text)).collect()
     }
 
     fn keep(&mut self, kept: Kept) {
@@ -169,6 +191,29 @@ mod tests {
 
     fn has_name(listing: &Listing, name: &str) -> bool {
         listing.beginning_with(name).next().is_some()
+    }
+
+    /// A second fault of the same words was never reported, nor any after a thousand.
+    #[test]
+    fn a_fault_is_news_whenever_it_begins() {
+        let mut listings = Listings::default();
+        let mut news = |log: usize, texts: &[&str]| {
+            let texts = texts.iter().map(|text| (*text).to_owned()).collect();
+            listings.news("/l", &log.to_string(), texts)
+        };
+        assert_eq!(news(1, &["a", "b"]), ["a", "b"]);
+        assert_eq!(news(1, &["b", "c"]), ["c"]);
+        assert!(news(2, &[]).is_empty());
+        assert_eq!(news(2, &["a"]), ["a"]);
+        assert!(news(1, &[]).is_empty());
+        assert_eq!(news(1, &["b"]), ["b"], "it is over and comes again");
+        for log in 0..2 * TOLD_MAX {
+            news(log, &["a"]);
+        }
+        assert!(listings.told.len() <= TOLD_MAX);
+        listings.told.values_mut().take(10).for_each(|(looked_ns, _)| *looked_ns -= 2 * TOLD_OLD_NS);
+        let texts = || vec!["a".to_owned()];
+        assert_eq!(listings.news("/l", "new", texts()), ["a"], "those that nobody looks at make room");
     }
 
     /// A file made right after a listing must be in the next one, however the clock ticks.

@@ -14,7 +14,7 @@ use rustix::io::Errno;
 use super::aside::aside;
 use super::listings::{Listing, Listings};
 use super::{olddir, unpack};
-use crate::capture::io::{FileError, FoundFile, NO_DATA, NoFile, OpenedFile};
+use crate::capture::io::{Beside, DeniedFile, FileError, FoundFile, NO_DATA, NoFile, OpenedFile};
 use crate::decode::damage::{leading_nuls, without_room};
 use crate::ledger::Owner;
 use crate::ledger::claims::Claims;
@@ -56,45 +56,44 @@ impl Chain<'_> {
 
 /// The live file, its rotated files ([`RotatedName`]), compressed or not, and wanted files. Files are looked at one
 /// after the other, so a rotation meanwhile can show one file twice and hide another; then the scan is repeated. Also
-/// returns the newest archive of the log that can't be read.
-pub(super) fn scan(
-    chain: Chain<'_>,
-    listings: &mut Listings,
-) -> (Result<Vec<FoundFile>, FileError>, Option<String>) {
-    let mut archive = None;
-    let result = scan_till_same(chain, listings, &mut archive);
-    (result, archive)
+/// returns what can't be read.
+pub(super) fn scan(chain: Chain<'_>, listings: &mut Listings) -> (Result<Vec<FoundFile>, FileError>, Beside) {
+    let mut beside = Beside::default();
+    let result = scan_till_same(chain, listings, &mut beside);
+    (result, beside)
 }
 
 fn scan_till_same(
     chain: Chain<'_>,
     listings: &mut Listings,
-    archive: &mut Option<String>,
+    beside: &mut Beside,
 ) -> Result<Vec<FoundFile>, FileError> {
     let live_name = chain.live_name;
     let (dir, is_listable) = open_directory(chain.directory)?;
-    let mut names_now = |listings: &mut Listings| -> Result<_, FileError> {
+    let names_now = |listings: &mut Listings, beside: &mut Beside| -> Result<_, FileError> {
         let listing =
             if is_listable { list(&dir, chain, listings)? } else { only_live(&dir, chain, listings) };
-        *archive = unread_archive(&listing, chain);
+        beside.archive = unread_archive(&listing, chain);
         let mut names = names_of(&listing, &olddir::moved(&dir, chain, listings), chain);
         names.append(&mut aside(&dir, &listing, chain));
         Ok(names)
     };
     for _ in 1..SCANS_MAX {
-        let names = names_now(listings)?;
+        let names = names_now(listings, beside)?;
         let live = live_id(&dir, live_name);
-        let found = scan_once(&dir, chain, &names, listings)?;
+        let found = scan_once(&dir, chain, &names, listings, &mut beside.denied)?;
         let same_live = live == live_id(&dir, live_name);
-        if same_live && found.len() == names.len() && names == names_now(listings)? {
+        let seen = found.len() + beside.denied.len();
+        if same_live && seen == names.len() && names == names_now(listings, beside)? {
             return Ok(found);
         }
     }
-    let names = names_now(listings)?;
-    scan_once(&dir, chain, &names, listings)
+    let names = names_now(listings, beside)?;
+    scan_once(&dir, chain, &names, listings, &mut beside.denied)
 }
 
 fn list(dir: &OwnedFd, chain: Chain<'_>, listings: &mut Listings) -> Result<Arc<Listing>, FileError> {
+    listings.news(chain.directory, "", Vec::new());
     listings.list(dir, chain.directory).map_err(|cause| FileError::Other {
         what: format!("listing {}", chain.directory),
         cause: cause_of(&cause),
@@ -124,7 +123,8 @@ fn only_live(dir: &OwnedFd, chain: Chain<'_>, listings: &mut Listings) -> Arc<Li
         "{directory} can be entered and not listed by this user: {live_name} in it is read, and its rotated files can't be \
          found; give the agent's user the right to list it (chmod o+r, or an ACL)"
     );
-    if listings.is_news(&text) {
+    // Of the directory, and not of the names in it.
+    for text in listings.news(directory, "", vec![text]) {
         tracing::warn!("{text}");
     }
     let live = live_id(dir, live_name);
@@ -242,8 +242,9 @@ fn scan_once(
     chain: Chain<'_>,
     names: &BTreeSet<(u32, String, bool)>,
     listings: &mut Listings,
+    denied: &mut Vec<DeniedFile>,
 ) -> Result<Vec<FoundFile>, FileError> {
-    let mut found = Vec::new();
+    let (mut found, mut refused, mut in_the_way) = (Vec::new(), BTreeMap::new(), Vec::new());
     for (rank, name, compressed) in names.iter().cloned() {
         match look_at(dir, chain.directory, &name) {
             // Another file has the wanted inode number.
@@ -253,20 +254,51 @@ fn scan_once(
             }
             // Renamed or removed since the listing.
             Err(FileError::Changed(_)) => {}
-            // A rotated file that can't be read must not hide the live one.
-            Err(error) if rank > 0 => {
-                if listings.is_news(&error.to_string()) {
-                    tracing::warn!("{error}; passed over, the files beside it are read");
+            // All of them lack one, or will.
+            Err(error @ FileError::NoDescriptor { .. }) => return Err(error),
+            // A rotated file that can't be read must not hide the live one. Its name shows what it is, without any right to it.
+            Err(error) if rank > 0 => match see_by_name(dir, &name, rank, compressed) {
+                Some(file) if rank < FoundFile::RANK_STRANGE || chain.wants(file.id) => {
+                    refused.insert(name, error);
+                    found.push(file);
                 }
-            }
+                _ => in_the_way.push(error.to_string()),
+            },
             Err(error) => return Err(error),
         }
+    }
+    for text in listings.news(chain.directory, chain.live_name, in_the_way) {
+        tracing::warn!("{text}; passed over, the files beside it are read");
     }
     if !chain.olddirs.is_empty() {
         part_same_ranks(&mut found);
     }
     turn_if_ascending(&mut found, chain.live_name);
-    Ok(found)
+    denied.clear();
+    if refused.is_empty() {
+        return Ok(found);
+    }
+    let (readable, rest): (Vec<_>, Vec<_>) =
+        found.into_iter().partition(|file| !refused.contains_key(&file.name));
+    let of = |found: FoundFile| Some(DeniedFile { error: refused.remove(&found.name)?, found });
+    denied.extend(rest.into_iter().filter_map(of));
+    Ok(readable)
+}
+
+/// A regular file as statx shows it.
+fn see_by_name(dir: &OwnedFd, name: &str, rank: u32, compressed: bool) -> Option<FoundFile> {
+    let stat = rustix::fs::statx(dir, &*name_of(name), AtFlags::SYMLINK_NOFOLLOW, FileId::ASKED).ok()?;
+    let is_regular = FileType::from_raw_mode(stat.stx_mode.into()) == FileType::RegularFile;
+    is_regular.then(|| FoundFile {
+        name: name.to_owned(),
+        rank,
+        compressed,
+        id: FileId::of(&stat),
+        len: stat.stx_size,
+        head: Vec::new(),
+        unpacked_len: None,
+        modified_ns: FileId::modified_ns(&stat),
+    })
 }
 
 /// Numbers that grow with each rotation (log4j2): the highest is the newest. This is so if each file was changed after
@@ -661,8 +693,8 @@ mod tests {
             ("l.10.xz", Some("l.1.zst")),
         ] {
             std::fs::write(dir.path().join(name), "x").unwrap();
-            let (_, newest) = super::scan(chain, &mut Listings::default());
-            assert_eq!(newest.as_deref(), expected, "with {name}");
+            let (_, beside) = super::scan(chain, &mut Listings::default());
+            assert_eq!(beside.archive.as_deref(), expected, "with {name}");
         }
     }
 

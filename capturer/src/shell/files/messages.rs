@@ -6,7 +6,7 @@ use std::os::fd::{OwnedFd, RawFd};
 use std::sync::Arc;
 
 use super::patterns::Start;
-use crate::capture::io::{FileError, FileNo, FoundFile, FoundPath, LaneId, OpenedFile};
+use crate::capture::io::{Beside, FileError, FileNo, FoundFile, FoundPath, LaneId, OpenedFile};
 use crate::ledger::Owner;
 use crate::model::cursor::{FileId, TailPrint};
 use crate::model::record::StreamId;
@@ -141,8 +141,8 @@ pub enum FilesAnswer {
         watch: Result<i32, Unwatched>,
         /// The files of the chain.
         result: Result<Vec<FoundFile>, FileError>,
-        /// The newest archive of the log that can't be read.
-        archive: Option<String>,
+        /// What else was seen.
+        beside: Beside,
     },
     /// The other answer to [`Request::Scan`].
     StillLive {

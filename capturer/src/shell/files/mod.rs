@@ -43,7 +43,7 @@ use own::Own;
 use waiting::Waiting;
 
 use crate::capture::checkpoint::Checkpoint;
-use crate::capture::io::{FileError, FoundPath, LaneId};
+use crate::capture::io::{Beside, FileError, FoundPath, LaneId};
 use crate::ledger::claims::{Claimed, Claims};
 use crate::limits::LANES_MAX;
 use crate::settings::Settings;
@@ -366,7 +366,7 @@ impl Router {
                 stream,
                 watch: Err(Unwatched::Other),
                 result: Err(error),
-                archive: None,
+                beside: Beside::default(),
             },
             Request::Open { stream, file, .. } => {
                 FilesAnswer::Opened { stream, file, lane: None, result: Err(error) }

@@ -8,8 +8,9 @@ use super::{LossReason, Metrics};
 
 impl LossReason {
     /// Reasons for which a loss may be only possible.
-    pub(super) const POSSIBLE: [LossReason; 5] = [
+    pub(super) const POSSIBLE: [LossReason; 6] = [
         LossReason::FileGoneUnread,
+        LossReason::FileUnreadable,
         LossReason::FileTruncated,
         LossReason::FileNeverOpened,
         LossReason::ContainerGoneUnread,

@@ -123,6 +123,8 @@ label_values! {
     LossReason {
         /// A file was deleted before it was read to its end.
         FileGoneUnread = "file_gone_unread",
+        /// A rotated file could not be read, and was removed before it could.
+        FileUnreadable = "file_unreadable",
         /// A file was truncated behind the position.
         FileTruncated = "file_truncated",
         /// The Engine skipped a rotated file in its answer.

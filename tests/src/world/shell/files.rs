@@ -3,7 +3,7 @@
 use capturer::testing::checkpoint::Checkpoint;
 use capturer::testing::limits::HEAD_BYTES;
 use capturer::testing::{
-    Event, FileError, FileId, FileNo, FoundFile, LaneId, OpenedFile, StreamId, TailPrint,
+    Beside, Event, FileError, FileId, FileNo, FoundFile, LaneId, OpenedFile, StreamId, TailPrint,
 };
 
 use super::super::disk::Node;
@@ -166,21 +166,23 @@ impl World {
     fn scan(&mut self, stream: StreamId, directory: &str, live_name: &str, wanted: &[FileId]) -> Event {
         if self.engine.denied.contains(directory) {
             let result = Err(FileError::Denied(directory.to_owned()));
-            return Event::Scanned { stream, result, archive: None };
+            return Event::Scanned { stream, result, beside: Beside::default() };
         }
         let there = self.disk.has_directory(directory);
         let may_hang = self.lane_of(directory).is_some();
         if let Some(watch) = self.run_mut().watches.get_mut(&stream) {
             watch.set = there && !may_hang;
         }
+        let mut beside = Beside::default();
         let result = if there {
             let mut found = self.disk.scan(directory, live_name, wanted);
             self.rand.shuffle(&mut found);
+            beside.denied = self.disk.take_denied(directory, &mut found);
             Ok(found)
         } else {
             Err(FileError::NoDirectory(directory.to_owned()))
         };
-        Event::Scanned { stream, result, archive: None }
+        Event::Scanned { stream, result, beside }
     }
 
     fn open(
@@ -199,6 +201,9 @@ impl World {
             .found(&path, found.rank, found.compressed)
             .is_some_and(|now| now.id == found.id && now.head.starts_with(&found.head));
         let Some(node) = self.disk.node(&path).filter(|_| same) else { return Err(FileError::Changed(path)) };
+        if self.disk.denied.contains(&node) {
+            return Err(FileError::Denied(path));
+        }
         self.disk.open(node);
         let content = &self.disk.file(node).content;
         let len = content.len() as u64;

@@ -26,6 +26,7 @@ pub(super) struct Pending {
     /// How often another file got the live name.
     pub(super) renewed: BTreeMap<StreamId, u32>,
     pub(super) sets: BTreeSet<usize>,
+    pub(super) rights: BTreeSet<StreamId>,
 }
 
 /// What a file's event is.
@@ -34,6 +35,7 @@ pub(in crate::world) enum Change {
     Written,
     Made,
     Gone,
+    Rights,
 }
 
 impl World {
@@ -51,6 +53,9 @@ impl World {
             match change {
                 Change::Written if ending.is_empty() => drop(run.inotify.grew.insert(*stream)),
                 Change::Written if is_kin(ending) => drop(run.inotify.rotated_grew.insert(*stream)),
+                Change::Rights if ending.is_empty() || is_kin(ending) => {
+                    run.inotify.rights.insert(*stream);
+                }
                 Change::Made | Change::Gone if ending.is_empty() || is_kin(ending) => {
                     run.inotify.changed.insert(*stream);
                     if change == Change::Made && ending.is_empty() {
@@ -86,7 +91,8 @@ impl World {
         let empty = pending.grew.is_empty()
             && pending.rotated_grew.is_empty()
             && pending.changed.is_empty()
-            && pending.sets.is_empty();
+            && pending.sets.is_empty()
+            && pending.rights.is_empty();
         if pending.planned || (empty && !pending.overflow) {
             return;
         }
@@ -100,7 +106,7 @@ impl World {
         if self.strikes(self.faults.inotify_overflow) {
             self.run_mut().inotify = Pending { overflow: true, planned: true, ..Pending::default() };
         }
-        let Pending { overflow, grew, rotated_grew, changed, renewed, sets, .. } =
+        let Pending { overflow, grew, rotated_grew, changed, renewed, sets, rights, .. } =
             std::mem::take(&mut self.run_mut().inotify);
         let mut events: Vec<Event> = Vec::new();
         if overflow {
@@ -110,6 +116,7 @@ impl World {
         events.extend(changed.into_iter().map(|stream| Event::ChainChanged { stream }));
         events.extend(rotated_grew.into_iter().map(|stream| Event::RotatedGrew { stream }));
         events.extend(grew.into_iter().map(|stream| Event::FileGrew { stream }));
+        events.extend(rights.into_iter().map(|stream| Event::RightsChanged { stream }));
         events.extend(sets.into_iter().map(|set| Event::PathsChanged { set }));
         for event in events {
             self.note(|| brief_event(&event));

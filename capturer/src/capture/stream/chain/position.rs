@@ -86,7 +86,8 @@ impl Chain {
         }
         if let Some(searched) = searched {
             // What is found in its place says nothing of where its content went. A start looks for that again.
-            return Cursor::File(Arc::new(FileCursor { done: std::mem::take(&mut self.done), ..searched }));
+            let (done, denied) = (std::mem::take(&mut self.done), self.denied_places().into());
+            return Cursor::File(Arc::new(FileCursor { done, denied, ..searched }));
         }
         let Some(Mark { base, file, head, tail, is_copy, .. }) = self.marks.front().copied() else {
             return Cursor::Beginning;
@@ -109,6 +110,7 @@ impl Chain {
             is_copy,
             ended: self.links.is_empty() && from == position && self.ended,
             reached: reached.into(),
+            denied: self.denied_places().into(),
             done: std::mem::take(&mut self.done),
             ..FileCursor::at(place)
         }))

@@ -32,13 +32,17 @@ impl Chain {
             self.delivered_to = place.skip.map(|skip| place.offset + skip);
             return at;
         }
+        // It is there and can't be read: it waits beside those that can.
+        let denied = self.rank_of_denied(place.file);
+        let is_denied = denied.is_some() || self.denied_home(cursor, found).is_some();
         // Without a birth time it may as well be another file with the same number.
         let rewritten = found
             .iter()
             .position(|file| file.id == place.file && place.file.birth_ns != 0 && !file.compressed);
         let never_copied = self.copied_since_ns.is_none();
         let was_read = |file: &FoundFile| self.known.was_read(file);
-        if let Some(at) = orphan.candidate(found, &self.links, never_copied, was_read) {
+        let candidate = orphan.candidate(found, &self.links, never_copied, was_read);
+        if let Some(at) = candidate.filter(|_| denied.is_none()) {
             let mut link = link_at(found[at].clone(), &place);
             link.candidate = true;
             orphan.name.clone_from(&link.found.name);
@@ -57,16 +61,21 @@ impl Chain {
                 self.links.push_back(link_at(found[at].clone(), place));
                 self.delivered_to = place.skip.map(|skip| place.offset + skip);
                 self.reached.drain(..=number);
-                orphan.give_up(changes);
+                if !is_denied {
+                    orphan.give_up(changes);
+                }
                 return at;
             }
         }
         self.reached = Default::default();
-        if !cursor.ended && (place.offset > 0 || orphan.len > 0) {
+        if !cursor.ended && !is_denied && (place.offset > 0 || orphan.len > 0) {
             orphan.give_up(changes);
         }
         if let Some(at) = rewritten {
             return at;
+        }
+        if let Some(rank) = denied.filter(|rank| *rank < FoundFile::RANK_STRANGE) {
+            return found.iter().position(|file| file.rank < rank).unwrap_or(found.len());
         }
         count_older(found, place.file, cursor.is_copy)
     }

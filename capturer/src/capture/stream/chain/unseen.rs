@@ -104,8 +104,9 @@ impl Chain {
                 && !self.known.has(file.id)
                 && !self.doubts.unseen.counted.contains(&file.id)
         };
-        let new: Vec<(FileId, bool)> =
-            found.iter().filter(is_new).map(|file| (file.id, file.compressed)).collect();
+        // One that can't be read was seen, too.
+        let shown = found.iter().chain(self.denied_files()).filter(is_new);
+        let new: Vec<(FileId, bool)> = shown.map(|file| (file.id, file.compressed)).collect();
         if new.is_empty() && self.doubts.unseen.told == 0 {
             return (0, false);
         }

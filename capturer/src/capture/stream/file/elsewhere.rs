@@ -88,7 +88,7 @@ impl FileSource {
     pub(super) fn note_path(&self, cursor: &mut Cursor) {
         let Cursor::File(cursor) = cursor else { return };
         if let Some((_, path)) = self.elsewhere.left.iter().rev().find(|(id, _)| *id == cursor.file) {
-            Arc::make_mut(cursor).at = path.as_str().into();
+            Arc::make_mut(cursor).at = path.clone().into();
         } else if !self.elsewhere.name.is_empty() && *self.path() != *self.elsewhere.name {
             Arc::make_mut(cursor).at = self.path().into();
         }

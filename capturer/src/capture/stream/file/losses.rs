@@ -13,6 +13,14 @@ use crate::telemetry::status::StreamRow;
 
 impl FileSource {
     pub(super) fn declare(&self, changes: &Changes, cx: &Context<'_>) {
+        for Gone { name, bytes, .. } in &changes.unreadable {
+            match bytes {
+                0 => cx.metrics.possibly_lost(LossReason::FileUnreadable),
+                bytes => cx.metrics.lost(LossReason::FileUnreadable, *bytes),
+            }
+            let (file, sinks) = (self.path_of(name), self.reader.sinks.join(", "));
+            tracing::debug!(file, sinks, bytes, "gone; it could not be read as long as it was there");
+        }
         for Gone { name, bytes, in_place, .. } in
             changes.gone.iter().chain(&changes.cut_off).chain(&changes.lost)
         {

@@ -11,6 +11,7 @@ use crate::capture::context::{Context, Purpose};
 use crate::capture::io::{Action, FileError, FileNo, OpenedFile};
 use crate::capture::stream::SourceEvent;
 use crate::capture::stream::chain::Handle;
+use crate::model::cursor::FileId;
 use crate::telemetry::metrics::{LossReason, StreamError};
 
 /// Files opened ahead of the one being read.
@@ -54,6 +55,12 @@ impl FileSource {
         let parked = self.chain.parked.iter().map(|parked| &parked.link);
         let mut links = self.chain.links.iter().take(OPEN_AHEAD).chain(parked);
         !links.any(|link| link.is_to_be_opened() || matches!(link.handle, Handle::Opening(_)))
+    }
+
+    /// Which file is being opened under this number.
+    pub fn opening_id(&self, file: FileNo) -> Option<FileId> {
+        let link = self.chain.in_hand().find(|link| link.handle == Handle::Opening(file))?;
+        Some(link.found.id)
     }
 
     /// A file was opened, or not.
@@ -103,12 +110,15 @@ impl FileSource {
             (None, Ok(_)) => cx.act(Action::CloseFile { file }),
             (Some(link), Err(error)) => {
                 link.handle = Handle::None;
+                let is_rotated = link.found.rank > 0;
                 // One that grew late is found again when it is listed.
                 self.chain.drop_unopened();
                 match error {
                     // Renamed between the scan and the opening: look again. Each round makes progress, for the chain
                     // only moves one way.
                     FileError::Changed(_) | FileError::NoDirectory(_) => self.scan(cx),
+                    // A listing sets it aside, so that those behind it are read.
+                    FileError::Denied(_) | FileError::NotRegular(..) if is_rotated => self.scan(cx),
                     error => told.push(unreadable(&error)),
                 }
             }
