@@ -1,14 +1,13 @@
-//! Requests to the admin server of a running agent, for commands that watch it (`tap`, `top`). In HTTP/1.0, so that an
-//! answer ends with its connection.
+//! Requests to the admin server of a running agent, for commands that watch it (`tap`, `top`).
 
-use std::io::{self, BufRead as _, BufReader, Read as _, Write as _};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};
-use std::os::unix::net::UnixStream;
+use std::io::{self, BufRead as _};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::commands::cli;
 use crate::commands::cli::{AgentArgs, Exit};
+use crate::commands::http::{self, Connection, Failure};
 use crate::settings::{Admin, Secret};
 use crate::telemetry::admin::server::SPEAKS_TLS;
 
@@ -17,7 +16,7 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// What is printed of an agent that hangs.
 pub const NO_ANSWER: &str = "gives no answer";
 /// A longer answer is not read.
-const ANSWER_BYTES_MAX: u64 = 64 * 1024 * 1024;
+const ANSWER_BYTES_MAX: usize = 64 * 1024 * 1024;
 
 /// The token for an agent that `--admin` names.
 pub const TOKEN_VARIABLE: &str = "CAPTURER_ADMIN_TOKEN";
@@ -40,59 +39,6 @@ pub struct AgentClient {
     pub tls: bool,
     /// Why this may not be the agent that the user means.
     pub doubt: Option<String>,
-}
-
-/// An answer whose body has not been read yet.
-pub type AnswerReader = BufReader<Wire>;
-
-/// A connection to the agent.
-#[derive(Debug)]
-#[allow(missing_docs)]
-pub enum Wire {
-    Tcp(TcpStream),
-    Unix(UnixStream),
-}
-
-impl Wire {
-    /// How long a read may wait; `None` = for ever.
-    ///
-    /// # Errors
-    /// As the socket's own.
-    pub fn set_read_timeout(&self, patience: Option<Duration>) -> io::Result<()> {
-        match self {
-            Wire::Tcp(stream) => stream.set_read_timeout(patience),
-            Wire::Unix(stream) => stream.set_read_timeout(patience),
-        }
-    }
-
-    fn set_write_timeout(&self, patience: Option<Duration>) -> io::Result<()> {
-        match self {
-            Wire::Tcp(stream) => stream.set_write_timeout(patience),
-            Wire::Unix(stream) => stream.set_write_timeout(patience),
-        }
-    }
-}
-
-impl io::Read for Wire {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        match self {
-            Wire::Tcp(stream) => stream.read(buffer),
-            Wire::Unix(stream) => stream.read(buffer),
-        }
-    }
-}
-
-impl io::Write for Wire {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        match self {
-            Wire::Tcp(stream) => stream.write(bytes),
-            Wire::Unix(stream) => stream.write(bytes),
-        }
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
 }
 
 impl AgentClient {
@@ -152,52 +98,32 @@ impl AgentClient {
     /// # Errors
     /// Names the address and what to do.
     pub fn get(&self, path: &str) -> anyhow::Result<(u16, Vec<u8>)> {
-        let (status, answer) = self.open(path)?;
-        let mut body = Vec::new();
-        answer.take(ANSWER_BYTES_MAX).read_to_end(&mut body).map_err(|error| self.explain(&error))?;
+        let answer = self.open(path)?;
+        let status = answer.status;
+        let body = answer.read_all(ANSWER_BYTES_MAX).map_err(|error| self.explain(&error.into()))?;
         Ok((status, body))
     }
 
-    /// Returns the status, and a reader of the body. Each read waits at most 5 s, unless that is changed.
+    /// Returns the answer. Each read of its body waits at most 5 s, unless that is changed.
     ///
     /// # Errors
     /// As [`AgentClient::get`].
-    pub fn open(&self, path: &str) -> anyhow::Result<(u16, AnswerReader)> {
-        let ask = || -> io::Result<(u16, AnswerReader)> {
-            let mut stream = self.connect()?;
-            stream.set_read_timeout(Some(PATIENCE))?;
-            stream.set_write_timeout(Some(PATIENCE))?;
-            let token =
-                self.token.as_ref().map(|token| format!("Authorization: Bearer {}\r\n", token.reveal()));
-            let (host, token) = (self.address, token.unwrap_or_default());
-            stream.write_all(format!("GET {path} HTTP/1.0\r\nHost: {host}\r\n{token}\r\n").as_bytes())?;
-            let mut answer = BufReader::new(stream);
-            let strange = || io::Error::other("what answers there is not capturer");
-            let begins = answer.fill_buf()?;
-            // The answer is a TLS alert or handshake.
-            if begins.len() > 1 && matches!(begins[0], 0x15 | 0x16) && begins[1] == 3 {
-                return Err(io::Error::other(TLS));
+    pub fn open(&self, path: &str) -> anyhow::Result<http::Answer> {
+        let ask = || -> Result<http::Answer, Failure> {
+            let token = self.token.as_ref();
+            let token = token.map(|token| format!("Authorization: Bearer {}\r\n", token.reveal()));
+            let host = self.address.to_string();
+            let mut answer = http::get(self.connect()?, &host, path, &token.unwrap_or_default())?;
+            if answer.status == 400 && answer.body.fill_buf()?.starts_with(SPEAKS_TLS.as_bytes()) {
+                return Err(Failure::Tls);
             }
-            let mut line = String::new();
-            (&mut answer).take(4096).read_line(&mut line)?;
-            let status = line.strip_prefix("HTTP/1.").and_then(|rest| rest.split(' ').nth(1)?.parse().ok());
-            let status = status.ok_or_else(strange)?;
-            while line.trim_end() != "" {
-                line.clear();
-                if (&mut answer).take(16 * 1024).read_line(&mut line)? == 0 {
-                    return Err(strange());
-                }
-            }
-            if status == 400 && answer.fill_buf()?.starts_with(SPEAKS_TLS.as_bytes()) {
-                return Err(io::Error::other(TLS));
-            }
-            Ok((status, answer))
+            Ok(answer)
         };
-        let (status, answer) = ask().map_err(|error| self.explain(&error))?;
-        if status == 401 {
+        let answer = ask().map_err(|failure| self.explain(&failure))?;
+        if answer.status == 401 {
             anyhow::bail!("{}", self.unknown_here());
         }
-        Ok((status, answer))
+        Ok(answer)
     }
 
     /// The agent answers but does not accept this client.
@@ -218,51 +144,54 @@ impl AgentClient {
         }
     }
 
-    fn connect(&self) -> io::Result<Wire> {
-        if let Some(Ok(stream)) = self.socket.as_ref().map(UnixStream::connect) {
-            return Ok(Wire::Unix(stream));
+    fn connect(&self) -> Result<Connection, Failure> {
+        if let Some(Ok(connection)) = self.socket.as_ref().map(|path| Connection::unix(path, PATIENCE)) {
+            return Ok(connection);
         }
         if self.tls {
-            return Err(io::Error::other(TLS));
+            return Err(Failure::Tls);
         }
-        Ok(Wire::Tcp(TcpStream::connect_timeout(&self.address, PATIENCE)?))
+        Ok(Connection::tcp(&self.address, PATIENCE)?)
     }
 
-    fn explain(&self, error: &io::Error) -> anyhow::Error {
-        if error.get_ref().is_some_and(|inner| inner.to_string() == TLS) {
-            return anyhow::anyhow!("the agent at {} {TLS}", self.address);
-        }
-        if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut) {
-            return anyhow::anyhow!(
-                "the agent at {} {NO_ANSWER} within {} s: look with systemctl status capturer and journalctl -u capturer",
-                self.address,
-                PATIENCE.as_secs()
-            );
-        }
+    fn explain(&self, failure: &Failure) -> anyhow::Error {
+        let address = self.address;
+        let cause = match failure {
+            Failure::Tls => return anyhow::anyhow!("the agent at {address} {TLS}"),
+            Failure::Io(error) if is_of_time(error) => {
+                return anyhow::anyhow!(
+                    "the agent at {address} {NO_ANSWER} within {} s: look with systemctl status capturer and journalctl -u capturer",
+                    PATIENCE.as_secs()
+                );
+            }
+            Failure::Io(error) => error.to_string(),
+            Failure::NotHttp => "what answers there is not capturer".to_owned(),
+        };
         anyhow::anyhow!(
-            "no agent can be asked at {}: {error}; check that it runs, and name its admin.listen with --admin or its config with -c",
-            self.address
+            "no agent can be asked at {address}: {cause}; check that it runs, and name its admin.listen with --admin or its config with -c"
         )
     }
+}
+
+/// A write that waits too long fails with the first.
+fn is_of_time(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn client(address: SocketAddr) -> AgentClient {
+        AgentClient { address, socket: None, token: None, is_from_variable: false, tls: false, doubt: None }
+    }
+
     /// "Resource temporarily unavailable (os error 11)" told nobody what was wrong.
     #[test]
     fn an_agent_that_hangs_is_said_to_give_no_answer() {
-        let client = AgentClient {
-            address: "127.0.0.1:9".parse().unwrap(),
-            socket: None,
-            token: None,
-            is_from_variable: false,
-            tls: false,
-            doubt: None,
-        };
+        let client = client("127.0.0.1:9".parse().unwrap());
         for kind in [io::ErrorKind::WouldBlock, io::ErrorKind::TimedOut] {
-            let said = client.explain(&kind.into()).to_string();
+            let said = client.explain(&io::Error::from(kind).into()).to_string();
             assert!(said.starts_with("the agent at 127.0.0.1:9 gives no answer within 5 s"), "{said}");
         }
     }
@@ -270,17 +199,7 @@ mod tests {
     #[test]
     fn nobody_there_is_said_with_the_address() {
         let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-        let error = AgentClient {
-            address: free,
-            socket: None,
-            token: None,
-            is_from_variable: false,
-            tls: false,
-            doubt: None,
-        }
-        .get("/healthz")
-        .unwrap_err()
-        .to_string();
+        let error = client(free).get("/healthz").unwrap_err().to_string();
         assert!(error.contains(&free.to_string()) && error.contains("--admin"), "{error}");
     }
 }

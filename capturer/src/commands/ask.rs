@@ -1,13 +1,11 @@
-//! One request to the Engine, on the calling thread and with bounds: for commands that look around (`doctor`,
-//! `quickstart`). The agent itself asks over the ring (shell/http.rs).
+//! One request to the Engine with a bound on the whole of it: for commands that look around (`doctor`, `quickstart`). The
+//! agent itself asks over the ring (`shell/http.rs`).
 
-use std::io::{self, Read as _, Write as _};
-use std::os::unix::net::UnixStream;
+use std::io;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
-
+use crate::commands::http::{self, Connection, Failure, Patience};
 use crate::limits::ANSWER_BYTES_MAX;
 
 /// Longest wait for the whole answer.
@@ -18,58 +16,35 @@ const PATIENCE: Duration = Duration::from_secs(2);
 /// # Errors
 /// When nobody listens, access is denied, the answer is not complete in time, or its status is not 200.
 pub fn get(socket: &Path, path: &str) -> io::Result<Vec<u8>> {
-    // A plain connect to a socket with a full queue waits for ever.
-    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
-    let connection = rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
-    rustix::net::connect(&connection, &SocketAddrUnix::new(socket)?)?;
-    let mut connection = UnixStream::from(connection);
-    connection.set_nonblocking(false)?;
-    connection.set_write_timeout(Some(PATIENCE))?;
-    // In HTTP/1.0 the answer has no chunks and ends with the connection.
-    connection.write_all(format!("GET {path} HTTP/1.0\r\nHost: docker\r\n\r\n").as_bytes())?;
-    let answer = read_all(&mut connection)?;
-    let end = answer.windows(4).position(|window| window == b"\r\n\r\n");
-    let (head, body) = end.map_or((&*answer, &b""[..]), |at| (&answer[..at], &answer[at + 4..]));
-    let status = head.split(|byte| *byte == b' ').nth(1).unwrap_or_default();
-    match (head.starts_with(b"HTTP/1."), status) {
-        (true, b"200") => Ok(body.to_vec()),
-        (true, status) => {
-            Err(io::Error::other(format!("{path} was answered {}", String::from_utf8_lossy(status))))
-        }
-        _ => Err(io::Error::other("what answers is not a Docker Engine")),
-    }
+    get_within(PATIENCE, socket, path)
 }
 
-/// The deadline is for the whole answer, so that a peer that sends a byte a second can't hold us up.
-fn read_all(connection: &mut UnixStream) -> io::Result<Vec<u8>> {
-    let deadline = Instant::now() + PATIENCE;
-    let late = || {
-        let text = format!("no whole answer within {} s", PATIENCE.as_secs());
-        io::Error::new(io::ErrorKind::TimedOut, text)
+/// As [`get`], but with another wait.
+///
+/// # Errors
+/// As [`get`].
+pub fn get_within(patience: Duration, socket: &Path, path: &str) -> io::Result<Vec<u8>> {
+    let ask = || -> Result<(u16, Vec<u8>), Failure> {
+        let mut connection = Connection::unix(socket, patience)?;
+        connection.set_patience(Patience::Until(Instant::now() + patience));
+        let answer = http::get(connection, "docker", path, "")?;
+        Ok((answer.status, answer.read_all(ANSWER_BYTES_MAX)?))
     };
-    let mut answer = Vec::new();
-    let mut part = [0; 16 * 1024];
-    loop {
-        let left = deadline.saturating_duration_since(Instant::now());
-        if left.is_zero() {
-            return Err(late());
+    match ask() {
+        Ok((200, body)) => Ok(body),
+        Ok((status, _)) => Err(io::Error::other(format!("{path} was answered {status}"))),
+        Err(Failure::Io(error)) if error.kind() == io::ErrorKind::TimedOut => {
+            let text = format!("no whole answer within {} s", patience.as_secs());
+            Err(io::Error::new(io::ErrorKind::TimedOut, text))
         }
-        connection.set_read_timeout(Some(left))?;
-        match connection.read(&mut part) {
-            Ok(0) => return Ok(answer),
-            Ok(bytes) => answer.extend_from_slice(&part[..bytes]),
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Err(late()),
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(error),
-        }
-        if answer.len() > ANSWER_BYTES_MAX {
-            return Err(io::Error::other("the answer is larger than this command accepts"));
-        }
+        Err(Failure::Io(error)) => Err(error),
+        Err(Failure::Tls | Failure::NotHttp) => Err(io::Error::other("what answers is not a Docker Engine")),
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::io::{Read as _, Write as _};
     use std::os::unix::net::UnixListener;
 
     use super::*;

@@ -2,19 +2,19 @@
 //! whether its directories, Engine and Loki can be used. Nothing is changed: a file without a name is made in each
 //! directory, the Engine gets a ping, and Loki an empty request.
 
-use std::io::{self, Read as _, Write};
+use std::io::{self, Write};
 use std::net::SocketAddr;
 use std::os::unix::fs::FileTypeExt as _;
-use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::Duration;
 
+use crate::commands::ask;
 use crate::commands::cli::Exit;
 use crate::commands::running::{self, Port, Process};
 use crate::commands::tried_dir::{self, Unfit};
 use crate::ledger::claims::Claims;
 use crate::limits::SOCKET_PATH_BYTES_MAX;
-use crate::model::docker::EngineFault;
+use crate::model::docker::{self, EngineFault};
 use crate::settings::Settings;
 use crate::shell::checkpoint::store::unwritable;
 use crate::shell::privilege;
@@ -151,25 +151,10 @@ fn directory(dir: &Path, key: &str) -> Result<String, String> {
 }
 
 fn engine(socket: &Path) -> Result<String, String> {
-    let ping = || -> io::Result<String> {
-        let mut stream = UnixStream::connect(socket)?;
-        stream.set_read_timeout(Some(PATIENCE))?;
-        stream.set_write_timeout(Some(PATIENCE))?;
-        stream.write_all(b"GET /_ping HTTP/1.0\r\nHost: docker\r\n\r\n")?;
-        let mut head = [0; 12];
-        stream.read_exact(&mut head)?;
-        Ok(String::from_utf8_lossy(&head).into_owned())
-    };
-    match ping() {
-        Ok(answer) if answer.ends_with(" 200") => Ok(format!("{} answers", socket.display())),
-        Ok(answer) => Err(format!("{} answers {answer}, which is not a Docker Engine", socket.display())),
+    match ask::get_within(PATIENCE, socket, docker::PING) {
+        Ok(_) => Ok(format!("{} answers", socket.display())),
         Err(error) => {
             let (socket, fault) = (socket.display().to_string(), EngineFault::of_system(error.kind()));
-            let error = match fault {
-                // The read was ended by its timer.
-                EngineFault::Silent { .. } => format!("no answer within {} s", PATIENCE.as_secs()),
-                _ => error.to_string(),
-            };
             Err(format!("{socket}: {error}; {}", docker_words::cure(fault, &socket)))
         }
     }
@@ -219,7 +204,10 @@ mod tests {
         assert!(away.contains("no process listens") && !away.contains("restart"), "{away}");
         let _silent = std::os::unix::net::UnixListener::bind(&path).unwrap();
         let silent = engine(&path).unwrap_err();
-        assert!(silent.contains("no answer within 5 s; dockerd is there and does not answer"), "{silent}");
+        assert!(
+            silent.contains("no whole answer within 5 s; dockerd is there and does not answer"),
+            "{silent}"
+        );
     }
 
     /// `run` would end with an error for each of these.

@@ -9,6 +9,7 @@ use serde_json::Value;
 use crate::commands::agent_client::AgentClient;
 use crate::commands::cli;
 use crate::commands::cli::{Exit, TapArgs};
+use crate::commands::http::{self, Patience};
 use crate::sink;
 use crate::telemetry::taps;
 use crate::text::percent::quote;
@@ -38,14 +39,15 @@ fn watch(client: &AgentClient, arguments: &TapArgs) -> anyhow::Result<Exit> {
     let query =
         filters.into_iter().filter_map(|(key, value)| Some(format!("{key}={}", quote(value.as_ref()?))));
     let query: Vec<String> = query.collect();
-    let (status, mut answer) = client.open(&format!("/api/v1/tap?{}", query.join("&")))?;
+    let http::Answer { status, body: mut answer } =
+        client.open(&format!("/api/v1/tap?{}", query.join("&")))?;
     if status != 200 {
         let mut said = String::new();
         io::Read::read_to_string(&mut answer, &mut said).context("reading the agent's answer")?;
         anyhow::bail!("the agent at {} refused: {}", client.address, terminal::shown(said.trim_end()));
     }
     // A container may be quiet for days.
-    answer.get_ref().set_read_timeout(None).context("waiting for records")?;
+    answer.get_mut().set_patience(Patience::Endless);
     let mut out = io::stdout().lock();
     let coloured = io::stdout().is_terminal();
     let mut line = String::new();

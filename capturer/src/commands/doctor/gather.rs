@@ -6,7 +6,6 @@
 use std::collections::BTreeSet;
 use std::io::{self, ErrorKind};
 use std::os::unix::fs::MetadataExt as _;
-use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
@@ -22,6 +21,7 @@ use super::facts::{
 use crate::commands::ask;
 use crate::commands::cli;
 use crate::commands::cli::ConfigArgs;
+use crate::commands::http::connect_unix;
 use crate::commands::online::unusable_socket;
 use crate::commands::running;
 use crate::commands::running::{Port, Process};
@@ -180,7 +180,11 @@ fn wanted(settings: &Settings) -> Wanted {
 /// Why the admin server's socket can't be made; only if no agent of this config runs.
 fn socket_trouble(path: &Path) -> Option<String> {
     let in_use = || format!("another process listens on {}", path.display());
-    unusable_socket(path).err().or_else(|| UnixStream::connect(path).is_ok().then(in_use))
+    let is_in_use = || match connect_unix(path) {
+        Ok(_) => true,
+        Err(error) => error.kind() == ErrorKind::WouldBlock,
+    };
+    unusable_socket(path).err().or_else(|| is_in_use().then(in_use))
 }
 
 /// The result, if it comes in time; otherwise the thread ends with the process.
