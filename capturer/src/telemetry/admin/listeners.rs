@@ -4,11 +4,12 @@ use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::{FileTypeExt as _, PermissionsExt as _};
-use std::os::unix::net::{UnixListener, UnixStream};
+use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::Context as _;
+use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::rustls::pki_types::pem::PemObject as _;
 use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
@@ -136,13 +137,21 @@ impl Drop for Listeners {
 /// Removes a socket that an earlier agent left, but not one in use.
 fn unix(path: &Path) -> io::Result<UnixListener> {
     let left = std::fs::symlink_metadata(path).is_ok_and(|found| found.file_type().is_socket());
-    if left && UnixStream::connect(path).is_err() {
+    if left && !is_in_use(path)? {
         std::fs::remove_file(path)?;
     }
     let listener = UnixListener::bind(path)?;
     std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o660))?;
     listener.set_nonblocking(true)?;
     Ok(listener)
+}
+
+/// Whether somebody listens on a socket. A plain connect waits for ever if the listener hangs and its queue is full.
+fn is_in_use(path: &Path) -> io::Result<bool> {
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    let socket = rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
+    let result = rustix::net::connect(&socket, &SocketAddrUnix::new(path)?);
+    Ok(matches!(result, Ok(()) | Err(rustix::io::Errno::AGAIN)))
 }
 
 /// Whether certificate and key can be used.
@@ -169,4 +178,26 @@ fn acceptor(tls: &AdminTls) -> anyhow::Result<TlsAcceptor> {
         .with_single_cert(chain, key)
         .context("admin.tls_cert and admin.tls_key do not belong together")?;
     Ok(TlsAcceptor::from(Arc::new(config)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A plain connect to a socket whose queue is full waits for ever, and the start with it.
+    #[test]
+    fn a_socket_of_a_process_that_hangs_is_in_use() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("s");
+        let address = SocketAddrUnix::new(&path).unwrap();
+        let socket = || rustix::net::socket(AddressFamily::UNIX, SocketType::STREAM, None).unwrap();
+        let (listener, first) = (socket(), socket());
+        rustix::net::bind(&listener, &address).unwrap();
+        assert!(!is_in_use(&path).unwrap());
+        rustix::net::listen(&listener, 0).unwrap();
+        rustix::net::connect(&first, &address).unwrap();
+        assert_eq!(unix(&path).unwrap_err().kind(), io::ErrorKind::AddrInUse);
+        drop(listener);
+        unix(&path).expect("nobody listens any more");
+    }
 }
