@@ -12,6 +12,7 @@
 //! Not here: checkpoints. A sink only says what it has taken and, for files, how long its output is.
 
 pub(crate) mod apart;
+mod backoff;
 pub(crate) mod dead_letters;
 pub(crate) mod file_name;
 #[cfg(feature = "fuzz")]

@@ -38,7 +38,7 @@ use crate::model::delivery::{FromSink, ToSink};
 use crate::model::record::{Ack, Batch, SinkId, Source, StreamId};
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::status::{Beat, Status};
-use retries::{chance, retry_pause};
+use retries::retry_pause;
 
 /// A sink gathers this many batches of one stream before it commits them: fewer than a stream may have in flight, or a
 /// busy stream would wait for the pause each time.
@@ -147,7 +147,7 @@ fn open_lane(open: &OpenAt, place: u64, shared: &Shared) -> Option<Box<dyn Sink>
             }
             Err(error) => shared.set_trouble(Some((error.to_string(), error.fault()))),
         }
-        std::thread::sleep(retry_pause(failures, chance()));
+        std::thread::sleep(retry_pause(failures));
         failures += 1;
     }
     None
@@ -411,7 +411,7 @@ impl Worker {
             Err(failed) => match (*failed, output) {
                 ((job, error), Some(output)) if error.kind == SinkErrorKind::Retry => {
                     self.count_failure();
-                    self.held.block(Arc::clone(&output), &error, retry_pause(0, chance()));
+                    self.held.block(Arc::clone(&output), &error, retry_pause(0));
                     self.hold(output, job)
                 }
                 ((job, error), _) => self.insist(job, error),

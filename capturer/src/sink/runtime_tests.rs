@@ -209,15 +209,12 @@ fn no_sender_left_ends_it_even_while_it_retries() {
 }
 
 #[test]
-fn pauses_grow_stay_within_their_limit_and_differ() {
+fn pauses_grow_and_stay_within_their_limit() {
     for failures in 0..40 {
-        for chance in [0, 1, 77, u64::MAX] {
-            let pause = retry_pause(failures, chance).as_millis() as u64;
-            assert!((RETRY_MS_MIN / 2..=SINK_RETRY_MS_MAX).contains(&pause));
-        }
+        let pause = retry_pause(failures).as_millis() as u64;
+        assert!((RETRY_MS_MIN / 2..=SINK_RETRY_MS_MAX).contains(&pause));
     }
-    assert!(retry_pause(3, 0) > retry_pause(0, u64::MAX));
-    assert_ne!(retry_pause(20, 0), retry_pause(20, 999));
+    assert!(retry_pause(3) > retry_pause(0));
 }
 
 fn of(id: u32, name: &str, n: u64) -> ToSink {

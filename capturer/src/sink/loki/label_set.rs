@@ -3,9 +3,9 @@
 
 use std::collections::VecDeque;
 
-use super::backoff::Backoff;
 use super::delivery::{Refused, Trouble};
 use super::parcel::Parcel;
+use crate::sink::backoff::Backoff;
 use crate::sink::spool::Position;
 
 /// How many requests may be refused during the search for a bad line in one request.

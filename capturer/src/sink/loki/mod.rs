@@ -10,7 +10,6 @@
 //! those of a refused request that was cut up, and after a crash those since the last saved positions.
 
 pub(crate) mod answer;
-mod backoff;
 pub(crate) mod body;
 mod body_limit;
 pub(crate) mod by_hand;

@@ -3,11 +3,11 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use super::backoff::Backoff;
 use super::label_set::Job;
 use super::parcel::Parcel;
 use super::push::{EntryAdapter, PushRequest};
 use crate::settings::MaxLineAge;
+use crate::sink::backoff::Backoff;
 use crate::sink::spool::Position;
 use crate::telemetry::metrics::{DeadLetterReason, PushFailure};
 

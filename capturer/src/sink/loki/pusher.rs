@@ -17,7 +17,7 @@ use futures_util::stream::FuturesUnordered;
 use tokio::sync::Notify;
 
 use super::NAME;
-use super::answer::{Outcome, Presence, Verdict};
+use super::answer::{Presence, Outcome, Verdict};
 use super::client::{Client, Connection};
 use super::delivery::{Delivery, LoadedRecord, Now, Order, Refused};
 use super::encode::label_set_of;
@@ -25,6 +25,7 @@ use super::parcel::Parcel;
 use super::summary::{self, Summary};
 use crate::decode::timestamp;
 use crate::settings::{Loki, Spool};
+use crate::sink::backoff::chance;
 use crate::sink::dead_letters::{DeadLetters, Letter};
 use crate::sink::spool::{Loaded, Position, Read, Reader, format, unix_ms};
 use crate::telemetry::metrics::{LossReason, Metrics, PushFailure};
@@ -439,9 +440,4 @@ fn letter(refused: &Refused, time: &str) -> Letter {
         metadata,
         line: entry.line.clone(),
     }
-}
-
-fn chance() -> u64 {
-    use std::hash::{BuildHasher as _, RandomState};
-    RandomState::new().hash_one(0)
 }

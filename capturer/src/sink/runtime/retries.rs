@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::sync::mpsc::RecvTimeoutError;
 use std::time::{Duration, Instant};
 
+use super::super::backoff;
 use super::super::held::Job;
 use super::super::{Sink, SinkError, SinkErrorKind};
 use super::Worker;
@@ -48,7 +49,7 @@ impl Worker {
                 self.count_failure();
                 self.held.put_back(&output, job);
                 let failures = self.held.failures(&output);
-                self.held.block(Arc::clone(&output), &error, retry_pause(failures, chance()));
+                self.held.block(Arc::clone(&output), &error, retry_pause(failures));
                 if error.kind == SinkErrorKind::Closed {
                     return None;
                 }
@@ -118,7 +119,7 @@ impl Worker {
         loop {
             self.on_failure(&error);
             self.acknowledge_safe();
-            if error.kind == SinkErrorKind::Closed || !self.pause(retry_pause(failures, chance())) {
+            if error.kind == SinkErrorKind::Closed || !self.pause(retry_pause(failures)) {
                 return None;
             }
             failures += 1;
@@ -147,8 +148,7 @@ impl Worker {
                 Err(error) => {
                     self.on_failure(&error);
                     self.acknowledge_safe();
-                    let again =
-                        error.kind != SinkErrorKind::Closed && self.pause(retry_pause(failures, chance()));
+                    let again = error.kind != SinkErrorKind::Closed && self.pause(retry_pause(failures));
                     if !again {
                         return None;
                     }
@@ -243,13 +243,8 @@ impl Worker {
     }
 }
 
-/// Half of it is fixed, half random, so that agents that failed together do not come back together.
-pub(super) fn retry_pause(failures: u32, chance: u64) -> Duration {
-    let whole = (RETRY_MS_MIN << failures.min(16)).min(SINK_RETRY_MS_MAX);
-    Duration::from_millis(whole / 2 + chance % (whole / 2 + 1))
-}
-
-pub(super) fn chance() -> u64 {
-    use std::hash::{BuildHasher as _, RandomState};
-    RandomState::new().hash_one(0)
+/// The pause of a blocked output, or of the sink, after so many failures.
+pub(super) fn retry_pause(failures: u32) -> Duration {
+    let (min, max) = (Duration::from_millis(RETRY_MS_MIN), Duration::from_millis(SINK_RETRY_MS_MAX));
+    backoff::pause(failures, min, max, backoff::chance())
 }

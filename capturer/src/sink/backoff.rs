@@ -1,32 +1,45 @@
-//! Pauses after failures of Loki as a whole, a tenant, or a label set. Pure.
+//! Pauses after failures: of an output, or of Loki as a whole, a tenant, a label set. Pure.
+//!
+//! The core has pauses of its own (`capture/context.rs`): its chance comes from a seed, and it spreads them less, because
+//! what it spares is the dockerd of one host, and not a server that many agents share.
 
 use std::time::Duration;
 
-/// Failures in a row of one of them.
+/// The pause after so many failures before the last one. It doubles from `min` to `max`. Half of it is fixed, half random,
+/// so that agents that failed together do not come back together.
+pub(super) fn pause(failures: u32, min: Duration, max: Duration, chance: u64) -> Duration {
+    let whole = min.saturating_mul(1 << failures.min(16)).min(max).as_millis() as u64;
+    Duration::from_millis(whole / 2 + chance % (whole / 2 + 1))
+}
+
+/// A number from outside for [`pause`].
+pub(super) fn chance() -> u64 {
+    use std::hash::{BuildHasher as _, RandomState};
+    RandomState::new().hash_one(0)
+}
+
+/// Counts failures in a row.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Backoff {
     failures: u32,
 }
 
 impl Backoff {
-    /// In a row.
+    /// How many there were since it last went well.
     pub fn failures(self) -> u32 {
         self.failures
     }
 
-    /// It went well.
+    /// The next pause is a short one again.
     pub fn reset(&mut self) {
         self.failures = 0;
     }
 
-    /// Another failure. Returns the pause after it, which doubles from `min` to `max`. Half of it is fixed, half
-    /// random, so that agents that failed together do not come back together. The server may ask for `at_least` this
-    /// much.
+    /// Counts a failure and returns the [`pause`] after it, in milliseconds. The server may ask for `at_least` this much.
     pub fn next_ms(&mut self, min: Duration, max: Duration, at_least: Duration, chance: u64) -> u64 {
-        let whole = min.saturating_mul(1 << self.failures.min(16)).min(max).as_millis() as u64;
+        let pause = pause(self.failures, min, max, chance);
         self.failures = self.failures.saturating_add(1);
-        let pause = whole / 2 + chance % (whole / 2 + 1);
-        pause.max(at_least.as_millis() as u64)
+        pause.max(at_least).as_millis() as u64
     }
 }
 
