@@ -374,6 +374,13 @@ pub struct OpenedFile {
     pub head: Vec<u8>,
 }
 
+impl OpenedFile {
+    /// A file as most are: not compressed, on a local disk, as expected, with a birth time.
+    pub fn plain(len: u64) -> OpenedFile {
+        OpenedFile { len, damaged: false, lane: None, as_expected: true, head: Vec::new() }
+    }
+}
+
 /// Why a file operation failed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum FileError {
@@ -392,7 +399,7 @@ pub enum FileError {
     /// It could be opened, but would take a descriptor from the reserve.
     #[error("opening {what}: {NO_ROOM}")]
     NoDescriptor {
-        /// The file.
+        /// Path of the file.
         what: String,
         /// Its length, if it is known.
         len: Option<u64>,

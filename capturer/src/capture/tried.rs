@@ -211,13 +211,7 @@ impl<'t> File<'t> {
                 self.once(|source, cx, told| source.on_scanned(Ok(vec![found]), cx, told));
             }
             Action::OpenFile { file, .. } => {
-                let opened = OpenedFile {
-                    len: found.len,
-                    damaged: false,
-                    lane: None,
-                    as_expected: true,
-                    head: Vec::new(),
-                };
+                let opened = OpenedFile::plain(found.len);
                 self.once(|source, cx, told| source.on_file_opened(file, Ok(opened), cx, told));
             }
             Action::ReadFile { offset, mut buffer, .. } => {

@@ -57,7 +57,7 @@ impl Scene {
     }
 
     fn opened(&mut self, file: FileNo, result: Result<(), FileError>) -> Vec<FileNo> {
-        let opened = OpenedFile { len: 9, damaged: false, lane: None, as_expected: true, head: Vec::new() };
+        let opened = OpenedFile::plain(9);
         self.on(Event::FileOpened { stream: self.stream, file, result: result.map(|()| opened) })
     }
 

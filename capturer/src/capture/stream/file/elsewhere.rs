@@ -158,7 +158,7 @@ mod tests {
         assert_eq!(scanned(&mut bench), ["/r1"]);
         source.lead_to("/r2/app.log", &mut bench.cx(), told);
         assert_eq!(scanned(&mut bench), Vec::<String>::new(), "it would be lost if it were removed now");
-        let opened = OpenedFile { len: 4, damaged: false, lane: None, as_expected: true, head: Vec::new() };
+        let opened = OpenedFile::plain(4);
         let file = opening(&source);
         source.on_file_opened(file, Ok(opened.clone()), &mut bench.cx(), told);
         assert_eq!(scanned(&mut bench), ["/r2"]);

@@ -36,7 +36,7 @@ fn within_a_line(bench: &mut Bench) -> FileSource {
     let found = FoundFile { len: CRI_PART.len() as u64, head: CRI_PART.to_vec(), ..live_file() };
     let (mut source, file) = listed_with(found, bench);
     source.renamed_while_written = true;
-    let opened = OpenedFile { len: 4, damaged: false, lane: None, as_expected: true, head: Vec::new() };
+    let opened = OpenedFile::plain(4);
     source.on_file_opened(file, Ok(opened), &mut bench.cx(), &mut Vec::new());
     source.format = FileFormat::Cri;
     read(&mut source, CRI_PART, bench);
@@ -90,7 +90,7 @@ fn a_line_that_is_open_when_its_file_is_copied_and_truncated_goes_on_in_the_copy
     let live = FoundFile { len: 0, head: Vec::new(), ..live_file() };
     list(&mut source, vec![copy, live], &mut bench);
     let Handle::Opening(file) = source.chain.links[0].handle else { panic!("the copy is not opened") };
-    let opened = OpenedFile { len: 1000, damaged: false, lane: None, as_expected: true, head: Vec::new() };
+    let opened = OpenedFile::plain(1000);
     source.on_file_opened(file, Ok(opened), &mut bench.cx(), &mut Vec::new());
     assert_eq!(read(&mut source, CRI_REST, &mut bench), ["1 lines"]);
     assert!(!source.assembler.undelivered(StdType::Stdout).1);
@@ -105,13 +105,7 @@ fn a_file_that_was_emptied_before_it_was_read_begins_anew_though_a_listing_showe
         let mut bench = Bench::new(1);
         let found = FoundFile { len: old.len() as u64, head: old.clone(), ..live_file() };
         let (mut source, file) = listed_with(found, &mut bench);
-        let opened = OpenedFile {
-            len: old.len() as u64,
-            damaged: false,
-            lane: None,
-            as_expected: true,
-            head: Vec::new(),
-        };
+        let opened = OpenedFile::plain(old.len() as u64);
         source.on_file_opened(file, Ok(opened), &mut bench.cx(), &mut Vec::new());
         let empty = FoundFile { len: 0, head: Vec::new(), ..live_file() };
         list(&mut source, vec![empty], &mut bench);
@@ -214,7 +208,7 @@ fn a_file_that_shows_another_head_is_not_as_long_as_before() {
     let mut bench = Bench::new(1);
     let found = FoundFile { len: 9_000, head: vec![b'o'; 1_024], ..live_file() };
     let (mut source, file) = listed_with(found, &mut bench);
-    let opened = OpenedFile { len: 9_000, damaged: false, lane: None, as_expected: true, head: Vec::new() };
+    let opened = OpenedFile::plain(9_000);
     source.on_file_opened(file, Ok(opened), &mut bench.cx(), &mut Vec::new());
     (source.chain.links[0].offset, source.chain.links[0].unread) = (9_000, true);
     source.chain.links[0].tail = TailPrint::of(&[b'o'; 9_000], 9_000);
@@ -284,7 +278,7 @@ fn fail_to_open(source: &mut FileSource, file: FileNo, error: FileError, bench: 
 fn a_file_that_went_while_its_directory_was_listed_takes_two_listings() {
     let mut bench = Bench::new(1);
     let (mut source, file) = listed(&mut bench);
-    let opened = OpenedFile { len: 4, damaged: false, lane: None, as_expected: true, head: Vec::new() };
+    let opened = OpenedFile::plain(4);
     source.on_file_opened(file, Ok(opened), &mut bench.cx(), &mut Vec::new());
     (0..2).for_each(|_| source.on_chain_changed(&mut bench.cx()));
     assert_eq!(listings(&mut bench), 1);
@@ -353,7 +347,7 @@ fn who_waits_for_a_descriptor_holds_none_that_it_does_not_read() {
         panic!("both are asked for")
     };
     let opened =
-        || Ok(OpenedFile { len: 100, damaged: false, lane: None, as_expected: true, head: Vec::new() });
+        || Ok(OpenedFile::plain(100));
     // The one behind gets the last descriptor.
     source.on_file_opened(live, opened(), &mut bench.cx(), &mut Vec::new());
     bench.actions();

@@ -214,13 +214,7 @@ mod tests {
                 _ => None,
             });
             if let Some((file, len)) = opening {
-                let opened = OpenedFile {
-                    len: len as u64,
-                    damaged: false,
-                    lane: None,
-                    as_expected: true,
-                    head: Vec::new(),
-                };
+                let opened = OpenedFile::plain(len as u64);
                 source.on_file_opened(file, Ok(opened), &mut bench.cx(), told);
                 continue;
             }

@@ -139,13 +139,7 @@ impl Host {
         match action {
             Action::Scan { .. } => self.source.on_scanned(Ok(vec![found]), cx, &mut told),
             Action::OpenFile { file, .. } => {
-                let opened = OpenedFile {
-                    len: found.len,
-                    damaged: false,
-                    lane: None,
-                    as_expected: true,
-                    head: Vec::new(),
-                };
+                let opened = OpenedFile::plain(found.len);
                 self.source.on_file_opened(file, Ok(opened), cx, &mut told);
             }
             Action::ReadFile { offset, mut buffer, .. } => {
