@@ -40,7 +40,7 @@ use dedup::{Dedup, Repeat};
 use labels::LabelValues;
 use line::{Line, Made};
 use parse::{Found, NotThis, parse};
-use rate::Bucket;
+use rate::RateFilter;
 
 use crate::decode::timestamp;
 use crate::limits::MATCHED_BYTES_MAX;
@@ -96,7 +96,7 @@ impl Pipelines {
 #[derive(Debug)]
 struct StreamState {
     pipeline: Arc<Pipeline>,
-    bucket: Option<(RateLimit, Bucket)>,
+    rate_filter: Option<(RateLimit, RateFilter)>,
     /// How many steps come before the rate limit: it goes by the lines' times, which these steps set.
     limit_behind: usize,
     steps: Vec<StepState>,
@@ -166,7 +166,7 @@ impl StreamState {
         let sets_time = |step: &Step| limit.is_some() && step.sets_time();
         StreamState {
             limit_behind: pipeline.steps.iter().rposition(sets_time).map_or(0, |last| last + 1),
-            bucket: limit.map(|limit| (limit, Bucket::default())),
+            rate_filter: limit.map(|limit| (limit, RateFilter::default())),
             steps: pipeline.steps.iter().map(|step| StepState::new(step, pipeline)).collect(),
             reads_text: pipeline.steps.iter().any(|step| reads(step) || asks(step)),
             pipeline: Arc::clone(pipeline),
@@ -202,7 +202,9 @@ impl StreamState {
 
     /// Whether the rate limit lets a line pass; if so, takes its room.
     fn has_room(&mut self, time_ns: impl FnOnce() -> i64, record: &Record) -> bool {
-        self.bucket.as_mut().is_none_or(|(limit, bucket)| bucket.takes(*limit, time_ns(), record.message_len))
+        self.rate_filter
+            .as_mut()
+            .is_none_or(|(limit, filter)| filter.takes(*limit, time_ns(), record.message_len))
     }
 
     fn run(&mut self, line: &mut Line, made: &mut Made, around: &mut Around) -> StepFlow {

@@ -1,21 +1,24 @@
 //! How much of a source passes per second: a bucket that fills by the time of its lines. So a backlog that is read at
 //! once is not cut, only lines that were printed too fast. A line without a time of its own counts as written when it
 //! was read.
+//!
+//! `capture/stream/rate_limiter.rs` is for `over: wait`, and another thing: it is charged for batches that were read
+//! already, by the agent's clock, may go below zero, and says until when to wait.
 
 use crate::settings::pipeline::RateLimit;
 
 const SECOND_NS: u128 = 1_000_000_000;
 
-/// Room for lines and bytes, in billionths of one.
+/// The room that a source has left for lines and bytes, in billionths of one.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Bucket {
+pub(super) struct RateFilter {
     /// The newest time seen; `None` = no line came yet, and the bucket is full.
     newest_ns: Option<i64>,
     lines: u128,
     bytes: u128,
 }
 
-impl Bucket {
+impl RateFilter {
     /// Whether a line may pass; if so, takes its room.
     pub(super) fn takes(&mut self, limit: RateLimit, time_ns: i64, len: u32) -> bool {
         let full = |rate: u64| u128::from(rate) * limit.burst.as_nanos();
@@ -57,9 +60,9 @@ mod tests {
 
     #[test]
     fn lines_a_second() {
-        let (mut bucket, limit) = (Bucket::default(), limit(10, 0));
+        let (mut filter, limit) = (RateFilter::default(), limit(10, 0));
         let mut taken = |at_ms: i64, count: usize| {
-            (0..count).filter(|_| bucket.takes(limit, at_ms * MS, 1_000_000)).count()
+            (0..count).filter(|_| filter.takes(limit, at_ms * MS, 1_000_000)).count()
         };
         assert_eq!(taken(1_000, 50), 20, "the burst: two seconds of it");
         assert_eq!(taken(1_099, 5), 0);
@@ -71,10 +74,10 @@ mod tests {
 
     #[test]
     fn bytes_a_second() {
-        let (mut bucket, limit) = (Bucket::default(), limit(0, 100));
-        assert!(bucket.takes(limit, 0, 150) && bucket.takes(limit, 0, 50) && !bucket.takes(limit, 0, 1));
-        assert!(bucket.takes(limit, 0, 0), "an empty line has no bytes");
-        assert!(!bucket.takes(limit, 1_999 * MS, 1_000), "longer than the bucket, which is not full");
-        assert!(bucket.takes(limit, 2_000 * MS, 1_000) && !bucket.takes(limit, 2_000 * MS, 1));
+        let (mut filter, limit) = (RateFilter::default(), limit(0, 100));
+        assert!(filter.takes(limit, 0, 150) && filter.takes(limit, 0, 50) && !filter.takes(limit, 0, 1));
+        assert!(filter.takes(limit, 0, 0), "an empty line has no bytes");
+        assert!(!filter.takes(limit, 1_999 * MS, 1_000), "longer than the bucket, which is not full");
+        assert!(filter.takes(limit, 2_000 * MS, 1_000) && !filter.takes(limit, 2_000 * MS, 1));
     }
 }
