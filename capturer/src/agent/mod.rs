@@ -109,7 +109,7 @@ struct Process {
     counted: ReadCounts,
     /// Number of the newest stream of all runs.
     last_stream: u32,
-    /// Recent losses.
+    /// What the runs lost lately, for health and the log.
     losses: Losses,
 }
 

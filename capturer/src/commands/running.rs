@@ -6,10 +6,9 @@ use std::net::{IpAddr, SocketAddr, TcpListener};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 
-/// Another process.
+/// A process that holds what the agent wants to have.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Process {
-    /// Process id.
     pub id: u32,
     /// Name of its program.
     pub name: String,

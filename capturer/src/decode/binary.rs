@@ -16,7 +16,7 @@ const STRANGE_ONE_IN: usize = 4;
 pub enum Kind {
     /// Text, judging by these bytes.
     Text,
-    /// Not text.
+    /// Bytes that no text has.
     Binary,
     /// Too few bytes to judge.
     Unknown,
@@ -27,7 +27,7 @@ pub enum Kind {
 pub enum Content {
     /// Text that can be decoded.
     Text,
-    /// Not text.
+    /// No text in any encoding that the agent knows.
     Binary,
     /// Text in an encoding that the agent does not decode.
     Utf32,

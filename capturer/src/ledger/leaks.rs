@@ -212,7 +212,7 @@ pub enum Leaking {
     Descriptors(usize),
     /// More than is explained.
     Amount,
-    /// Only dockerd's.
+    /// Descriptors of dockerd, and none of the agent.
     Dockerd,
 }
 

@@ -17,7 +17,6 @@ use crate::model::fields::Value;
 /// What an access log has behind the number of bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Behind {
-    /// Nothing.
     Nothing,
     /// Referer and agent, and whatever the server's own format adds.
     Agent,

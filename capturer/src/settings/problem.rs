@@ -23,7 +23,7 @@ pub enum Place {
     Set(Arc<str>),
 }
 
-/// One problem.
+/// Something that makes a config unusable.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Problem {
     /// The place in the config.

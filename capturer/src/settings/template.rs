@@ -21,7 +21,7 @@ pub struct LabelTemplate {
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Part {
-    /// Fixed text.
+    /// Text that stands as it is.
     Text(String),
     /// One of the facts.
     Fact(Fact),

@@ -139,7 +139,7 @@ pub enum Blocked {
     Output(Arc<str>, Option<Cause>),
     /// dockerd is there and gives no answer; so long each question waits for one.
     Docker {
-        /// Seconds.
+        /// Time-out of one question, in seconds.
         waited_s: u64,
     },
     /// dockerd can't be asked, in words; in few, where there are some.
@@ -162,7 +162,7 @@ pub struct StreamCounts {
     pub lines: u64,
     /// Bytes of their messages.
     pub bytes: u64,
-    /// Losses declared.
+    /// How many losses were declared, of whatever size.
     pub losses: u64,
     /// Bytes lost, as far as known.
     pub lost_bytes: u64,

@@ -33,7 +33,7 @@ pub fn pattern(text: &str) -> Result<Regex, String> {
     RegexBuilder::new(text).size_limit(PATTERN_SIZE_MAX).build().map_err(|error| error.to_string())
 }
 
-/// All watchers.
+/// Those who watch records at this moment; usually nobody.
 #[derive(Default)]
 pub struct Taps {
     count: AtomicUsize,

@@ -98,7 +98,7 @@ pub fn encode(checkpoint: &Checkpoint) -> Vec<u8> {
 /// The result of applying the lines of a file.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Applied {
-    /// Damaged lines.
+    /// How many lines had a wrong checksum or no end.
     pub damaged: usize,
     /// Intact lines of later saves that could not be used because an earlier line is missing.
     pub unused: usize,

@@ -67,7 +67,7 @@ enum Phase {
 enum Then {
     /// Nothing: whoever closed it has reported why.
     Rest,
-    /// Open again.
+    /// A new connection follows from the same position.
     Open,
     Rotate,
     /// Read once more without follow.
@@ -311,7 +311,7 @@ impl ApiSource {
         }
     }
 
-    /// Its position.
+    /// Where reading resumes.
     pub fn cursor(&self) -> Cursor {
         if self.cursor == ApiCursor::default() {
             Cursor::Beginning

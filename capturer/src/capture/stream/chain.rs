@@ -46,7 +46,6 @@ use unseen::Unseen;
 /// A rotated file that was read to its present end. Its writer may still write to it.
 #[derive(Debug)]
 pub struct Parked {
-    /// The file.
     pub link: Link,
     /// When it is due; `None` = it was just found to have grown.
     pub due_ms: Option<u64>,

@@ -52,7 +52,7 @@ pub enum Kind {
 /// Why a source failed.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Why {
-    /// In words.
+    /// The whole reason, for the log and for `/api/v1/streams`.
     pub text: String,
     /// In few, where there are some.
     pub short: Option<Cause>,
@@ -111,7 +111,6 @@ pub enum SourceEvent {
     },
     /// Lines to deliver.
     Lines {
-        /// The records.
         lines: Lines,
         /// The buffer they point into.
         read: Vec<u8>,

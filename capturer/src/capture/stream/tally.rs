@@ -47,7 +47,6 @@ impl Tally {
 }
 
 impl Stream {
-    /// Counts losses.
     pub fn note_lost(&mut self, losses: u64, bytes: u64) {
         self.tally.lost(losses, bytes);
     }

@@ -43,7 +43,6 @@ pub enum CheckStatus {
 pub struct CheckLine {
     /// Its name, on which scripts may depend: judge_tests.rs has the list.
     pub check: &'static str,
-    /// The result.
     pub status: CheckStatus,
     /// What was found.
     pub message: String,

@@ -21,7 +21,7 @@ use crate::limits::MULTILINE_LOOK_BYTES;
 /// Which lines are joined to one record.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Multiline {
-    /// The rule.
+    /// How it is seen which line begins a record.
     pub rule: MultilineRule,
     /// A group ends when nothing was added to it for this long.
     pub timeout: Duration,

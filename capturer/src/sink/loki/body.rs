@@ -17,7 +17,7 @@ use crate::settings::LokiFormat;
 pub struct Body {
     /// What is sent.
     pub bytes: Bytes,
-    /// `Content-Type`.
+    /// Value of the header `Content-Type`.
     pub content_type: &'static str,
     /// `Content-Encoding`. snappy has none: it belongs to the type, and Loki knows no such encoding.
     pub content_encoding: Option<&'static str>,

@@ -42,7 +42,7 @@ pub struct Stack {
     pub frames: Vec<Frame>,
 }
 
-/// A profile.
+/// Stacks that were seen while a profile was taken.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Profile {
     /// How long it was taken.

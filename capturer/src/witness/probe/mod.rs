@@ -144,7 +144,7 @@ pub struct UnreleasedFile {
 pub struct Counts {
     /// Descriptors opened, including those found open at start. `opened - closed` is exactly what is open.
     pub opened: u64,
-    /// Descriptors closed.
+    /// Descriptors closed since the start.
     pub closed: u64,
     /// Files released; 0 on tiers that can't see it.
     pub released: u64,

@@ -35,7 +35,7 @@ static INSIDE: AtomicUsize = AtomicUsize::new(0);
 
 /// A thread at one moment.
 pub struct Sample {
-    /// Thread id.
+    /// Its number in the kernel (tid).
     pub thread: i32,
     /// Instruction, stack and frame pointer, and the link register where there is one.
     pub registers: [u64; 4],

@@ -36,7 +36,7 @@ pub enum Standing {
     Emptied(FilePlace, i64),
     /// The file is gone, and was read up to there. `is_read`: that is its end.
     Gone(FilePlace, bool),
-    /// Nobody knows.
+    /// It has another beginning, or was read less far than that: nobody knows.
     Unknown,
 }
 

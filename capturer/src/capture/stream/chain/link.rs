@@ -12,7 +12,6 @@ pub enum Handle {
     None,
     /// The opening is under way.
     Opening(FileNo),
-    /// Open.
     Open(FileNo),
 }
 
@@ -218,7 +217,7 @@ impl Link {
         !self.unread && self.offset >= self.known_len()
     }
 
-    /// Its place.
+    /// How far it was read, as checkpoints keep it.
     pub fn place(&self) -> FilePlace {
         FilePlace { file: self.found.id, head: self.head, tail: self.tail, offset: self.offset, skip: [0; 2] }
     }

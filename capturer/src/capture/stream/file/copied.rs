@@ -9,7 +9,6 @@ use crate::model::cursor::{FileId, FilePlace, TailPrint};
 /// A file in doubt.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Doubted {
-    /// Which file.
     pub id: FileId,
     /// How long it was when it was listed last.
     pub len: u64,

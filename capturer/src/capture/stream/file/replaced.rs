@@ -21,7 +21,7 @@ pub(super) type Writer = Rare<Newest>;
 pub(super) struct Newest {
     /// The file in which the newest record stood. `None` = no record was read in this run.
     newest_in: Option<FileId>,
-    /// Its time.
+    /// Time of that record, nanoseconds since 1970.
     newest_ns: i64,
     /// Since when another file has had its name.
     since_ms: Option<u64>,
