@@ -9,9 +9,9 @@ use std::sync::Arc;
 
 use anyhow::{Context as _, Result, ensure};
 use capturer::testing::{
-    Batch, Changes, ContainerMeta, Cursor, Extra, Failed, Gathered, Labels, Loki, LokiFormat, MessageForm,
-    Parcel, Place, Record, Source, SourceHead, StdType, StreamId, StreamKey, Value as Field, body, encode,
-    label_text, timestamp,
+    Batch, BufferKind, Changes, ContainerMeta, Cursor, Extra, Failed, Gathered, Labels, Loki, LokiFormat,
+    MessageForm, Parcel, Record, Source, SourceHead, StdType, StreamId, StreamKey, Value as Field, body,
+    encode, label_text, timestamp,
 };
 use capturer_tests::rand::Rand;
 use serde_json::{Value, json};
@@ -78,7 +78,7 @@ fn batch(rand: &mut Rand, source: &Arc<Source>) -> (Batch, Vec<(StdType, i64, St
             message_len: bytes.len() as u32,
             std_type,
             form,
-            place: Place::Read,
+            place: BufferKind::Read,
             truncated: false,
             partial: false,
             continued: false,

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use capturer::testing::{
-    Doing, FOLLOWED_MAX, Fault, Metrics, Now, Object, Options, Owner, Probe, RELEASING, Settings, Status,
+    Doing, FOLLOWED_MAX, LeakFault, Metrics, Now, Object, Options, Owner, Probe, RELEASING, Settings, Status,
     StreamKey, Tier, Witness, Workbench,
 };
 use capturer_tests::wait::{PATIENCE, wait_until};
@@ -64,7 +64,7 @@ fn a_kept_file_is_a_leak_with_the_name_of_its_stream() {
             });
             let leak = leak.unwrap();
             println!("{tier}: {}", status.health()["leak_detector"].message);
-            assert_eq!((leak.fault, leak.fd, &leak.owner), (Fault::Unreleased, fd, &owner), "{tier}");
+            assert_eq!((leak.fault, leak.fd, &leak.owner), (LeakFault::Unreleased, fd, &owner), "{tier}");
             assert!(leak.target.starts_with("socket:["), "{tier}: {}", leak.target);
             assert!(!status.health()["leak_detector"].ok);
         };

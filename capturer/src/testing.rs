@@ -9,14 +9,14 @@ pub use crate::capture::io::{
 };
 pub use crate::ledger::Owner;
 pub use crate::ledger::claims::{Claimed, Claims};
-pub use crate::ledger::leaks::Fault;
+pub use crate::ledger::leaks::LeakFault;
 pub use crate::model::clock::Now;
 pub use crate::model::cursor::{Cursor, FileId, TailPrint};
 pub use crate::model::delivery::FromSink;
 pub use crate::model::fields::{Changes, Extra, Failed, Labels, Value};
 pub use crate::model::record::{
-    Ack, Batch, ContainerMeta, MessageForm, OutputMark, Place, Record, SinkId, Source, StdType, StreamId,
-    StreamKey,
+    Ack, Batch, BufferKind, ContainerMeta, MessageForm, OutputMark, Record, SinkId, Source, StdType,
+    StreamId, StreamKey,
 };
 pub use crate::settings::pipeline::{Multiline, MultilineRule, Over, Pattern, RateLimit, Step};
 pub use crate::settings::{

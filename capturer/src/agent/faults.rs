@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::telemetry::fault::Fault as What;
+use crate::telemetry::fault::Fault;
 use crate::telemetry::metrics::UnreadableReason;
 use crate::telemetry::status::HealthState;
 use crate::text::counted::{counted, which};
@@ -73,13 +73,13 @@ impl Kind {
     }
 
     /// What title and runbook go by.
-    fn what(self, count: usize) -> What {
+    fn what(self, count: usize) -> Fault {
         match self {
-            Kind::Hung => What::Silent,
-            Kind::Unlistable if count == 1 => What::DirectoryUnlistable,
-            Kind::Unlistable => What::DirectoriesUnlistable,
-            Kind::Unwatched => What::NotWatched,
-            Kind::UnwatchedDenied => What::NotWatchedDenied,
+            Kind::Hung => Fault::Silent,
+            Kind::Unlistable if count == 1 => Fault::DirectoryUnlistable,
+            Kind::Unlistable => Fault::DirectoriesUnlistable,
+            Kind::Unwatched => Fault::NotWatched,
+            Kind::UnwatchedDenied => Fault::NotWatchedDenied,
             Kind::Unreadable
             | Kind::NoDirectory
             | Kind::NoDescriptor
@@ -88,7 +88,7 @@ impl Kind {
             | Kind::NotText
             | Kind::LeftOut
             | Kind::Unmatched
-            | Kind::UnmatchedYet => What::Said,
+            | Kind::UnmatchedYet => Fault::Said,
         }
     }
 
@@ -188,7 +188,7 @@ impl Kind {
 
 /// One fault, in words.
 #[derive(Debug)]
-struct Fault {
+struct FileFault {
     text: String,
     /// The source's name, if a missing permission is all that is wrong.
     denied: Option<String>,
@@ -197,20 +197,20 @@ struct Fault {
 /// All faults of files at this moment.
 #[derive(Debug, Default)]
 pub(super) struct Faults {
-    by_kind: BTreeMap<Kind, BTreeMap<String, Fault>>,
+    by_kind: BTreeMap<Kind, BTreeMap<String, FileFault>>,
     counts: BTreeMap<Kind, usize>,
 }
 
 impl Faults {
     /// `name` identifies the fault within its kind.
     pub(super) fn add(&mut self, kind: Kind, name: String, text: String) {
-        self.by_kind.entry(kind).or_default().insert(name, Fault { text, denied: None });
+        self.by_kind.entry(kind).or_default().insert(name, FileFault { text, denied: None });
     }
 
     /// A source that can't be read because a permission is missing.
     pub(super) fn add_denied(&mut self, whose: String, text: String) {
         let of_kind = self.by_kind.entry(Kind::Unreadable).or_default();
-        of_kind.insert(text.clone(), Fault { text, denied: Some(whose) });
+        of_kind.insert(text.clone(), FileFault { text, denied: Some(whose) });
     }
 
     /// The total of a kind, if not all of them are added by name.
@@ -235,12 +235,12 @@ impl Faults {
     }
 
     /// What is wrong as kinds, in the order of [`Faults::health`].
-    pub(super) fn kinds(&self) -> Vec<What> {
+    pub(super) fn kinds(&self) -> Vec<Fault> {
         self.shown().map(|(kind, _)| kind.what(self.number(*kind))).collect()
     }
 
     /// What is left out as meant would look like one of the faults.
-    fn shown(&self) -> impl Iterator<Item = (&Kind, &BTreeMap<String, Fault>)> {
+    fn shown(&self) -> impl Iterator<Item = (&Kind, &BTreeMap<String, FileFault>)> {
         let is_well = self.is_well();
         self.by_kind.iter().filter(move |(kind, _)| is_well || **kind != Kind::LeftOut)
     }
@@ -370,7 +370,7 @@ fn and_more(count: usize) -> String {
 }
 
 /// The names come first, because the number before them counts names; explanations of single patterns follow.
-fn patterns(texts: &BTreeMap<String, Fault>) -> String {
+fn patterns(texts: &BTreeMap<String, FileFault>) -> String {
     let names: Vec<&str> = texts.keys().take(NAMED_MAX).map(String::as_str).collect();
     let more = and_more(texts.len() - names.len());
     let said = texts.iter().filter(|(name, fault)| **name != fault.text);
@@ -396,10 +396,10 @@ mod tests {
         assert!(text.contains(" and 2 more; /c is a directory; correct them"), "{text}");
         let expected = "7 patterns match no file: /a, /b, /c, /d, /e and 2 more; ";
         assert!(text.starts_with(expected) && text.ends_with("; all other files are read"), "{text}");
-        assert_eq!(faults.kinds(), [What::Said]);
-        let title = crate::telemetry::told::title("files", What::Said, &text);
+        assert_eq!(faults.kinds(), [Fault::Said]);
+        let title = crate::telemetry::health_text::title("files", Fault::Said, &text);
         assert_eq!(title, "7 patterns match no file");
-        let told = crate::telemetry::told::Told::of("files", &Health::new(false, text.as_str()));
+        let told = crate::telemetry::health_text::HealthText::of("files", &Health::new(false, text.as_str()));
         assert!(told.lines[0].contains("and 2 more") && told.all.is_empty(), "{told:?}");
     }
 

@@ -40,7 +40,7 @@ use crate::telemetry::admin;
 use crate::telemetry::admin::server::AdminHandle;
 use crate::telemetry::losses::Losses;
 use crate::telemetry::metrics::{Metrics, ReloadResult};
-use crate::telemetry::reload_requests::{ReloadOutcome, Ticket};
+use crate::telemetry::reload_requests::{ReloadOutcome, ReloadTicket};
 use crate::telemetry::status::Status;
 use crate::witness::Witness;
 use crate::witness::probe::rights;
@@ -52,7 +52,7 @@ use reload::{Carried, Reloads};
 use run::Run;
 use signals::Signals;
 pub use starting::Starting;
-use turn::{Ended, Turning};
+use turn::{ActiveRun, Ended};
 
 /// How often a reload checks whether the threads of the earlier run have ended.
 const LOOK_EVERY: Duration = Duration::from_millis(5);
@@ -259,10 +259,10 @@ async fn wait_at_end(mut threads: Vec<(String, JoinHandle<()>)>) -> Vec<String> 
 impl Process {
     /// Runs one run after the other until no other follows.
     async fn live(mut self, first: Run) -> anyhow::Result<Vec<String>> {
-        let mut turning = first.begin(&self.claims).context("preparing the loop")?;
+        let mut run = first.begin(&self.claims).context("preparing the loop")?;
         loop {
             self.witness.begin();
-            let ended = self.turn(turning).await;
+            let ended = self.drive(run).await;
             let Ended { mut left, next, threads, mut rest, old } = ended;
             let Some((ticket, new)) = next else {
                 if left.is_empty() {
@@ -280,7 +280,7 @@ impl Process {
                 return Ok(left);
             }
             self.left_behind = (!rest.has_ended()).then_some(rest);
-            turning = self.begin(ticket, new, old)?;
+            run = self.begin(ticket, new, old)?;
         }
     }
 
@@ -321,25 +321,30 @@ impl Process {
     }
 
     /// Begins the next run, or the previous one again if the new config can't be started, and reports which it is.
-    fn begin(&mut self, ticket: Ticket, new: Settings, old: Arc<Settings>) -> anyhow::Result<Turning> {
+    fn begin(
+        &mut self,
+        ticket: ReloadTicket,
+        new: Settings,
+        old: Arc<Settings>,
+    ) -> anyhow::Result<ActiveRun> {
         let new = Arc::new(new);
         reload::doubt_changed(&self.status, &old, &new);
-        let (turning, settings, result, outcome) = match self.open(Arc::clone(&new)) {
-            Ok(turning) => {
+        let (run, settings, result, outcome) = match self.open(Arc::clone(&new)) {
+            Ok(run) => {
                 let text = "reloaded: a new run has begun".to_owned();
                 tracing::info!("{text}");
                 self.status.set_health(CONFIG, true, "the last reload is in use");
-                (turning, new, ReloadResult::Applied, ReloadOutcome::Applied(text))
+                (run, new, ReloadResult::Applied, ReloadOutcome::Applied(text))
             }
             Err(error) => {
                 let text =
                     format!("the new config could not be started, so the previous one runs again: {error:#}");
                 tracing::error!("{text}");
-                let turning = self.open(Arc::clone(&old)).with_context(|| {
+                let run = self.open(Arc::clone(&old)).with_context(|| {
                     format!("{text}; and the previous config could not be started again either")
                 })?;
                 self.status.set_warning(CONFIG, text.clone());
-                (turning, old, ReloadResult::Failed, ReloadOutcome::Failed(text))
+                (run, old, ReloadResult::Failed, ReloadOutcome::Failed(text))
             }
         };
         reload::forget_gone(&self.status, &self.metrics, &settings);
@@ -347,10 +352,10 @@ impl Process {
         self.witness.renew(&settings);
         self.metrics.reload(result, turn::unix_s());
         self.status.reload_requests.answer(ticket, outcome);
-        Ok(turning)
+        Ok(run)
     }
 
-    fn open(&mut self, settings: Arc<Settings>) -> anyhow::Result<Turning> {
+    fn open(&mut self, settings: Arc<Settings>) -> anyhow::Result<ActiveRun> {
         self.status.beat_capture();
         let mut run = Run::open(settings, &self.data_dir, &self.status, &self.metrics, &self.claims)?;
         run.capture.number_streams_after(self.last_stream);

@@ -21,9 +21,9 @@ const FAILING_PERCENT: u64 = 90;
 /// Counts of each pipeline at earlier moments.
 #[derive(Debug, Default)]
 pub(super) struct Pipelines {
-    marks: BTreeMap<String, VecDeque<Mark>>,
+    marks: BTreeMap<String, VecDeque<CountsAt>>,
     /// Counts of each pipeline's kinds of step at earlier moments.
-    work: BTreeMap<(String, String), VecDeque<WorkMark>>,
+    work: BTreeMap<(String, String), VecDeque<WorkAt>>,
     /// What each kind of step had done when this run began.
     work_before: BTreeMap<(String, String), Work>,
     /// Lines that each pipeline's rate limit had dropped when this run began, and the pipelines reported since.
@@ -33,7 +33,7 @@ pub(super) struct Pipelines {
 
 /// A pipeline's counts at one moment.
 #[derive(Clone, Copy, Debug)]
-struct Mark {
+struct CountsAt {
     at_ms: u64,
     came: u64,
     dropped: u64,
@@ -41,7 +41,7 @@ struct Mark {
 
 /// What a kind of step had done at one moment.
 #[derive(Clone, Copy, Debug)]
-struct WorkMark {
+struct WorkAt {
     at_ms: u64,
     work: Work,
 }
@@ -88,7 +88,7 @@ impl Pipelines {
         self.marks.retain(|name, _| drops.contains_key(name));
         let (mut silent, mut others) = (Vec::new(), Vec::new());
         for (name, now) in drops {
-            let mark = Mark { at_ms: now_ms, came: now.came, dropped: now.dropped };
+            let mark = CountsAt { at_ms: now_ms, came: now.came, dropped: now.dropped };
             match self.nothing_since(name, mark) {
                 Some(before) => {
                     let lines = now.came - before.came;
@@ -135,9 +135,9 @@ impl Pipelines {
             for (step, work) in &of_pipeline.work {
                 let key = (name.clone(), step.clone());
                 let before = self.work_before.get(&key).copied().unwrap_or_default();
-                let begun = || VecDeque::from([WorkMark { at_ms: now_ms, work: before }]);
+                let begun = || VecDeque::from([WorkAt { at_ms: now_ms, work: before }]);
                 let marks = self.work.entry(key).or_insert_with(begun);
-                let Some(before) = worked_since(marks, WorkMark { at_ms: now_ms, work: *work }) else {
+                let Some(before) = worked_since(marks, WorkAt { at_ms: now_ms, work: *work }) else {
                     continue;
                 };
                 let (failed, all) = (work.failed - before.work.failed, work.lines() - before.work.lines());
@@ -155,7 +155,7 @@ impl Pipelines {
     }
 
     /// The mark since which lines came and none passed, if it is at least [`LEAST_MS`] old.
-    fn nothing_since(&mut self, name: &str, now: Mark) -> Option<Mark> {
+    fn nothing_since(&mut self, name: &str, now: CountsAt) -> Option<CountsAt> {
         let marks = self.marks.entry(name.to_owned()).or_default();
         if marks.back().is_none_or(|last| now.at_ms >= last.at_ms + MARK_EVERY_MS) {
             marks.push_back(now);
@@ -164,7 +164,7 @@ impl Pipelines {
             marks.pop_front();
         }
         // Lines that wait in a step, as in dedup, have come and are not dropped: they pass later.
-        let passed = |mark: &Mark| mark.came.saturating_sub(mark.dropped);
+        let passed = |mark: &CountsAt| mark.came.saturating_sub(mark.dropped);
         let first = marks.iter().find(|mark| passed(mark) == passed(&now))?;
         (now.at_ms >= first.at_ms + LEAST_MS && now.dropped > first.dropped).then_some(*first)
     }
@@ -172,12 +172,12 @@ impl Pipelines {
 
 /// The mark with which to compare: at least [`LEAST_MS`] old, and not older than the window, unless too few lines came
 /// since.
-fn worked_since(marks: &mut VecDeque<WorkMark>, now: WorkMark) -> Option<WorkMark> {
-    let is_due = |last: &WorkMark| now.at_ms >= last.at_ms + MARK_EVERY_MS && now.work != last.work;
+fn worked_since(marks: &mut VecDeque<WorkAt>, now: WorkAt) -> Option<WorkAt> {
+    let is_due = |last: &WorkAt| now.at_ms >= last.at_ms + MARK_EVERY_MS && now.work != last.work;
     if marks.back().is_none_or(is_due) {
         marks.push_back(now);
     }
-    let is_enough = |mark: &WorkMark| {
+    let is_enough = |mark: &WorkAt| {
         mark.at_ms + WINDOW_MS <= now.at_ms && now.work.lines() - mark.work.lines() >= FAILING_LEAST
     };
     while marks.len() > 1 && is_enough(&marks[1]) {

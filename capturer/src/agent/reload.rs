@@ -19,7 +19,7 @@ use crate::settings::{ConfigError, LogLevel, Objection, Settings};
 use crate::shell::privilege;
 use crate::sink::loki::client::Client;
 use crate::telemetry::metrics::{Metrics, ReloadResult};
-use crate::telemetry::reload_requests::{ReloadOutcome, Ticket};
+use crate::telemetry::reload_requests::{ReloadOutcome, ReloadTicket};
 use crate::telemetry::status::{Snapshot, Status, StreamCounts, StreamRow};
 
 /// Every sink that can be configured.
@@ -49,7 +49,7 @@ pub(super) struct Reloads {
     claims: Claims,
     sender: UnboundedSender<Message>,
     /// The request for which the config is being read.
-    under_way: Option<Ticket>,
+    under_way: Option<ReloadTicket>,
 }
 
 /// What happens with the new config.
@@ -57,7 +57,7 @@ pub(super) enum ReloadDecision {
     /// The run goes on, with these settings.
     Stay(Arc<Settings>),
     /// A new run begins.
-    Swap(Ticket, Box<Settings>),
+    Swap(ReloadTicket, Box<Settings>),
 }
 
 impl Reloads {
@@ -144,14 +144,14 @@ impl Reloads {
         ReloadDecision::Swap(ticket, Box::new(new))
     }
 
-    fn accept(&self, ticket: Ticket, result: ReloadResult, text: &str) {
+    fn accept(&self, ticket: ReloadTicket, result: ReloadResult, text: &str) {
         tracing::info!("{text}");
         self.metrics.reload(result, turn::unix_s());
         self.status.set_health(CONFIG, true, "the last reload is in use");
         self.status.reload_requests.answer(ticket, ReloadOutcome::Applied(text.to_owned()));
     }
 
-    fn refuse(&self, ticket: Ticket, text: &str, cure: &str) {
+    fn refuse(&self, ticket: ReloadTicket, text: &str, cure: &str) {
         let said =
             |line: &str| format!("the config was refused: {line}; the previous one stays in use; {cure}");
         tracing::error!("{}", said(&text.lines().collect::<Vec<_>>().join("; ")));

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use anyhow::Context as _;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
-use super::turn::{LOOK_MS, Turning, unix_ns};
+use super::turn::{ActiveRun, LOOK_MS, unix_ns};
 use crate::capture::checkpoint::Checkpoint;
 use crate::capture::core::Capture;
 use crate::capture::core::outlets::SinkFacts;
@@ -26,7 +26,7 @@ use crate::shell::files;
 use crate::shell::files::Files;
 use crate::shell::files::mounts::Mounts;
 use crate::shell::{Shell, descriptors};
-use crate::sink::apart::{Apart, Place};
+use crate::sink::apart::{Apart, FileSystem};
 use crate::sink::local_file::LocalFileSink;
 use crate::sink::loki::{self, LokiSink};
 use crate::sink::stdout::StdoutSink;
@@ -85,7 +85,7 @@ impl Run {
     ///
     /// # Errors
     /// When a descriptor is not available.
-    pub fn begin(self, claims: &Claims) -> std::io::Result<Turning> {
+    pub fn begin(self, claims: &Claims) -> std::io::Result<ActiveRun> {
         let Run { settings, capture, sinks, files, inotify, inbox } = self;
         let container = &settings.container_monitor;
         let shell = Shell::new(
@@ -100,7 +100,7 @@ impl Run {
         // From here on the shell alone holds the sinks' senders.
         let threads = sinks.into_iter().map(|(name, sink)| (name, sink.thread)).collect();
         match shell {
-            Ok(shell) => Ok(Turning { settings, capture, shell, inbox, threads }),
+            Ok(shell) => Ok(ActiveRun { settings, capture, shell, inbox, threads }),
             Err(error) => {
                 threads.into_iter().for_each(|(_, thread): (String, std::thread::JoinHandle<()>)| {
                     drop(thread.join());
@@ -259,7 +259,7 @@ fn apart(local: &LocalFile, loaded: Option<Marks>, is_first: bool, claims: &Clai
         mounts.refresh();
         let at = beneath.join(output);
         let mount = mounts.on_the_way(at.parent().unwrap_or(&beneath))?;
-        Some(Place { id: mount.lane.0, what: mount.describe(), cure: mount.cure() })
+        Some(FileSystem { id: mount.lane.0, what: mount.describe(), cure: mount.cure() })
     };
     let (mut here, mut there) = (Marks::new(), BTreeMap::<u64, Marks>::new());
     for (path, mark) in loaded.unwrap_or_default() {

@@ -23,7 +23,7 @@ const STOPPED_AMID_A_START: &str = "told to stop while the start waits; ending w
 /// Listens to signals. Those that came since [`listen`] are answered by [`Signals::start`].
 pub struct Signals(Arc<Mutex<Phase>>);
 
-type Answer = Box<dyn Fn() + Send>;
+type Handler = Box<dyn Fn() + Send>;
 
 enum Phase {
     /// What is asked for waits for somebody who can do it.
@@ -32,8 +32,8 @@ enum Phase {
         reload: bool,
     },
     Running {
-        stop: Answer,
-        reload: Option<Answer>,
+        stop: Handler,
+        reload: Option<Handler>,
     },
 }
 
@@ -108,7 +108,7 @@ impl Signals {
     /// Calls `stop` at the first SIGTERM or SIGINT, or at once if it came already; the second ends the process. SIGHUP calls
     /// `reload`.
     pub fn start(self, stop: impl Fn() + Send + 'static, reload: Option<impl Fn() + Send + 'static>) {
-        let reload = reload.map(|reload| Box::new(reload) as Answer);
+        let reload = reload.map(|reload| Box::new(reload) as Handler);
         let running = Phase::Running { stop: Box::new(stop), reload };
         let mut phase = lock(&self.0);
         if let Phase::Starting { stop, reload } = std::mem::replace(&mut *phase, running) {

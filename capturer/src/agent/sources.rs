@@ -14,7 +14,7 @@ use crate::settings::{Select, advice, shown_url};
 use crate::shell::Rest;
 use crate::shell::descriptors;
 use crate::shell::files::{Hung, Unwatched};
-use crate::telemetry::fault::Fault as What;
+use crate::telemetry::fault::Fault;
 use crate::telemetry::losses;
 use crate::telemetry::metrics::PassedOver;
 use crate::telemetry::metrics::UnreadableReason;
@@ -27,10 +27,10 @@ const FILES_WELL: &str = "everything to be read can be read";
 
 /// What was last reported of each component, so that the log has the beginning and the end of each fault once.
 #[derive(Default)]
-pub(super) struct Said(BTreeMap<(&'static str, About), Fault>);
+pub(super) struct Said(BTreeMap<(&'static str, About), Reported>);
 
 /// A fault of one component that was reported.
-struct Fault {
+struct Reported {
     since_ms: u64,
     what: String,
 }
@@ -45,7 +45,7 @@ enum About {
 
 /// What is new to the log.
 #[derive(Debug, PartialEq, Eq)]
-enum News {
+enum FaultChange {
     None,
     Begins,
     /// The fault is over, with the line that says so.
@@ -54,20 +54,20 @@ enum News {
 
 impl Said {
     /// Compares a component's fault, if it has one, with what was last reported.
-    fn news(&mut self, now_ms: u64, of: (&'static str, About), fault: Option<&str>) -> News {
+    fn news(&mut self, now_ms: u64, of: (&'static str, About), fault: Option<&str>) -> FaultChange {
         match (fault, self.0.contains_key(&of)) {
             (Some(message), false) => {
                 let what = message.split([';', ':']).next().unwrap_or_default().to_owned();
-                self.0.insert(of, Fault { since_ms: now_ms, what });
-                News::Begins
+                self.0.insert(of, Reported { since_ms: now_ms, what });
+                FaultChange::Begins
             }
             (None, true) => {
                 let fault = self.0.remove(&of);
-                let told =
-                    fault.map(|Fault { since_ms, what }| over(now_ms.saturating_sub(since_ms) / 1000, &what));
-                told.map_or(News::None, News::Ends)
+                let told = fault
+                    .map(|Reported { since_ms, what }| over(now_ms.saturating_sub(since_ms) / 1000, &what));
+                told.map_or(FaultChange::None, FaultChange::Ends)
             }
-            _ => News::None,
+            _ => FaultChange::None,
         }
     }
 }
@@ -127,7 +127,7 @@ impl Loop<'_> {
 
     /// Sets a component's state. A warning is a fault that neither loses nor delays a line.
     fn tell(&mut self, now: Now, component: &'static str, state: HealthState, message: String) {
-        self.tell_kind(now, component, (state, What::Usual), message);
+        self.tell_kind(now, component, (state, Fault::Usual), message);
     }
 
     /// The same of a component that can have several faults.
@@ -135,15 +135,15 @@ impl Loop<'_> {
         &mut self,
         now: Now,
         component: &'static str,
-        (state, kind): (HealthState, What),
+        (state, kind): (HealthState, Fault),
         message: String,
     ) {
         let fault = (state != HealthState::Well).then_some(message.as_str());
         match self.said.news(now.mono_ms, (component, About::Health), fault) {
             // `Status` logs the end of a fault.
-            News::None | News::Ends(_) => {}
-            News::Begins if state == HealthState::Warning => tracing::warn!(component, "{message}"),
-            News::Begins => tracing::error!(component, "{message}"),
+            FaultChange::None | FaultChange::Ends(_) => {}
+            FaultChange::Begins if state == HealthState::Warning => tracing::warn!(component, "{message}"),
+            FaultChange::Begins => tracing::error!(component, "{message}"),
         }
         self.process.status.set_faults(component, state, &[kind], message);
     }
@@ -151,9 +151,9 @@ impl Loop<'_> {
     /// As `tell`, for a note; `None` = there is no note any more.
     fn log_note(&mut self, now: Now, component: &'static str, note: Option<&str>) {
         match self.said.news(now.mono_ms, (component, About::Note), note) {
-            News::None => {}
-            News::Ends(over) => tracing::info!(component, "{over}"),
-            News::Begins => tracing::warn!(component, "{}", note.unwrap_or_default()),
+            FaultChange::None => {}
+            FaultChange::Ends(over) => tracing::info!(component, "{over}"),
+            FaultChange::Begins => tracing::warn!(component, "{}", note.unwrap_or_default()),
         }
     }
 
@@ -161,7 +161,7 @@ impl Loop<'_> {
         self.capture.note_sink_losses(now);
         let losses = self.capture.losses();
         for (state, line) in losses.lines(now.mono_ms) {
-            if state == losses::State::Loss {
+            if state == losses::LossState::Loss {
                 tracing::error!("{line}");
             } else {
                 tracing::warn!("{line}");
@@ -169,10 +169,10 @@ impl Loop<'_> {
         }
         let (state, message) = losses.health(now.mono_ms);
         match state {
-            losses::State::Doubt => self.process.status.set_note("losses", message),
-            losses::State::Well => self.process.status.set_health("losses", true, message),
-            losses::State::Loss => {
-                self.process.status.set_faults("losses", HealthState::Bad, &[What::Lost], message);
+            losses::LossState::Doubt => self.process.status.set_note("losses", message),
+            losses::LossState::Well => self.process.status.set_health("losses", true, message),
+            losses::LossState::Loss => {
+                self.process.status.set_faults("losses", HealthState::Bad, &[Fault::Lost], message);
             }
         }
     }
@@ -246,7 +246,7 @@ impl Loop<'_> {
                 format!("{}; {well}", all.collect::<Vec<_>>().join("; "))
             }
         };
-        let kind = if state == HealthState::Warning { What::NoContainerMatches } else { What::Usual };
+        let kind = if state == HealthState::Warning { Fault::NoContainerMatches } else { Fault::Usual };
         self.tell_kind(now, "containers", (state, kind), message);
         unread.counts
     }
@@ -465,14 +465,14 @@ mod tests {
     fn the_log_has_the_beginning_and_the_end_of_a_fault_once() {
         let mut said = Said::default();
         let of = ("descriptors", About::Health);
-        assert_eq!(said.news(1_000, of, None), News::None);
-        assert_eq!(said.news(2_000, of, Some("4 files wait")), News::Begins);
-        assert_eq!(said.news(3_000, of, Some("5 files wait")), News::None);
-        assert_eq!(said.news(3_000, ("descriptors", About::Note), Some("1 note; more")), News::Begins);
+        assert_eq!(said.news(1_000, of, None), FaultChange::None);
+        assert_eq!(said.news(2_000, of, Some("4 files wait")), FaultChange::Begins);
+        assert_eq!(said.news(3_000, of, Some("5 files wait")), FaultChange::None);
+        assert_eq!(said.news(3_000, ("descriptors", About::Note), Some("1 note; more")), FaultChange::Begins);
         let ends = "over after 12 s: 4 files wait".to_owned();
-        assert_eq!(said.news(14_500, of, None), News::Ends(ends));
-        assert_eq!(said.news(15_000, of, None), News::None);
+        assert_eq!(said.news(14_500, of, None), FaultChange::Ends(ends));
+        assert_eq!(said.news(15_000, of, None), FaultChange::None);
         let ends = "over after 9 s: 1 note".to_owned();
-        assert_eq!(said.news(12_000, ("descriptors", About::Note), None), News::Ends(ends));
+        assert_eq!(said.news(12_000, ("descriptors", About::Note), None), FaultChange::Ends(ends));
     }
 }

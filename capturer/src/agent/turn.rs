@@ -4,7 +4,7 @@
 //! loop: wait for what comes first (an operation, another thread, a deadline)
 //!       ▸ the core takes it (capture) ▸ its actions are started (shell)
 //! ```
-//! Whatever wakes the agent passes the one `select!` in [`Process::turn`], and only this file reads the clocks for the
+//! Whatever wakes the agent passes the one `select!` in [`Process::drive`], and only this file reads the clocks for the
 //! core.
 
 use std::sync::Arc;
@@ -30,7 +30,7 @@ use crate::settings::{ReadFrom, Settings};
 use crate::shell::ring;
 use crate::shell::{Rest, Shell};
 use crate::telemetry::docker_words;
-use crate::telemetry::reload_requests::Ticket;
+use crate::telemetry::reload_requests::ReloadTicket;
 use crate::telemetry::status::HealthState;
 use crate::text::counted::{counted, which};
 use crate::witness::Doing;
@@ -46,7 +46,7 @@ const TELL_AFTER_MS: u64 = 3_000;
 const WIND_UP: Duration = Duration::from_secs(2);
 
 /// A run at work.
-pub(super) struct Turning {
+pub(super) struct ActiveRun {
     pub settings: Arc<Settings>,
     pub capture: Capture,
     pub shell: Shell,
@@ -60,7 +60,7 @@ pub(super) struct Ended {
     /// What did not end in time; empty = a clean end.
     pub left: Vec<String>,
     /// What runs next; `None` = the process ends.
-    pub next: Option<(Ticket, Settings)>,
+    pub next: Option<(ReloadTicket, Settings)>,
     /// Threads of the run that end by themselves.
     pub threads: Vec<(String, JoinHandle<()>)>,
     pub rest: Rest,
@@ -133,7 +133,7 @@ impl Heap {
 /// to be good only while the run already drains.
 #[derive(Default)]
 struct Next {
-    run: Option<(Ticket, Settings)>,
+    run: Option<(ReloadTicket, Settings)>,
     stopping: bool,
 }
 
@@ -143,7 +143,7 @@ impl Next {
     }
 
     /// Returns false if the agent was already told to stop.
-    fn swap(&mut self, ticket: Ticket, settings: Settings) -> bool {
+    fn swap(&mut self, ticket: ReloadTicket, settings: Settings) -> bool {
         if !self.stopping {
             self.run = Some((ticket, settings));
         }
@@ -153,8 +153,8 @@ impl Next {
 
 impl Process {
     /// One run, from its first event to its end.
-    pub(super) async fn turn(&mut self, turning: Turning) -> Ended {
-        let Turning { settings, capture, shell, inbox, threads } = turning;
+    pub(super) async fn drive(&mut self, run: ActiveRun) -> Ended {
+        let ActiveRun { settings, capture, shell, inbox, threads } = run;
         let (said, is_ready, next) = (Said::default(), false, Next::default());
         let (files_said, patterns) = (FilesSaid::default(), Patterns::default());
         let (heap, pipelines) = (Heap::default(), Pipelines::new(&self.metrics.pipeline_drops()));

@@ -59,7 +59,7 @@ pub enum Purpose {
     /// line.
     Groups,
     /// A listing of an API stream's files, to know whether the stream missed something.
-    Hold,
+    RotationGuard,
     /// The latest time for a connection to have closed.
     Close,
     /// A planned reconnect.
@@ -353,14 +353,14 @@ impl Pool {
 /// Turns to read on file systems that may hang: on each, one file is read at a time, so that a hung one holds only one
 /// buffer.
 #[derive(Debug, Default)]
-pub struct Lanes {
+pub struct ReadTurns {
     reading: BTreeSet<LaneId>,
     lines: BTreeMap<LaneId, VecDeque<StreamId>>,
     freed: BTreeSet<LaneId>,
 }
 
-impl Lanes {
-    /// Takes the turn if it is free; otherwise the stream waits in line until [`Lanes::next_in_line`] names it. Call it
+impl ReadTurns {
+    /// Takes the turn if it is free; otherwise the stream waits in line until [`ReadTurns::next_in_line`] names it. Call it
     /// once until then.
     pub fn take(&mut self, lane: LaneId, stream: StreamId) -> bool {
         let free = self.reading.insert(lane);
@@ -435,7 +435,7 @@ pub struct Context<'a> {
     /// Slots of api streams.
     pub pool: &'a mut Pool,
     /// Turns on file systems that may hang.
-    pub lanes: &'a mut Lanes,
+    pub lanes: &'a mut ReadTurns,
     /// Jitter for back-offs.
     pub jitter: &'a mut Jitter,
     /// Who reads which file.
@@ -465,7 +465,7 @@ pub struct Shared {
     pub actions: Vec<Action>,
     pub timers: Timers,
     pub pool: Pool,
-    pub lanes: Lanes,
+    pub lanes: ReadTurns,
     pub jitter: Jitter,
     pub owners: Owners,
     pub open_files: OpenFiles,
@@ -482,7 +482,7 @@ impl Shared {
             actions: Vec::new(),
             timers: Timers::default(),
             pool: Pool::new(settings.container_monitor.rotation.max_concurrent_streams),
-            lanes: Lanes::default(),
+            lanes: ReadTurns::default(),
             jitter: Jitter::new(seed),
             owners: Owners::default(),
             open_files: OpenFiles::new(settings.file_monitor.max_open, close_idle_after_ms),
@@ -644,7 +644,7 @@ mod tests {
 
     #[test]
     fn a_lane_has_one_reader_and_a_line() {
-        let (mut lanes, [one, two, three]) = (Lanes::default(), [1, 2, 3].map(StreamId));
+        let (mut lanes, [one, two, three]) = (ReadTurns::default(), [1, 2, 3].map(StreamId));
         assert!(lanes.take(LaneId(1), one) && lanes.take(LaneId(2), one));
         assert!(!lanes.take(LaneId(1), two) && !lanes.take(LaneId(1), three));
         assert_eq!(lanes.next_in_line(), None);

@@ -18,7 +18,7 @@ use crate::decode::text::{self, Mark};
 use crate::limits::{FILE_READS_MAX, HEAD_BYTES};
 use crate::model::clock::Now;
 use crate::model::cursor::FileId;
-use crate::model::record::{MessageForm, Place, StdType, StreamId};
+use crate::model::record::{BufferKind, MessageForm, StdType, StreamId};
 use crate::settings::{Binary, FileFormat, FileMonitor, FileSet, Settings, TextRules};
 use crate::telemetry::metrics::{Metrics, SkipReason};
 
@@ -54,7 +54,7 @@ impl Rules {
 
 /// A line, with the pieces of a long one joined.
 #[derive(Debug)]
-pub struct Line {
+pub struct TriedLine {
     /// Number of the text's line with its end, from 1.
     pub number: usize,
     pub std_type: StdType,
@@ -67,8 +67,8 @@ pub struct Line {
 
 /// What was read of a text.
 #[derive(Debug, Default)]
-pub struct Read {
-    pub lines: Vec<Line>,
+pub struct TriedText {
+    pub lines: Vec<TriedLine>,
     /// Lines that are no records, although the format requires them.
     pub skipped: u64,
     /// Why nothing was read.
@@ -76,7 +76,7 @@ pub struct Read {
 }
 
 /// Reads the whole text. `name` is for messages; `metrics` must be new.
-pub fn read(text: &[u8], name: &str, rules: Rules, settings: &Settings, metrics: &Metrics) -> Read {
+pub fn read(text: &[u8], name: &str, rules: Rules, settings: &Settings, metrics: &Metrics) -> TriedText {
     let mut text = Cow::Borrowed(text);
     // Otherwise a last record would count as torn.
     if matches!(rules.format, FileFormat::Docker | FileFormat::Cri) && !text.ends_with(b"\n") {
@@ -121,7 +121,7 @@ struct File<'t> {
     /// Number of the last line that came.
     number: usize,
     source: FileSource,
-    read: Read,
+    read: TriedText,
     settings: &'t Settings,
     metrics: &'t Metrics,
     shared: Shared,
@@ -146,7 +146,7 @@ impl<'t> File<'t> {
             len: 0,
             number: 0,
             source: source.with_text(rules.text),
-            read: Read::default(),
+            read: TriedText::default(),
             metrics,
             shared: Shared::new(settings, ReadCounts::default(), 1),
             credit: Credit::new(settings.buffer_bytes_max, FILE_READS_MAX),
@@ -228,7 +228,7 @@ impl<'t> File<'t> {
     fn take(&mut self, event: SourceEvent) {
         let SourceEvent::Lines { lines, read, .. } = event else { return };
         for record in &lines.records {
-            let from = if record.place == Place::Read { &read } else { &lines.made };
+            let from = if record.place == BufferKind::Read { &read } else { &lines.made };
             let text = &from[record.message_start as usize..][..record.message_len as usize];
             let mut message = Vec::new();
             match record.form {
@@ -237,7 +237,7 @@ impl<'t> File<'t> {
             }
             let time = lines.time(record, &read).to_vec();
             let (number, std_type, truncated) = (self.number, record.std_type, record.truncated);
-            self.read.lines.push(Line { number, std_type, time, message, truncated });
+            self.read.lines.push(TriedLine { number, std_type, time, message, truncated });
         }
         self.credit.give_back(read, 0);
     }

@@ -77,7 +77,7 @@ pub enum Command {
     Positions(PositionsArgs),
     /// Look at lines that Loki refused, send them again, or throw them away
     #[command(subcommand)]
-    DeadLetters(DeadLetters),
+    DeadLetters(DeadLettersCommand),
     /// Show what the steps of a pipeline do to lines from standard input or a file
     Try(TryArgs),
     /// Print a completion script for a shell
@@ -131,7 +131,7 @@ pub struct CheckArgs {
 
 /// `capturer dead-letters`; which config, for its data_dir and Loki.
 #[derive(Clone, Debug, Subcommand)]
-pub enum DeadLetters {
+pub enum DeadLettersCommand {
     /// Show each with its reason, the server's own words and the line
     List {
         /// Which config.

@@ -7,7 +7,7 @@ use std::io::{self, Write};
 use anyhow::Context as _;
 
 use crate::commands::cli;
-use crate::commands::cli::{DeadLetters as Command, Exit};
+use crate::commands::cli::{DeadLettersCommand as Command, Exit};
 use crate::decode::timestamp;
 use crate::settings::{Settings, shown_url};
 use crate::sink::dead_letters::{DeadLetters, Letter, Taken};

@@ -25,6 +25,7 @@ use serde_json::{Map, Value};
 use crate::commands::agent_client::{AgentClient, NO_ANSWER};
 use crate::commands::cli;
 use crate::commands::cli::{Exit, TopArgs};
+use crate::telemetry::health_text::HealthText;
 use crate::text::age::age_text;
 use crate::text::counted::counted;
 use crate::text::shown::bytes_text;
@@ -144,32 +145,9 @@ fn size() -> (usize, usize) {
     }
 }
 
-/// The title of a component that is not well, and its sentence in few lines, both as the agent sends them.
-#[derive(Clone, Debug, Default)]
-struct Told {
-    title: String,
-    lines: Vec<String>,
-    /// The whole text, if `lines` does not have all of it.
-    all: Vec<String>,
-    runbook: String,
-}
-
-impl Told {
-    /// `None`: an older agent sends none.
-    fn of(told: &Value) -> Option<Told> {
-        let text = |key: &str| told[key].as_str().unwrap_or_default().to_owned();
-        let texts = |key: &str| {
-            let texts = told[key].as_array().into_iter().flatten();
-            texts.filter_map(Value::as_str).map(str::to_owned).collect()
-        };
-        told["title"].as_str()?;
-        Some(Told {
-            title: text("title"),
-            lines: texts("lines"),
-            all: texts("all"),
-            runbook: text("runbook"),
-        })
-    }
+/// `None`: an older agent sends none.
+fn health_text(health: &Value) -> Option<HealthText> {
+    serde_json::from_value(health["told"].clone()).ok()
 }
 
 /// The agent's answers at one moment.
@@ -187,7 +165,7 @@ struct Look {
     warnings: BTreeSet<String>,
     /// Messages of components that are well but have something to read.
     notes: BTreeMap<String, String>,
-    told: BTreeMap<String, Told>,
+    told: BTreeMap<String, HealthText>,
     /// What pipelines dropped, as a sentence.
     pipelines: String,
     /// Records read from all sources, each counted once.
@@ -219,8 +197,7 @@ impl Look {
             let some = components.iter().filter(|(_, health)| wanted(health));
             some.map(|(name, health)| (name.clone(), said(health))).collect()
         };
-        let told =
-            components.iter().filter_map(|(name, health)| Some((name.clone(), Told::of(&health["told"])?)));
+        let told = components.iter().filter_map(|(name, health)| Some((name.clone(), health_text(health)?)));
         let waits_for = |sink: &str| {
             let health = components.get(&format!("sink_{sink}_delivery"))?;
             health["waits_for"].as_str()
@@ -287,7 +264,7 @@ struct View {
     /// Losses declared in this run.
     losses: u64,
     #[serde(skip)]
-    told: BTreeMap<String, Told>,
+    told: BTreeMap<String, HealthText>,
     /// The agent does not answer, and everything here is old.
     #[serde(skip)]
     silent: Option<String>,

@@ -13,7 +13,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use anyhow::Context as _;
 
-use crate::capture::tried::{self, Line, Rules};
+use crate::capture::tried::{self, Rules, TriedLine};
 use crate::commands::cli;
 use crate::commands::cli::{Exit, TryArgs};
 use crate::decode::assemble::{Assembler, Join, Lines};
@@ -21,7 +21,7 @@ use crate::decode::{Piece, timestamp};
 use crate::model::cursor::Cursor;
 use crate::model::outcome::{Outcome, Tally};
 use crate::model::record::{
-    Batch, ContainerMeta, MessageForm, Place, Record, Source, StdType, StreamId, StreamKey,
+    Batch, BufferKind, ContainerMeta, MessageForm, Record, Source, StdType, StreamId, StreamKey,
 };
 use crate::pipeline::Pipelines;
 use crate::settings::pipeline::{for_container, for_path};
@@ -213,9 +213,9 @@ impl<'s> Trial<'s> {
     }
 
     /// Joins lines as the capture thread does.
-    fn messages(&self, lines: Vec<Line>) -> Vec<Message> {
+    fn messages(&self, lines: Vec<TriedLine>) -> Vec<Message> {
         if self.joins.is_none() {
-            let message = |line: Line| Message {
+            let message = |line: TriedLine| Message {
                 number: line.number,
                 lines: 1,
                 std_type: line.std_type,
@@ -237,7 +237,7 @@ impl<'s> Trial<'s> {
                 let number = numbers[record.std_type.index()].of(&text);
                 let count = text.iter().filter(|byte| **byte == b'\n').count() + 1;
                 let of_it = number..number + count;
-                let is_cut = |line: &Line| line.truncated && of_it.contains(&line.number);
+                let is_cut = |line: &TriedLine| line.truncated && of_it.contains(&line.number);
                 messages.push(Message {
                     number,
                     lines: count,
@@ -272,13 +272,13 @@ impl<'s> Trial<'s> {
 /// and empty lines behind a trace none.
 struct Numbers<'t> {
     /// The lines of one channel.
-    lines: Vec<&'t Line>,
+    lines: Vec<&'t TriedLine>,
     /// How many lines messages have been found in so far.
     passed: usize,
 }
 
 impl<'t> Numbers<'t> {
-    fn new(lines: &'t [Line], std_type: StdType) -> Numbers<'t> {
+    fn new(lines: &'t [TriedLine], std_type: StdType) -> Numbers<'t> {
         Numbers { lines: lines.iter().filter(|line| line.std_type == std_type).collect(), passed: 0 }
     }
 
@@ -287,8 +287,9 @@ impl<'t> Numbers<'t> {
         let mut parts = message.split(|byte| *byte == b'\n');
         let first = parts.next().unwrap_or_default();
         // The message may have been cut.
-        let begins =
-            |line: &&Line| line.message.starts_with(first) && (first.is_empty() == line.message.is_empty());
+        let begins = |line: &&TriedLine| {
+            line.message.starts_with(first) && (first.is_empty() == line.message.is_empty())
+        };
         let ahead = self.lines.iter().skip(self.passed).position(begins).unwrap_or(0);
         let at = self.passed + ahead;
         self.passed = at + 1 + parts.count();
@@ -363,7 +364,7 @@ fn batch(source: &Arc<Source>, message: &Message, last: bool, now_ns: i64) -> Ba
         time_len: message.time.len() as u8,
         std_type: message.std_type,
         form: MessageForm::Raw,
-        place: Place::Read,
+        place: BufferKind::Read,
         truncated: message.truncated,
         partial: false,
         continued: false,

@@ -27,7 +27,7 @@ use crate::decode::lines::{Kept, Marks, Whole};
 use crate::decode::multiline::Groups;
 use crate::decode::{Piece, json_line, timestamp, utf8};
 use crate::limits::PIECE_BYTES;
-use crate::model::record::{MessageForm, Place, Record, StdType};
+use crate::model::record::{BufferKind, MessageForm, Record, StdType};
 use crate::settings::Pipeline;
 
 /// Which lines a push completed.
@@ -350,7 +350,7 @@ impl Assembler {
             time_len: piece.time.len() as u8,
             std_type: piece.std_type,
             form: piece.form,
-            place: Place::Read,
+            place: BufferKind::Read,
             truncated,
             partial: false,
             continued,

@@ -33,7 +33,7 @@ fn joined(mut assembler: Assembler, pieces: &[(StdType, &str, &str, bool)]) -> V
 
 fn show(buffer: &[u8], out: &mut Lines, shown: &mut Vec<String>) {
     for record in out.records.drain(..) {
-        let from = if record.place == Place::Read { buffer } else { &out.made[..] };
+        let from = if record.place == BufferKind::Read { buffer } else { &out.made[..] };
         let part = |start: u32, len: u32| {
             String::from_utf8_lossy(&from[start as usize..][..len as usize])
                 .replace(&"p".repeat(PIECE_BYTES), "P")
@@ -165,7 +165,7 @@ fn a_tagged_line_whose_rest_comes_late_is_delivered_in_marked_parts() {
                 assembler.cut_part(std_type, &mut out);
             }
             for record in out.records.drain(..) {
-                let from = if record.place == Place::Read { &buffer } else { &out.made };
+                let from = if record.place == BufferKind::Read { &buffer } else { &out.made };
                 let message = &from[record.message_start as usize..][..record.message_len as usize];
                 let (before, behind) =
                     (if record.continued { "…" } else { "" }, if record.partial { "…" } else { "" });

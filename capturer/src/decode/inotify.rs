@@ -3,7 +3,7 @@
 
 /// One event as inotify writes it.
 #[derive(Debug, PartialEq, Eq)]
-pub struct Event<'a> {
+pub struct InotifyEvent<'a> {
     /// Watch descriptor; −1 for an overflow.
     pub watch: i32,
     /// What happened, as `IN_*` bits.
@@ -36,14 +36,14 @@ pub const IS_DIRECTORY: u32 = 0x4000_0000;
 const HEADER_BYTES: usize = 16;
 
 /// The events in what one read returned. Stops at the first thing that is not an event.
-pub fn events(mut bytes: &[u8]) -> impl Iterator<Item = Event<'_>> {
+pub fn events(mut bytes: &[u8]) -> impl Iterator<Item = InotifyEvent<'_>> {
     std::iter::from_fn(move || {
         let header = bytes.first_chunk::<HEADER_BYTES>()?;
         let word = |at: usize| [header[at], header[at + 1], header[at + 2], header[at + 3]];
         let len = u32::from_ne_bytes(word(12)) as usize;
         let name = bytes.get(HEADER_BYTES..HEADER_BYTES.checked_add(len)?)?;
         let end = memchr::memchr(0, name).unwrap_or(name.len());
-        let event = Event {
+        let event = InotifyEvent {
             watch: i32::from_ne_bytes(word(0)),
             mask: u32::from_ne_bytes(word(4)),
             name: &name[..end],
@@ -76,8 +76,8 @@ mod tests {
         assert_eq!(
             whole,
             [
-                Event { watch: 3, mask: MODIFY, name: b"a.log" },
-                Event { watch: -1, mask: OVERFLOW, name: b"" }
+                InotifyEvent { watch: 3, mask: MODIFY, name: b"a.log" },
+                InotifyEvent { watch: -1, mask: OVERFLOW, name: b"" }
             ]
         );
         for cut in 0..bytes.len() {

@@ -1,6 +1,6 @@
 //! What pieces become: whole lines, and the bytes that had to be made for them.
 
-use crate::model::record::{MessageForm, Place, Record, StdType};
+use crate::model::record::{BufferKind, MessageForm, Record, StdType};
 
 /// What a batch is made from: the records, and the bytes that had to be made for them.
 #[derive(Debug, Default)]
@@ -30,7 +30,7 @@ impl Lines {
             time_len: line.time.len() as u8,
             std_type,
             form: line.form,
-            place: Place::Made,
+            place: BufferKind::Made,
             truncated: line.marks.truncated,
             partial: line.marks.partial,
             continued: line.marks.continued,
@@ -39,7 +39,7 @@ impl Lines {
 
     /// The time of a record, as Docker wrote it; `read` is the buffer that records point into.
     pub fn time<'a>(&'a self, record: &Record, read: &'a [u8]) -> &'a [u8] {
-        let from = if record.place == Place::Read { read } else { &self.made };
+        let from = if record.place == BufferKind::Read { read } else { &self.made };
         &from[record.time_start as usize..][..usize::from(record.time_len)]
     }
 }

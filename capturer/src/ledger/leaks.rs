@@ -49,7 +49,7 @@ pub struct Suspect {
     /// Names this opening and no other: a claim's serial number, a time, a file's address.
     pub identity: u64,
     /// Why it should not be open.
-    pub fault: Fault,
+    pub fault: LeakFault,
     /// Who holds it.
     pub owner: Owner,
     /// What it points to.
@@ -60,7 +60,7 @@ pub struct Suspect {
 
 /// Why a descriptor should not be open.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Fault {
+pub enum LeakFault {
     /// Its stream has ended.
     StreamEnded,
     /// Its stream goes on but no longer uses it.
@@ -71,21 +71,21 @@ pub enum Fault {
     Unreleased,
 }
 
-impl Fault {
+impl LeakFault {
     /// The reason as a clause.
     pub fn text(self) -> &'static str {
         match self {
-            Fault::StreamEnded => "its stream has ended",
-            Fault::Forgotten => "its stream no longer uses it",
-            Fault::Released => "its owner believes it closed",
-            Fault::Unreleased => "its descriptor is closed, and an operation still holds the file",
+            LeakFault::StreamEnded => "its stream has ended",
+            LeakFault::Forgotten => "its stream no longer uses it",
+            LeakFault::Released => "its owner believes it closed",
+            LeakFault::Unreleased => "its descriptor is closed, and an operation still holds the file",
         }
     }
 }
 
 /// How much of a resource there is, and how much of that is explained by what the program has to do.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Amount {
+pub struct ResourceUse {
     /// The resource that this is about.
     pub resource: Resource,
     /// Who uses it, for the message: `capture loop`, `sink`.
@@ -110,7 +110,7 @@ pub struct Leak {
 /// Remembers the suspects of earlier looks.
 #[derive(Debug, Default)]
 pub struct Detector {
-    suspects: BTreeMap<(Fault, i32, u64), u64>,
+    suspects: BTreeMap<(LeakFault, i32, u64), u64>,
     amounts: BTreeMap<(Resource, String), u64>,
     /// Leaks at the last look by what they are about: since when, and their texts.
     standing: BTreeMap<String, (u64, String)>,
@@ -134,7 +134,7 @@ impl Detector {
         &mut self,
         now_ms: u64,
         suspects: Vec<Suspect>,
-        amounts: Vec<Amount>,
+        amounts: Vec<ResourceUse>,
         settle_ms: u64,
         grace_ms: u64,
     ) -> LeakReport {
@@ -148,7 +148,7 @@ impl Detector {
             self.suspects.insert(key(&suspect), since_ms);
             let stood_ms = now_ms.saturating_sub(since_ms);
             let is_leak = match suspect.fault {
-                Fault::Unreleased => suspect.age_ms > grace_ms,
+                LeakFault::Unreleased => suspect.age_ms > grace_ms,
                 _ => stood_ms > settle_ms,
             };
             if is_leak {
@@ -168,7 +168,8 @@ impl Detector {
         }
 
         let before = std::mem::take(&mut self.amounts);
-        for Amount { resource, of, value, explained } in amounts.into_iter().filter(|a| a.value > a.explained)
+        for ResourceUse { resource, of, value, explained } in
+            amounts.into_iter().filter(|a| a.value > a.explained)
         {
             let key = (resource, of);
             let since_ms = before.get(&key).copied().unwrap_or(now_ms);
@@ -304,19 +305,19 @@ mod tests {
     const SETTLE_MS: u64 = 600;
     const GRACE_MS: u64 = 500;
 
-    fn suspect(fd: i32, identity: u64, fault: Fault) -> Suspect {
+    fn suspect(fd: i32, identity: u64, fault: LeakFault) -> Suspect {
         let owner = Owner::Stream(StreamKey("container:a".into()));
         Suspect { fd, identity, fault, owner, target: "socket:[1]".to_owned(), age_ms: 1_500 }
     }
 
-    fn look(detector: &mut Detector, look: u64, suspects: &[Suspect], amounts: &[Amount]) -> LeakReport {
+    fn look(detector: &mut Detector, look: u64, suspects: &[Suspect], amounts: &[ResourceUse]) -> LeakReport {
         detector.look(look * INTERVAL_MS, suspects.to_vec(), amounts.to_vec(), SETTLE_MS, GRACE_MS)
     }
 
     #[test]
     fn a_descriptor_is_named_at_the_second_look_once_and_until_it_goes() {
         let mut detector = Detector::default();
-        let forgotten = [suspect(7, 1, Fault::Forgotten)];
+        let forgotten = [suspect(7, 1, LeakFault::Forgotten)];
         assert_eq!(look(&mut detector, 0, &forgotten, &[]), LeakReport::default());
         let verdict = look(&mut detector, 1, &forgotten, &[]);
         let text = "descriptor 7 of stream:container:a, socket:[1], 1.5 s old: its stream no longer uses it";
@@ -338,7 +339,7 @@ mod tests {
         };
         let of = |key: &str, fd| {
             let owner = Owner::Stream(StreamKey(key.into()));
-            leak(Suspect { owner, ..suspect(fd, 1, Fault::Forgotten) })
+            leak(Suspect { owner, ..suspect(fd, 1, LeakFault::Forgotten) })
         };
         let told = message(&[of("container:a", 7)], &names);
         assert!(told.starts_with("the agent leaks a file descriptor of container web-1; log lines still"));
@@ -372,7 +373,8 @@ mod tests {
     fn what_changes_from_look_to_look_is_no_leak() {
         let mut detector = Detector::default();
         for number in 0..50 {
-            let suspects = [suspect(7, number, Fault::Forgotten), suspect(8, number, Fault::Released)];
+            let suspects =
+                [suspect(7, number, LeakFault::Forgotten), suspect(8, number, LeakFault::Released)];
             assert_eq!(look(&mut detector, number, &suspects, &[]).leaks, [], "look {number}");
         }
     }
@@ -381,7 +383,7 @@ mod tests {
     #[test]
     fn a_file_kept_past_its_grace_is_a_leak_at_once() {
         let mut detector = Detector::default();
-        let kept = suspect(7, 1, Fault::Unreleased);
+        let kept = suspect(7, 1, LeakFault::Unreleased);
         let young = Suspect { age_ms: GRACE_MS, ..kept.clone() };
         assert_eq!(look(&mut detector, 0, &[young], &[]).leaks, []);
         assert_eq!(look(&mut detector, 0, &[kept], &[]).new.len(), 1);
@@ -398,7 +400,7 @@ mod tests {
             // More work explains more.
             let explained = rng.below(4) as u64;
             let amount =
-                Amount { resource: Resource::Tasks, of: "capture loop".to_owned(), value, explained };
+                ResourceUse { resource: Resource::Tasks, of: "capture loop".to_owned(), value, explained };
             let verdict = look(&mut detector, number, &[], &[amount]);
             let unexplained = value > explained;
             assert_eq!(verdict.leaks.len(), usize::from(unexplained && before), "look {number}");

@@ -160,8 +160,8 @@ pub struct FileCursor {
     pub lines: Rare<ApiCursor>,
     /// Per channel: the stream was read over the API before. Lines up to this time, and `count` lines with exactly this
     /// time, are to be skipped. Time 0 = none.
-    #[serde(default, skip_serializing_if = "nothing_to_pass")]
-    pub passing: Rare<[ChannelMark; 2]>,
+    #[serde(rename = "passing", default, skip_serializing_if = "nothing_to_skip")]
+    pub skip_delivered: Rare<[ChannelMark; 2]>,
     /// A line of `file` was delivered, or is being delivered, up to this offset before it ended; 0 = none. When it is
     /// read again it is split at the same byte.
     #[serde(default, skip_serializing_if = "is_nothing")]
@@ -182,8 +182,8 @@ impl FileCursor {
     /// Nothing was read, and only an inode number names the file, which may belong to another file by now.
     pub fn says_nothing(&self) -> bool {
         let is_number_alone = self.file.birth_ns == 0 && self.head.len_bytes == 0;
-        let passes_nothing = self.lines.is_none() && nothing_to_pass(&self.passing);
-        is_number_alone && self.offset == 0 && self.reached.is_empty() && passes_nothing
+        let skips_nothing = self.lines.is_none() && nothing_to_skip(&self.skip_delivered);
+        is_number_alone && self.offset == 0 && self.reached.is_empty() && skips_nothing
     }
 
     /// A cursor at a place, with nothing else known.
@@ -200,7 +200,7 @@ impl FileCursor {
             skip,
             reached: Rare::default(),
             lines: Rare::default(),
-            passing: Rare::default(),
+            skip_delivered: Rare::default(),
             split: 0,
             at: Rare::default(),
             denied: Rare::default(),
@@ -257,8 +257,8 @@ pub struct DeniedPlace {
     pub len: u64,
 }
 
-fn nothing_to_pass(passing: &[ChannelMark; 2]) -> bool {
-    passing.iter().all(|mark| mark.time_ns == 0)
+fn nothing_to_skip(marks: &[ChannelMark; 2]) -> bool {
+    marks.iter().all(|mark| mark.time_ns == 0)
 }
 
 fn has_no_denied(denied: &[DeniedPlace]) -> bool {

@@ -15,7 +15,7 @@ use crate::model::record::Batch;
 pub struct Changes {
     /// The batch as it was captured.
     pub original: Arc<Batch>,
-    /// Messages and times that the pipeline made ([`crate::model::record::Place::Changed`]).
+    /// Messages and times that the pipeline made ([`crate::model::record::BufferKind::Changed`]).
     pub bytes: Vec<u8>,
     /// By index of the record; empty = no record has extras.
     pub extras: Vec<Extra>,

@@ -150,7 +150,7 @@ pub enum MessageForm {
 
 /// Which of a batch's buffers holds a record's bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Place {
+pub enum BufferKind {
     /// The message is in [`Batch::read`].
     Read,
     /// The message is in [`Batch::made`].
@@ -175,7 +175,7 @@ pub struct Record {
     /// How to read the message.
     pub form: MessageForm,
     /// Which buffer message and time are in.
-    pub place: Place,
+    pub place: BufferKind,
     /// The line was longer than `line_bytes_max` and was cut there.
     pub truncated: bool,
     /// The line had no end yet when it was delivered. Its rest, if any comes, is the next record of its source.
@@ -222,9 +222,9 @@ impl Batch {
     pub fn buffer(&self, record: &Record) -> &[u8] {
         let changes = self.changes.as_deref();
         match record.place {
-            Place::Read => changes.map_or(&self.read, |changes| &changes.original.read),
-            Place::Made => changes.map_or(&self.made, |changes| &changes.original.made),
-            Place::Changed => changes.map_or(&[], |changes| &changes.bytes),
+            BufferKind::Read => changes.map_or(&self.read, |changes| &changes.original.read),
+            BufferKind::Made => changes.map_or(&self.made, |changes| &changes.original.made),
+            BufferKind::Changed => changes.map_or(&[], |changes| &changes.bytes),
         }
     }
 

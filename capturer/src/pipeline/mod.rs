@@ -131,13 +131,13 @@ impl StepState {
 }
 
 /// What all lines of a batch have in common.
-struct Around<'a> {
+struct BatchContext<'a> {
     source: &'a Source,
     now_ns: i64,
     tally: Tally,
 }
 
-impl Around<'_> {
+impl BatchContext<'_> {
     fn count(&mut self, step: &'static str, outcome: Outcome) {
         *self.tally.entry((step, outcome)).or_default() += 1;
     }
@@ -174,7 +174,7 @@ impl StreamState {
     }
 
     fn process(&mut self, batch: &Arc<Batch>, now_ns: i64) -> Processed {
-        let mut around = Around { source: &batch.source, now_ns, tally: Tally::new() };
+        let mut around = BatchContext { source: &batch.source, now_ns, tally: Tally::new() };
         let mut made = Made::new(batch);
         let mut scratch = Vec::new();
         for record in &batch.records {
@@ -207,7 +207,7 @@ impl StreamState {
             .is_none_or(|(limit, filter)| filter.takes(*limit, time_ns(), record.message_len))
     }
 
-    fn run(&mut self, line: &mut Line, made: &mut Made, around: &mut Around) -> StepFlow {
+    fn run(&mut self, line: &mut Line, made: &mut Made, around: &mut BatchContext) -> StepFlow {
         let (before, behind) = (0..self.limit_behind, self.limit_behind..self.steps.len());
         if before.is_empty() {
             return self.run_steps(behind, line, made, around);
@@ -228,7 +228,7 @@ impl StreamState {
         which: Range<usize>,
         line: &mut Line,
         made: &mut Made,
-        around: &mut Around,
+        around: &mut BatchContext,
     ) -> StepFlow {
         let pipeline = Arc::clone(&self.pipeline);
         for (step, state) in pipeline.steps[which.clone()].iter().zip(&mut self.steps[which]) {
@@ -329,7 +329,7 @@ fn note_level(settings: &Parse, found: &Fields, line: &mut Line) {
     }
 }
 
-fn parse_step(settings: &Parse, line: &mut Line, around: &mut Around) -> StepFlow {
+fn parse_step(settings: &Parse, line: &mut Line, around: &mut BatchContext) -> StepFlow {
     let mut found = Found::new(settings.message.as_deref());
     let result = match &settings.from {
         None => parse_text(&settings.format, line.text(), &mut found),
@@ -376,7 +376,7 @@ fn parse_step(settings: &Parse, line: &mut Line, around: &mut Around) -> StepFlo
     StepFlow::GoesOn
 }
 
-fn set_if_changed(text: Option<Vec<u8>>, line: &mut Line, around: &mut Around) -> StepFlow {
+fn set_if_changed(text: Option<Vec<u8>>, line: &mut Line, around: &mut BatchContext) -> StepFlow {
     if let Some(text) = text {
         line.set_text(text);
         around.count("strip_ansi", Outcome::Changed);
@@ -386,7 +386,7 @@ fn set_if_changed(text: Option<Vec<u8>>, line: &mut Line, around: &mut Around) -
 
 /// All at once, because a field may get the name that another one had. If two would get the same name, none is renamed:
 /// one of them would be lost.
-fn rename_step(names: &BTreeMap<String, String>, line: &mut Line, around: &mut Around) -> StepFlow {
+fn rename_step(names: &BTreeMap<String, String>, line: &mut Line, around: &mut BatchContext) -> StepFlow {
     let fields = &mut line.extra.fields;
     let is_there = |name: &str| fields.get(name).is_some();
     let is_taken = |(from, to): (&String, &String)| {
@@ -418,7 +418,7 @@ fn rename_step(names: &BTreeMap<String, String>, line: &mut Line, around: &mut A
     StepFlow::GoesOn
 }
 
-fn remove_step(names: &[String], line: &mut Line, around: &mut Around) -> StepFlow {
+fn remove_step(names: &[String], line: &mut Line, around: &mut BatchContext) -> StepFlow {
     let mut changed = false;
     for name in names {
         changed |= line.extra.fields.get(name).is_some();
@@ -439,7 +439,7 @@ fn parse_text(format: &ParseFormat, text: &[u8], found: &mut Found) -> Result<()
     parse(format, text, found)
 }
 
-fn timestamp_step(settings: &Timestamp, line: &mut Line, around: &mut Around) -> StepFlow {
+fn timestamp_step(settings: &Timestamp, line: &mut Line, around: &mut BatchContext) -> StepFlow {
     let value = line.extra.fields.get(&settings.field);
     let Some(time) = value.and_then(|value| time::parse(settings, value.as_str(), around.now_ns)) else {
         // A line without fields, because it could not be parsed, has been counted before.
@@ -469,7 +469,7 @@ fn timestamp_step(settings: &Timestamp, line: &mut Line, around: &mut Around) ->
     StepFlow::GoesOn
 }
 
-fn redact_step(rules: &Redact, line: &mut Line, around: &mut Around) -> StepFlow {
+fn redact_step(rules: &Redact, line: &mut Line, around: &mut BatchContext) -> StepFlow {
     let (mut changed, mut limited) = (false, false);
     let mut clean = |name: &str, text: &str| {
         if redact::is_secret_field(rules, name) {
@@ -520,7 +520,7 @@ fn written(time_ns: i64) -> String {
 
 /// The record of a message that the pipeline made.
 fn changed_record(record: &Record) -> Record {
-    Record { place: crate::model::record::Place::Changed, ..*record }
+    Record { place: crate::model::record::BufferKind::Changed, ..*record }
 }
 
 #[cfg(test)]

@@ -10,7 +10,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-pub use super::problem::{ConfigError, Place, Problem};
+pub use super::problem::{ConfigError, ConfigPlace, Problem};
 use super::reader::{Reader, Section};
 pub use super::substitute::Outside;
 use super::units;
@@ -82,7 +82,7 @@ fn open(path: Option<&Path>) -> Result<(String, String), ConfigError> {
     match read_config(path) {
         Ok(text) => Ok((origin, text)),
         Err((message, permission_denied)) => {
-            let problem = Problem { place: Place::Nowhere, key: String::new(), message };
+            let problem = Problem { place: ConfigPlace::Nowhere, key: String::new(), message };
             Err(ConfigError { permission_denied, ..ConfigError::new(&origin, vec![problem]) })
         }
     }
@@ -166,7 +166,11 @@ fn tree(text: &str, overrides: &[Override]) -> Result<(Node, Vec<Problem>), Prob
         let (value, found) = yaml::parse(value, Some(key))?;
         problems.extend(found);
         if let Err(message) = yaml::set(&mut root, key, value) {
-            problems.push(Problem { place: Place::Set(Arc::clone(key)), key: key.to_string(), message });
+            problems.push(Problem {
+                place: ConfigPlace::Set(Arc::clone(key)),
+                key: key.to_string(),
+                message,
+            });
         }
     }
     Ok((root, problems))

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use super::file::{Outside, Override, parse};
-use super::problem::Place;
+use super::problem::ConfigPlace;
 use super::units;
 use super::{ConfigError, FileTemplate, summary};
 use crate::limits;
@@ -57,7 +57,7 @@ fn explains(error: &ConfigError, text: &str) {
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     let lines: Vec<&str> = text.split('\n').collect();
     for problem in &error.problems {
-        if let Place::File { line, column } = problem.place {
+        if let ConfigPlace::File { line, column } = problem.place {
             let chars = lines.get(line - 1).map(|line| line.chars().count());
             // One column behind the last: something is missing at the end of the line.
             assert!(chars.is_some_and(|chars| (1..=chars + 1).contains(&column)), "{problem:?} in {lines:?}");

@@ -9,7 +9,7 @@ use super::reload::NEEDS_RESTART;
 
 /// Where a key or value was written.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Place {
+pub enum ConfigPlace {
     /// Nowhere: the key is missing, or has its default.
     Nowhere,
     /// In the config file.
@@ -27,7 +27,7 @@ pub enum Place {
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Problem {
     /// The place in the config.
-    pub place: Place,
+    pub place: ConfigPlace,
     /// Dotted path of the key; empty if the problem is with no key.
     pub key: String,
     /// What is wrong, what was expected, how to fix it.
@@ -83,11 +83,11 @@ impl std::error::Error for ConfigError {}
 impl Problem {
     fn write(&self, origin: &str, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.place {
-            Place::Nowhere => write!(f, "{origin}")?,
-            Place::File { line, column } => write!(f, "{origin}:{line}:{column}")?,
-            Place::Set(key) => write!(f, "--set {}", shown(key))?,
+            ConfigPlace::Nowhere => write!(f, "{origin}")?,
+            ConfigPlace::File { line, column } => write!(f, "{origin}:{line}:{column}")?,
+            ConfigPlace::Set(key) => write!(f, "--set {}", shown(key))?,
         }
-        let said = matches!(&self.place, Place::Set(key) if **key == *self.key);
+        let said = matches!(&self.place, ConfigPlace::Set(key) if **key == *self.key);
         if !said && !self.key.is_empty() {
             write!(f, ": {}", self.key)?;
         }

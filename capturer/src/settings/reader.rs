@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
-use super::problem::{Place, Problem, did_you_mean, quoted, shown};
+use super::problem::{ConfigPlace, Problem, did_you_mean, quoted, shown};
 use super::substitute::{Outside, substitute};
 use super::units::{self, Mismatch};
 use super::yaml::{Key, Node, Value};
@@ -34,14 +34,14 @@ pub(super) struct Reader<'a> {
     outside: &'a Outside<'a>,
     problems: RefCell<Vec<Problem>>,
     /// Path → place of the value, for keys in the config.
-    places: RefCell<BTreeMap<String, Place>>,
+    places: RefCell<BTreeMap<String, ConfigPlace>>,
     /// Paths of all known keys; `[]` for items of a list.
     known: RefCell<BTreeSet<String>>,
     unknown: RefCell<Vec<Unknown>>,
 }
 
 struct Unknown {
-    place: Place,
+    place: ConfigPlace,
     section: String,
     name: String,
     siblings: Vec<&'static str>,
@@ -65,7 +65,7 @@ impl<'a> Reader<'a> {
 
     /// Reports a problem with the key at `path`, wherever the key is.
     pub(super) fn problem(&self, path: &str, message: impl Into<String>) {
-        let place = self.places.borrow().get(path).cloned().unwrap_or(Place::Nowhere);
+        let place = self.places.borrow().get(path).cloned().unwrap_or(ConfigPlace::Nowhere);
         self.problem_at(place, path, message);
     }
 
@@ -130,7 +130,7 @@ impl<'a> Reader<'a> {
         }
     }
 
-    fn problem_at(&self, place: Place, path: &str, message: impl Into<String>) {
+    fn problem_at(&self, place: ConfigPlace, path: &str, message: impl Into<String>) {
         self.problems.borrow_mut().push(Problem { place, key: path.to_owned(), message: message.into() });
     }
 
@@ -365,7 +365,7 @@ impl<'a> Section<'a> {
         }
         let own = || self.reader.places.borrow().get(&self.path).cloned();
         let place = self.entries.first().map(|(first, _)| first.place.clone()).or_else(own);
-        self.reader.problem_at(place.unwrap_or(Place::Nowhere), &path, message);
+        self.reader.problem_at(place.unwrap_or(ConfigPlace::Nowhere), &path, message);
     }
 
     fn items<'n>(&self, node: &'n Node, path: &str, of: &str) -> &'n [Node] {

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use saphyr_parser::{Event, Marker, Parser, ScalarStyle, Span, StrInput};
 
-use super::problem::{Place, Problem, quoted, shown};
+use super::problem::{ConfigPlace, Problem, quoted, shown};
 
 /// Deepest nesting; the agent's own config has 4 levels.
 const DEPTH_MAX: usize = 16;
@@ -16,7 +16,7 @@ const DEPTH_MAX: usize = 16;
 /// A value, and where it begins. Has no `Debug`, because values may be secret.
 #[derive(Clone)]
 pub(super) struct Node {
-    pub place: Place,
+    pub place: ConfigPlace,
     pub value: Value,
 }
 
@@ -32,7 +32,7 @@ pub(super) enum Value {
 #[derive(Clone)]
 pub(super) struct Key {
     pub name: String,
-    pub place: Place,
+    pub place: ConfigPlace,
 }
 
 impl Node {
@@ -99,14 +99,14 @@ fn lines(text: &str) -> Vec<YamlLine> {
 }
 
 impl<'t> Builder<'t> {
-    fn place(&self, marker: &Marker) -> Place {
+    fn place(&self, marker: &Marker) -> ConfigPlace {
         match self.set {
-            Some(key) => Place::Set(Arc::clone(key)),
+            Some(key) => ConfigPlace::Set(Arc::clone(key)),
             None => {
                 let at = (marker.line().max(1) - 1).min(self.lines.len() - 1);
                 let YamlLine { number, before, chars } = self.lines[at];
                 // The parser counts columns from 0, and in directives (%…) that are not ASCII it counts bytes.
-                Place::File { line: number, column: before + marker.col().min(chars) + 1 }
+                ConfigPlace::File { line: number, column: before + marker.col().min(chars) + 1 }
             }
         }
     }
@@ -121,7 +121,7 @@ impl<'t> Builder<'t> {
             Some(Err(error)) => {
                 let place = self.place(error.marker());
                 let line = match place {
-                    Place::File { line, .. } => self.text.split('\n').nth(line - 1).unwrap_or_default(),
+                    ConfigPlace::File { line, .. } => self.text.split('\n').nth(line - 1).unwrap_or_default(),
                     _ => self.text,
                 };
                 let message = format!("not valid YAML: {}{}", error.info(), cure(error.info(), line));
@@ -132,7 +132,7 @@ impl<'t> Builder<'t> {
     }
 
     fn document(&mut self) -> Result<Node, Problem> {
-        let mut root = Node { place: Place::Nowhere, value: Value::Null };
+        let mut root = Node { place: ConfigPlace::Nowhere, value: Value::Null };
         let mut documents = 0;
         loop {
             let (event, span) = self.next()?;
@@ -239,10 +239,10 @@ fn scalar(text: &str, style: ScalarStyle) -> Value {
     if is_null { Value::Null } else { Value::Scalar(text.to_owned()) }
 }
 
-fn duplicate(first: &Place, name: &str) -> String {
+fn duplicate(first: &ConfigPlace, name: &str) -> String {
     let name = quoted(name);
     match first {
-        Place::File { line, .. } => {
+        ConfigPlace::File { line, .. } => {
             format!("the key {name} is given twice; the first is on line {line}")
         }
         _ => format!("the key {name} is given twice"),
@@ -266,7 +266,7 @@ pub(super) fn set(root: &mut Node, key: &Arc<str>, value: Node) -> Result<(), St
             _ => return Err(format!("{} is a single value, not a section", shown(&walked))),
         };
         let index = entries.iter().position(|(key, _)| key.name == name).unwrap_or_else(|| {
-            let place = Place::Set(Arc::clone(key));
+            let place = ConfigPlace::Set(Arc::clone(key));
             let section = Node { place: place.clone(), value: Value::Null };
             entries.push((Key { name: name.to_owned(), place }, section));
             entries.len() - 1

@@ -12,7 +12,8 @@ use std::sync::Arc;
 
 use crate::capture::io::{FoundPath, LaneId};
 use crate::decode::inotify::{
-    ATTRIB, CREATE, DELETE, Event, IGNORED, IS_DIRECTORY, MODIFY, MOVE_SELF, MOVED_FROM, MOVED_TO, OVERFLOW,
+    ATTRIB, CREATE, DELETE, IGNORED, IS_DIRECTORY, InotifyEvent, MODIFY, MOVE_SELF, MOVED_FROM, MOVED_TO,
+    OVERFLOW,
 };
 use crate::model::packed::Pack;
 use crate::model::rare::Rare;
@@ -431,7 +432,7 @@ impl Watches {
     }
 
     /// Adds the streams and entries that an event concerns to `told`.
-    pub fn on_event(&mut self, event: &Event<'_>, told: &mut Concerned) {
+    pub fn on_event(&mut self, event: &InotifyEvent<'_>, told: &mut Concerned) {
         if event.mask & OVERFLOW != 0 {
             // An overflow names no directory.
             told.all = true;

@@ -14,7 +14,7 @@ fn wild(text: &str) -> Interest {
 /// A directory is watched before its listing is known here: events in between must not be lost.
 #[test]
 fn what_comes_while_a_directory_is_listed_is_looked_at_then() {
-    let event = |mask, name: &'static str| Event { watch: 7, mask, name: name.as_bytes() };
+    let event = |mask, name: &'static str| InotifyEvent { watch: 7, mask, name: name.as_bytes() };
     let check = |mask, name, expected| {
         let mut watches = Watches::default();
         watches.begin_listing();
@@ -44,7 +44,7 @@ fn rights_concern_those_whose_file_it_is() {
     watches.set_rotated(StreamId(1), ["a.log.1"].into_iter());
     let concerned = |watches: &mut Watches, name: &str| {
         let mut told = Concerned::default();
-        watches.on_event(&Event { watch: 7, mask: ATTRIB, name: name.as_bytes() }, &mut told);
+        watches.on_event(&InotifyEvent { watch: 7, mask: ATTRIB, name: name.as_bytes() }, &mut told);
         told
     };
     for name in ["a.log", "a.log.1"] {
@@ -62,7 +62,7 @@ fn rights_concern_those_whose_file_it_is() {
     assert_eq!(concerned(&mut watches, ""), all);
     // Truncated, and another mode at the same time.
     let mut told = Concerned::default();
-    watches.on_event(&Event { watch: 7, mask: ATTRIB | MODIFY, name: b"a.log" }, &mut told);
+    watches.on_event(&InotifyEvent { watch: 7, mask: ATTRIB | MODIFY, name: b"a.log" }, &mut told);
     let both = Concerned { rights: [StreamId(1)].into(), grew: [StreamId(1)].into(), ..Concerned::default() };
     assert_eq!(told, both);
 }
@@ -71,7 +71,7 @@ fn rights_concern_those_whose_file_it_is() {
 fn only_lost_events_concern_all() {
     let concerned = |mask| {
         let mut told = Concerned::default();
-        Watches::default().on_event(&Event { watch: -1, mask, name: b"" }, &mut told);
+        Watches::default().on_event(&InotifyEvent { watch: -1, mask, name: b"" }, &mut told);
         told
     };
     assert_eq!(concerned(OVERFLOW), Concerned { all: true, ..Concerned::default() });
@@ -91,7 +91,7 @@ fn what_may_go_again_soon_is_in_a_hurry() {
     let mut look = |events: &[(u32, &str)]| {
         let mut told = Concerned::default();
         for (mask, name) in events {
-            watches.on_event(&Event { watch: 7, mask: *mask, name: name.as_bytes() }, &mut told);
+            watches.on_event(&InotifyEvent { watch: 7, mask: *mask, name: name.as_bytes() }, &mut told);
         }
         (told.hurried, told.renewed.len(), told.vanished.len())
     };
@@ -123,7 +123,7 @@ fn a_renamed_directory_is_looked_for_again() {
     let mut watches = Watches::default();
     watches.set_of_patterns(3, None, vec![(7, Interest::default())]);
     let mut told = Concerned::default();
-    watches.on_event(&Event { watch: 7, mask: MOVE_SELF, name: b"" }, &mut told);
+    watches.on_event(&InotifyEvent { watch: 7, mask: MOVE_SELF, name: b"" }, &mut told);
     assert_eq!(told.sets, BTreeSet::from([3]));
 }
 
@@ -132,7 +132,7 @@ fn a_stream_may_go_over_to_another_file() {
     let mut watches = Watches::default();
     let grew = |watches: &mut Watches, watch, name: &str| {
         let mut told = Concerned::default();
-        watches.on_event(&Event { watch, mask: MODIFY, name: name.as_bytes() }, &mut told);
+        watches.on_event(&InotifyEvent { watch, mask: MODIFY, name: name.as_bytes() }, &mut told);
         !told.grew.is_empty()
     };
     watches.expect(StreamId(1), "a");
@@ -159,7 +159,7 @@ fn events_reach_their_streams() {
     let mut rotated_grew = Vec::new();
     let mut check = |name: &str, mask: u32, expected: (&[u32], &[u32], &[usize])| {
         let mut told = Concerned::default();
-        let event = Event { watch: 7, mask, name: name.as_bytes() };
+        let event = InotifyEvent { watch: 7, mask, name: name.as_bytes() };
         watches.on_event(&event, &mut told);
         let ids = |set: BTreeSet<StreamId>| set.into_iter().map(|id| id.0).collect::<Vec<_>>();
         let sets: Vec<_> = told.sets.into_iter().collect();
@@ -222,7 +222,7 @@ fn files_that_vanish_between_two_looks_are_named() {
     let vanished = |watches: &mut Watches, events: &[(&str, u32)]| {
         let mut told = Concerned::default();
         for (name, mask) in events {
-            watches.on_event(&Event { watch: 7, mask: *mask, name: name.as_bytes() }, &mut told);
+            watches.on_event(&InotifyEvent { watch: 7, mask: *mask, name: name.as_bytes() }, &mut told);
         }
         told.vanished.into_iter().map(|(set, name)| format!("{set} {name}")).collect::<Vec<_>>()
     };
@@ -266,7 +266,7 @@ fn files_that_are_moved_away_before_a_look_are_named() {
     let on = |watches: &mut Watches, events: &[(i32, &str, u32)]| {
         let mut told = Concerned::default();
         for (watch, name, mask) in events {
-            watches.on_event(&Event { watch: *watch, mask: *mask, name: name.as_bytes() }, &mut told);
+            watches.on_event(&InotifyEvent { watch: *watch, mask: *mask, name: name.as_bytes() }, &mut told);
         }
         assert!(told.vanished.is_empty());
     };
@@ -306,7 +306,7 @@ fn each_new_live_file_is_counted() {
     let mut renewed = |events: &[(&str, u32)]| {
         let mut told = Concerned::default();
         for (name, mask) in events {
-            watches.on_event(&Event { watch: 7, mask: *mask, name: name.as_bytes() }, &mut told);
+            watches.on_event(&InotifyEvent { watch: 7, mask: *mask, name: name.as_bytes() }, &mut told);
         }
         told.renewed.into_values().sum::<u32>()
     };
@@ -327,12 +327,12 @@ fn a_file_that_a_listing_found_is_not_told_as_unseen() {
     for (path, vanished) in [("/d/a.log", false), ("/e/a.log", true)] {
         let mut watches = Watches::default();
         watches.set_of_patterns(3, None, vec![(7, wild("*.log"))]);
-        watches.on_event(&Event { watch: 7, mask: CREATE, name: b"a.log" }, &mut Concerned::default());
+        watches.on_event(&InotifyEvent { watch: 7, mask: CREATE, name: b"a.log" }, &mut Concerned::default());
         let found =
             FoundPath { path: path.into(), id: FileId::default(), target: None, len: 0, modified_ns: 0 };
         assert!(watches.saw_paths(&[(7, hash_of_directory("/d"))], &[found]).is_empty());
         let mut told = Concerned::default();
-        watches.on_event(&Event { watch: 7, mask: DELETE, name: b"a.log" }, &mut told);
+        watches.on_event(&InotifyEvent { watch: 7, mask: DELETE, name: b"a.log" }, &mut told);
         assert_eq!(!told.vanished.is_empty(), vanished, "{path}");
     }
 }
@@ -351,7 +351,7 @@ fn files_that_went_before_their_directory_was_listed_are_named() {
         let mut watches = Watches::default();
         watches.begin_listing();
         for (name, mask) in events {
-            let event = Event { watch: 7, mask: *mask, name: name.as_bytes() };
+            let event = InotifyEvent { watch: 7, mask: *mask, name: name.as_bytes() };
             watches.on_event(&event, &mut Concerned::default());
         }
         watches.set_of_patterns(3, None, vec![(7, wild("*.log"))]);
@@ -361,7 +361,7 @@ fn files_that_went_before_their_directory_was_listed_are_named() {
         assert!(watches.saw_paths(&directories, found).is_empty(), "once");
         // From now on the watch is known.
         watches.begin_listing();
-        watches.on_event(&Event { watch: 7, mask: DELETE, name: b"z.log" }, &mut Concerned::default());
+        watches.on_event(&InotifyEvent { watch: 7, mask: DELETE, name: b"z.log" }, &mut Concerned::default());
         watches.set_of_patterns(3, None, vec![(7, wild("*.log"))]);
         assert!(watches.saw_paths(&directories, found).is_empty());
         let shown = |path: Option<Arc<str>>| path.map_or(String::new(), |path| format!(" found as {path}"));

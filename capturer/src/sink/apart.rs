@@ -41,7 +41,7 @@ const WAIT_EVERY: Duration = Duration::from_millis(20);
 
 /// A file system that may hang.
 #[derive(Clone, Debug)]
-pub struct Place {
+pub struct FileSystem {
     pub id: u64,
     /// The name shown to people: `/srv/out (nfs4)`.
     pub what: String,
@@ -59,10 +59,10 @@ pub struct Apart {
     pub open: OpenAt,
 }
 
-pub type PlaceOf = Box<dyn FnMut(&str) -> Option<Place> + Send>;
+pub type PlaceOf = Box<dyn FnMut(&str) -> Option<FileSystem> + Send>;
 pub type OpenAt = Arc<dyn Fn(u64) -> Result<Box<dyn Sink>, SinkError> + Send + Sync>;
 /// Sends capture a message. Never blocks.
-pub(super) type Report = Arc<dyn Fn(FromSink) + Send + Sync>;
+pub(super) type Reporter = Arc<dyn Fn(FromSink) + Send + Sync>;
 
 /// State shared by a lane and the sink's thread.
 pub(super) struct Shared {
@@ -112,7 +112,7 @@ impl Shared {
 
     /// Passes the lane's report on to capture. The lock keeps it in step with what the sink's thread reports about the
     /// lane.
-    pub(super) fn tell(&self, from: FromSink, report: &Report) {
+    pub(super) fn tell(&self, from: FromSink, report: &Reporter) {
         let mut out = self.out();
         match from {
             // Only one of the sink's threads has stopped, not the sink.
@@ -143,7 +143,7 @@ impl Shared {
 }
 
 impl Out {
-    fn done(&mut self, sink: SinkId, stream: StreamId, report: &Report) {
+    fn done(&mut self, sink: SinkId, stream: StreamId, report: &Reporter) {
         let Some(waiting) = self.streams.get_mut(&stream) else { return };
         waiting.jobs.pop_front();
         waiting.held_there = waiting.held_there.saturating_sub(1);
@@ -157,7 +157,7 @@ impl Out {
     }
 
     /// Reports all unanswered messages as held: the file system hangs.
-    fn hold_all(&mut self, sink: SinkId, directory: &std::path::Path, cause: &str, report: &Report) {
+    fn hold_all(&mut self, sink: SinkId, directory: &std::path::Path, cause: &str, report: &Reporter) {
         for (&stream, waiting) in &mut self.streams {
             let output = directory.join(&*waiting.output).display().to_string();
             let cause: Arc<str> = format!("{output}: {cause}").into();
@@ -176,7 +176,7 @@ impl Out {
 
 /// The sink's thread's end of a lane.
 struct Lane {
-    place: Place,
+    place: FileSystem,
     sender: Sender<ToSink>,
     thread: JoinHandle<()>,
     shared: Arc<Shared>,
@@ -187,7 +187,7 @@ struct Lane {
 impl Lane {
     /// Why it does not answer. For how long is added where that is shown.
     fn stuck(&self) -> Option<(String, Fault)> {
-        let Place { what, cure, .. } = &self.place;
+        let FileSystem { what, cure, .. } = &self.place;
         if let Some(trouble) = &self.shared.out().trouble {
             return Some(trouble.clone());
         }
@@ -221,7 +221,7 @@ impl Lane {
 }
 
 /// What changed with a lane that hangs, or still holds.
-pub(super) struct News {
+pub(super) struct LaneNews {
     pub(super) id: u64,
     /// Which outputs hang, why and for how long; `None` = it answers again.
     pub(super) wrong: Option<(String, Fault)>,
@@ -233,13 +233,13 @@ pub(super) struct News {
 
 /// Starts the thread of a lane.
 pub(super) type Start<'a> =
-    &'a mut dyn FnMut(&Place, Arc<Shared>) -> std::io::Result<(Sender<ToSink>, JoinHandle<()>)>;
+    &'a mut dyn FnMut(&FileSystem, Arc<Shared>) -> std::io::Result<(Sender<ToSink>, JoinHandle<()>)>;
 
 /// The lanes of a sink.
 pub(super) struct Lanes {
     sink: SinkId,
     apart: Apart,
-    report: Report,
+    report: Reporter,
     lanes: BTreeMap<u64, Lane>,
     /// Streams that have a lane, with their lane and output.
     homes: BTreeMap<StreamId, (u64, Arc<str>)>,
@@ -249,7 +249,7 @@ pub(super) struct Lanes {
 }
 
 impl Lanes {
-    pub(super) fn new(sink: SinkId, apart: Apart, report: Report) -> Lanes {
+    pub(super) fn new(sink: SinkId, apart: Apart, report: Reporter) -> Lanes {
         Lanes {
             sink,
             apart,
@@ -273,7 +273,7 @@ impl Lanes {
         }
     }
 
-    pub(super) fn report(&self) -> Report {
+    pub(super) fn report(&self) -> Reporter {
         Arc::clone(&self.report)
     }
 
@@ -353,7 +353,7 @@ impl Lanes {
 
     fn ready(
         &mut self,
-        place: &Place,
+        place: &FileSystem,
         beat: &dyn Fn() -> Arc<Beat>,
         start: Start<'_>,
     ) -> std::io::Result<()> {
@@ -400,7 +400,7 @@ impl Lanes {
     }
 
     /// Checks which lanes hang, tells capture which streams wait for them, and returns the changes.
-    pub(super) fn look(&mut self) -> Vec<News> {
+    pub(super) fn look(&mut self) -> Vec<LaneNews> {
         let Some(look_at) = self.look_at else { return Vec::new() };
         let now = Instant::now();
         if look_at > now {
@@ -428,7 +428,7 @@ impl Lanes {
                         true => "no output waits for it".to_owned(),
                         false => format!("outputs that wait for it: {}{more}", named.join(", ")),
                     };
-                    news.push(News {
+                    news.push(LaneNews {
                         id,
                         wrong: Some((format!("{cause}; for {age} s; {waits}"), fault)),
                         outputs: outputs.len(),
@@ -436,7 +436,7 @@ impl Lanes {
                     });
                 }
                 None if std::mem::take(&mut lane.is_stuck) => {
-                    news.push(News { id, wrong: None, outputs: 0, is_new: true });
+                    news.push(LaneNews { id, wrong: None, outputs: 0, is_new: true });
                 }
                 None => {}
             }

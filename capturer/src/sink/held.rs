@@ -48,7 +48,7 @@ impl Job {
 
 /// The queues of one sink.
 #[derive(Default)]
-pub(super) struct Held {
+pub(super) struct HeldMessages {
     outputs: BTreeMap<Arc<str>, Output>,
     /// Streams with a message in a queue, and which queue. All their later messages go there, too, to stay in order.
     streams: BTreeMap<StreamId, Arc<str>>,
@@ -106,7 +106,7 @@ impl Alike {
     }
 }
 
-impl Held {
+impl HeldMessages {
     pub(super) fn is_empty(&self) -> bool {
         self.outputs.is_empty()
     }
@@ -165,7 +165,7 @@ impl Held {
         self.outputs.get(output).and_then(|held| held.cause.clone())
     }
 
-    /// What is wrong, in the order in which [`Held::outputs`] tells it.
+    /// What is wrong, in the order in which [`HeldMessages::outputs`] tells it.
     pub(super) fn faults(&self) -> Vec<Fault> {
         self.groups().into_iter().flat_map(|group| group.into_iter().map(|held| held.fault)).collect()
     }
@@ -301,7 +301,7 @@ mod tests {
 
     use super::*;
 
-    fn block(held: &mut Held, path: &Path, kind: io::ErrorKind) {
+    fn block(held: &mut HeldMessages, path: &Path, kind: io::ErrorKind) {
         let error = SinkError::of_file("writing", path.to_owned(), "sinks.local_file.directory", kind.into());
         held.block(path.display().to_string().into(), &error, Duration::ZERO);
     }
@@ -312,7 +312,7 @@ mod tests {
     fn a_full_disk_is_said_once_and_named() {
         let home = tempfile::tempdir().unwrap();
         let dir = home.path();
-        let mut held = Held::default();
+        let mut held = HeldMessages::default();
         assert_eq!(held.outputs(None), None);
         block(&mut held, &dir.join("a b.log"), io::ErrorKind::StorageFull);
         let one = held.outputs(None).unwrap();
@@ -358,7 +358,7 @@ mod tests {
     /// wrong groups.
     #[test]
     fn the_words_of_an_error_make_no_groups() {
-        let mut held = Held::default();
+        let mut held = HeldMessages::default();
         for (name, words) in [("a: b.log", "odd /x: y"), ("c.log", "odd /x: y"), ("d.log", "other")] {
             let error =
                 SinkError::of_file("writing", Path::new("/o").join(name), "", io::Error::other(words));

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::super::testing::{Rng, TIME, batch, container, followed, in_local_time, push};
 use super::*;
 use crate::model::fields::{Changes, Failed};
-use crate::model::record::{ContainerMeta, Place, StreamId, StreamKey};
+use crate::model::record::{BufferKind, ContainerMeta, StreamId, StreamKey};
 
 fn encode_all(batch: &Batch) -> (Vec<u8>, Counts) {
     let mut out = Vec::new();
@@ -183,7 +183,7 @@ fn any_bytes_agree_with_the_slow_encoder_and_stay_one_line() {
         }
         if rng.below(2) == 0 {
             batch.made = std::mem::take(&mut batch.read);
-            batch.records.iter_mut().for_each(|record| record.place = Place::Made);
+            batch.records.iter_mut().for_each(|record| record.place = BufferKind::Made);
         }
         let (out, counts) = encode_all(&batch);
         let lines: Vec<&[u8]> = out.split_inclusive(|byte| *byte == b'\n').collect();

@@ -29,8 +29,8 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::thread::JoinHandle;
 use std::time::Instant;
 
-use super::apart::{Apart, Lanes, News, OpenAt, Place, Report, Shared};
-use super::held::{Held, Job};
+use super::apart::{Apart, FileSystem, LaneNews, Lanes, OpenAt, Reporter, Shared};
+use super::held::{HeldMessages, Job};
 use super::steps::Steps;
 use super::troubles::{Part, Troubles};
 use super::{Sink, SinkErrorKind, tap};
@@ -65,7 +65,7 @@ pub fn spawn(
     metrics: Arc<Metrics>,
 ) -> io::Result<SinkHandle> {
     let (sender, inbox) = channel();
-    let report: Report = Arc::from(report);
+    let report: Reporter = Arc::from(report);
     let component = format!("sink_{}", sink.name());
     status.expect_sink(sink.name());
     status.set_health(&component, true, "no record has come yet");
@@ -112,14 +112,14 @@ fn spawn_lane(
     place: u64,
     open: OpenAt,
     shared: Arc<Shared>,
-    report: Report,
+    report: Reporter,
 ) -> io::Result<(Sender<ToSink>, JoinHandle<()>)> {
     let (sender, inbox) = channel();
     let name = format!("sink-{}-{}", of_all.name.chars().take(5).collect::<String>(), place % 10_000);
     let thread = std::thread::Builder::new().name(name).spawn(move || {
         if let Some(sink) = open_lane(&open, place, &shared) {
             let told = Arc::clone(&shared);
-            let report: Report = Arc::new(move |from| told.tell(from, &report));
+            let report: Reporter = Arc::new(move |from| told.tell(from, &report));
             let beat = Arc::clone(&shared.beat);
             let worker = Worker::new(of_all, Part::Lane(place), beat, sink, inbox, report);
             let mut worker = Worker { lane: Some(Arc::clone(&shared)), ..worker };
@@ -166,7 +166,7 @@ struct Worker {
     steps: Steps,
     metrics: Arc<Metrics>,
     sink: Box<dyn Sink>,
-    report: Report,
+    report: Reporter,
     status: Arc<Status>,
     inbox: Receiver<ToSink>,
     /// Outputs that are written by threads of their own.
@@ -182,7 +182,7 @@ struct Worker {
     /// Set once a Stop was seen, wherever it stands in the queue.
     give_up_at: Option<Instant>,
     /// Blocked outputs, with the messages that wait for them.
-    held: Held,
+    held: HeldMessages,
     /// The last reported trouble; `None` = there is none.
     trouble: Option<String>,
     /// Reasons for which outputs are blocked that the log was told, and how many were blocked then.
@@ -200,7 +200,7 @@ impl Worker {
         beat: Arc<Beat>,
         sink: Box<dyn Sink>,
         inbox: Receiver<ToSink>,
-        report: Report,
+        report: Reporter,
     ) -> Worker {
         Worker {
             id: of_all.id,
@@ -220,7 +220,7 @@ impl Worker {
             gathered: Vec::new(),
             commit_at: None,
             give_up_at: None,
-            held: Held::default(),
+            held: HeldMessages::default(),
             trouble: None,
             blocked_told: (BTreeSet::new(), 0),
             accepted: false,
@@ -339,7 +339,7 @@ impl Worker {
                 };
                 let (of_all, report) = (&self.of_all, lanes.report());
                 let open = lanes.open_at();
-                let mut start = |place: &Place, shared: Arc<Shared>| {
+                let mut start = |place: &FileSystem, shared: Arc<Shared>| {
                     spawn_lane(of_all.clone(), place.id, Arc::clone(&open), shared, Arc::clone(&report))
                 };
                 let beat = || of_all.status.lone_beat();
@@ -360,7 +360,7 @@ impl Worker {
         for message in lanes.moved(&|stream| held.has(stream)).into_iter().rev() {
             self.set_aside.push_front(message);
         }
-        for News { id, wrong, outputs, is_new } in lanes.look() {
+        for LaneNews { id, wrong, outputs, is_new } in lanes.look() {
             match &wrong {
                 Some((text, _)) if is_new => tracing::warn!(component = %self.component, "{text}"),
                 // Health says that, and the log with it.

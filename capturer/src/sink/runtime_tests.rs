@@ -406,7 +406,7 @@ fn start_apart() -> Divided {
     let (near, far) = (Fake { apart: true, ..Fake::default() }, Fake { apart: true, ..Fake::default() });
     let gate = Arc::<Mutex<()>>::default();
     let slow = Slow { fake: far.clone(), gate: Arc::clone(&gate) };
-    let place = Place { id: 7, what: "/far (fuse)".to_owned(), cure: "abort it".to_owned() };
+    let place = FileSystem { id: 7, what: "/far (fuse)".to_owned(), cure: "abort it".to_owned() };
     let apart = Apart {
         directory: "/out".into(),
         place_of: Box::new(move |output| output.starts_with("far").then(|| place.clone())),

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use crate::model::cursor::Cursor;
 use crate::model::record::{
-    Batch, ContainerMeta, MessageForm, Place, Record, Source, StdType, StreamId, StreamKey,
+    Batch, BufferKind, ContainerMeta, MessageForm, Record, Source, StdType, StreamId, StreamKey,
 };
 
 /// SplitMix64. All chance of a test comes from one seed, printed first; `CAPTURER_SEED` replays it.
@@ -114,7 +114,7 @@ pub(crate) fn push(batch: &mut Batch, message: &[u8], form: MessageForm) {
         time_len: TIME.len() as u8,
         std_type: StdType::Stdout,
         form,
-        place: Place::Read,
+        place: BufferKind::Read,
         truncated: false,
         partial: false,
         continued: false,

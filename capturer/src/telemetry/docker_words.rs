@@ -120,7 +120,8 @@ mod tests {
         ));
         assert!(silent.contains("json-file logs is still read"), "{silent}");
         assert!(silent.ends_with("the last error: no answer to GET /_ping"), "{silent}");
-        let told = crate::telemetry::told::Told::of("docker", &Health::new(false, silent.as_str()));
+        let told =
+            crate::telemetry::health_text::HealthText::of("docker", &Health::new(false, silent.as_str()));
         assert!(told.lines.len() <= 3 && told.lines[1].starts_with("Check dockerd"), "{told:?}");
         assert!(told.lines[2].starts_with("Nothing is lost as far as"), "{told:?}");
         assert!(told.all.iter().any(|line| line.contains("GET /_ping")), "{told:?}");

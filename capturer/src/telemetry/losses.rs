@@ -107,7 +107,7 @@ impl Sum {
 
 /// The worst that happened lately.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum State {
+pub enum LossState {
     /// Nothing was lost.
     Well,
     /// Something may have been lost; nobody can know.
@@ -117,8 +117,8 @@ pub enum State {
 }
 
 impl Key {
-    fn state(&self) -> State {
-        if self.possible { State::Doubt } else { State::Loss }
+    fn state(&self) -> LossState {
+        if self.possible { LossState::Doubt } else { LossState::Loss }
     }
 
     /// Advice that differs from the usual one: an operator can't choose how Docker rotates its logs.
@@ -187,7 +187,7 @@ impl Losses {
 
     /// Log lines that are due: one per source, or one for all sources of a reason if there are many. Forgets old
     /// losses.
-    pub fn lines(&mut self, now_ms: u64) -> Vec<(State, String)> {
+    pub fn lines(&mut self, now_ms: u64) -> Vec<(LossState, String)> {
         let mut due: BTreeMap<Cause<'_>, Vec<(&Key, Sum)>> = BTreeMap::new();
         for (key, entry) in &mut self.entries {
             let is_due = entry.said_ms.is_none_or(|said| now_ms >= said + LINE_EVERY_MS);
@@ -210,15 +210,15 @@ impl Losses {
     }
 
     /// The state, and a message about what was or may be lost.
-    pub fn health(&self, now_ms: u64) -> (State, String) {
+    pub fn health(&self, now_ms: u64) -> (LossState, String) {
         let mut shown: Vec<_> =
             self.entries.iter().filter(|(_, entry)| now_ms < entry.last_ms + SHOWN_MS).collect();
         if shown.is_empty() {
-            return (State::Well, format!("nothing was lost in the last {} minutes", SHOWN_MS / 60_000));
+            return (LossState::Well, format!("nothing was lost in the last {} minutes", SHOWN_MS / 60_000));
         }
         // Certain losses first, then the latest.
         shown.sort_by_key(|(key, entry)| std::cmp::Reverse((key.state(), entry.last_ms)));
-        let worst = shown.first().map_or(State::Well, |(key, _)| key.state());
+        let worst = shown.first().map_or(LossState::Well, |(key, _)| key.state());
         let headline = headline(&shown, now_ms);
         let more = shown.len().saturating_sub(NAMED_MAX);
         let named = shown.into_iter().take(NAMED_MAX).map(|(key, entry)| key.sentence(&entry.shown));
@@ -232,7 +232,7 @@ impl Losses {
 
 /// Whether lines are still being lost, and how much so far; `None` = nothing is known to be lost.
 fn headline(shown: &[(&Key, &Entry)], now_ms: u64) -> Option<String> {
-    let known = || shown.iter().filter(|(key, _)| key.state() == State::Loss).map(|(_, entry)| entry);
+    let known = || shown.iter().filter(|(key, _)| key.state() == LossState::Loss).map(|(_, entry)| entry);
     let last_ms = known().map(|entry| entry.last_ms).max()?;
     let bytes: u64 = known().map(|entry| entry.shown.bytes).sum();
     let so_far = if bytes == 0 { String::new() } else { format!(": {}", amount(bytes)) };
@@ -247,7 +247,7 @@ fn headline(shown: &[(&Key, &Entry)], now_ms: u64) -> Option<String> {
 type Cause<'a> = (&'a str, LossReason, bool, Option<String>);
 
 /// The losses of several sources for one reason.
-fn together(of_cause: &[(&Key, Sum)]) -> (State, String) {
+fn together(of_cause: &[(&Key, Sum)]) -> (LossState, String) {
     let mut sum = Sum::default();
     for (_, other) in of_cause {
         sum.losses += other.losses;
@@ -353,16 +353,16 @@ mod tests {
     #[test]
     fn health_is_unwell_for_ten_minutes_and_says_what_to_raise() {
         let mut losses = Losses::default();
-        assert_eq!(losses.health(0).0, State::Well);
+        assert_eq!(losses.health(0).0, LossState::Well);
         losses.note(1_000, loss("container web", 7));
         let (state, text) = losses.health(1_000 + SHOWN_MS - 1);
-        assert_eq!(state, State::Loss);
+        assert_eq!(state, LossState::Loss);
         assert_eq!(
             text,
             "lines were lost: 7 bytes, 9 min ago; lost for local_file: 7 bytes of container web (deleted_open_limit); raise \
              limits.deleted_open_bytes_max, or repair the sink that reading waits for"
         );
-        assert_eq!(losses.health(1_000 + SHOWN_MS).0, State::Well);
+        assert_eq!(losses.health(1_000 + SHOWN_MS).0, LossState::Well);
     }
 
     #[test]
@@ -386,25 +386,25 @@ mod tests {
         let mut losses = Losses::default();
         losses.note(1_000, doubt("file /a.log", LossReason::FileTruncated));
         let (state, text) = losses.health(1_000 + SHOWN_MS - 1);
-        assert_eq!(state, State::Doubt);
+        assert_eq!(state, LossState::Doubt);
         assert_eq!(
             text,
             "may be lost for local_file: what was written just before the truncation or rewrite of the log of file /a.log \
              (file_truncated); rotate by renaming (logrotate: create) instead of copytruncate"
         );
-        assert_eq!(losses.lines(1_000), [(State::Doubt, text)]);
+        assert_eq!(losses.lines(1_000), [(LossState::Doubt, text)]);
         losses.note(1_000, loss("container web", 7));
         losses.note(2_000, doubt("file /a.log", LossReason::FileTruncated));
         let (state, text) = losses.health(2_000);
-        assert_eq!(state, State::Loss);
+        assert_eq!(state, LossState::Loss);
         assert!(
             text.starts_with("lines are being lost: 7 bytes in")
                 && text.contains("; lost for")
                 && text.contains("(file_truncated, 2 times)"),
             "{text}"
         );
-        assert_eq!(losses.health(1_000 + SHOWN_MS).0, State::Doubt);
-        assert_eq!(losses.health(2_000 + SHOWN_MS).0, State::Well);
+        assert_eq!(losses.health(1_000 + SHOWN_MS).0, LossState::Doubt);
+        assert_eq!(losses.health(2_000 + SHOWN_MS).0, LossState::Well);
     }
 
     /// Such lines are not gone but in an archive that is not read, and whoever looks for them must know in which.

@@ -4,6 +4,7 @@
 pub(crate) mod admin;
 pub(crate) mod docker_words;
 pub(crate) mod fault;
+pub(crate) mod health_text;
 pub(crate) mod losses;
 pub(crate) mod metrics;
 pub(crate) mod own_log;
@@ -13,4 +14,3 @@ pub(crate) mod row_words;
 pub(crate) mod status;
 pub(crate) mod stream_row;
 pub(crate) mod taps;
-pub(crate) mod told;

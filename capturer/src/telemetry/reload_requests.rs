@@ -21,7 +21,7 @@ pub enum ReloadOutcome {
 
 /// Receipt for a [`ReloadRequests::ask`].
 #[derive(Clone, Copy, Debug)]
-pub struct Ticket(u64);
+pub struct ReloadTicket(u64);
 
 /// Shared by those who request reloads and the loop that answers.
 #[derive(Default)]
@@ -47,10 +47,10 @@ impl ReloadRequests {
     }
 
     /// Requests a reload, without waiting.
-    pub fn ask(&self) -> Ticket {
+    pub fn ask(&self) -> ReloadTicket {
         let mut book = self.book();
         book.asked += 1;
-        let ticket = Ticket(book.asked);
+        let ticket = ReloadTicket(book.asked);
         drop(book);
         if let Some(wake) = self.wake.get() {
             wake();
@@ -59,7 +59,7 @@ impl ReloadRequests {
     }
 
     /// The result; `None` = not known yet.
-    pub fn outcome(&self, ticket: Ticket) -> Option<ReloadOutcome> {
+    pub fn outcome(&self, ticket: ReloadTicket) -> Option<ReloadOutcome> {
         let book = self.book();
         if book.answered >= ticket.0 {
             return book.outcome.clone();
@@ -68,13 +68,13 @@ impl ReloadRequests {
     }
 
     /// For the loop: the last request, if it has no result yet.
-    pub fn unanswered(&self) -> Option<Ticket> {
+    pub fn unanswered(&self) -> Option<ReloadTicket> {
         let book = self.book();
-        (book.asked > book.answered).then_some(Ticket(book.asked))
+        (book.asked > book.answered).then_some(ReloadTicket(book.asked))
     }
 
     /// Sets the result for this request and all before it.
-    pub fn answer(&self, ticket: Ticket, outcome: ReloadOutcome) {
+    pub fn answer(&self, ticket: ReloadTicket, outcome: ReloadOutcome) {
         let mut book = self.book();
         book.answered = ticket.0;
         book.outcome = Some(outcome);

@@ -50,7 +50,7 @@ pub struct Words {
 
 /// What all rows of a snapshot have in common.
 #[derive(Debug, Default)]
-pub struct About<'a> {
+pub struct RowContext<'a> {
     /// dockerd does not answer. It writes the files of containers, so a file read to its end does not mean that nothing
     /// is missing.
     dockerd_is_silent: bool,
@@ -58,14 +58,14 @@ pub struct About<'a> {
     components: BTreeMap<&'a str, &'a str>,
 }
 
-impl<'a> About<'a> {
+impl<'a> RowContext<'a> {
     /// From a snapshot, and from health with titles.
-    pub fn new(snapshot: &Snapshot, components: &'a BTreeMap<String, Health>) -> About<'a> {
+    pub fn new(snapshot: &Snapshot, components: &'a BTreeMap<String, Health>) -> RowContext<'a> {
         let docker = &snapshot.docker;
         let bad = components.iter().filter(|(name, health)| !health.ok && name.starts_with("sink_"));
         let titles =
             bad.filter_map(|(name, health)| Some((name.as_str(), health.told.as_ref()?.title.as_str())));
-        About {
+        RowContext {
             dockerd_is_silent: docker.enabled
                 && !docker.reachable
                 && matches!(docker.fault, EngineFault::Silent { .. }),
@@ -220,7 +220,7 @@ mod tests {
     use crate::model::rare::Rare;
     use crate::telemetry::fault::Fault;
     use crate::telemetry::metrics::PushFailure;
-    use crate::telemetry::status::Standing;
+    use crate::telemetry::status::StandingFault;
     use crate::telemetry::stream_row::{RowNow, StreamCounts};
 
     fn row(state: &'static str, cause: &str, now: RowNow) -> StreamRow {
@@ -242,15 +242,15 @@ mod tests {
     }
 
     fn told(component: &str, fault: Fault) -> (String, Health) {
-        let title = crate::telemetry::told::title(component, fault, "");
-        let faults = vec![Standing { fault, title, since_ms: 0 }];
+        let title = crate::telemetry::health_text::title(component, fault, "");
+        let faults = vec![StandingFault { fault, title, since_ms: 0 }];
         let health = Health { faults, ..Health::new(false, "") };
-        let told = Some(crate::telemetry::told::Told::of(component, &health));
+        let told = Some(crate::telemetry::health_text::HealthText::of(component, &health));
         (component.to_owned(), Health { told, ..health })
     }
 
     fn check(row: &StreamRow, says: &str, attention: Attention) {
-        let words = About::default().words(row);
+        let words = RowContext::default().words(row);
         assert_eq!((words.says.as_str(), words.attention), (says, attention as u8));
     }
 
@@ -324,7 +324,7 @@ mod tests {
         );
         check(&held, "waits: loki has not taken it", Attention::Much);
         let components = [told("sink_loki", Fault::SpoolFull)].into();
-        let about = About::new(&Snapshot::default(), &components);
+        let about = RowContext::new(&Snapshot::default(), &components);
         let words = about.words(&held);
         assert_eq!((words.says.as_str(), words.waits), ("loki waits: the spool is full", true));
     }
@@ -340,10 +340,10 @@ mod tests {
             (PushFailure::StreamRateLimited, "lines for loki wait in its spool: Loki limits the rate (429)"),
         ] {
             let components = [told("sink_loki_delivery", Fault::Push(failure))].into();
-            let words = About::new(&Snapshot::default(), &components).words(&follows);
+            let words = RowContext::new(&Snapshot::default(), &components).words(&follows);
             assert_eq!((words.besides.as_str(), words.waits), (expected, false), "{failure:?}");
         }
-        let words = About::default().words(&follows);
+        let words = RowContext::default().words(&follows);
         assert_eq!(words.besides, "", "it goes on");
     }
 
@@ -353,7 +353,7 @@ mod tests {
         let was = RowNow { last_error: "connecting to /d.sock: refused".to_owned(), ..RowNow::default() };
         let again = StreamRow { failures: 4, ..row("following", "x", was.clone()) };
         check(&again, "follows its file", Attention::None);
-        assert!(!About::default().words(&again).unknown);
+        assert!(!RowContext::default().words(&again).unknown);
         let fails = StreamRow { failures: 4, ..row("waiting", "x", was) };
         check(&fails, "waits: connecting to /d.sock: refused", Attention::Much);
     }
@@ -374,10 +374,10 @@ mod tests {
                 },
             )
         };
-        let words = About::default().words(&denied);
+        let words = RowContext::default().words(&denied);
         assert_eq!((words.says.as_str(), words.unknown), ("waits: no permission: /a.log", true));
-        assert!(!About::default().words(&row("following", "x", RowNow::default())).unknown);
-        let about = About { dockerd_is_silent: true, ..About::default() };
+        assert!(!RowContext::default().words(&row("following", "x", RowNow::default())).unknown);
+        let about = RowContext { dockerd_is_silent: true, ..RowContext::default() };
         let of_docker = StreamRow { container_id: "c".into(), ..row("following", "x", RowNow::default()) };
         let words = about.words(&of_docker);
         assert_eq!(

@@ -14,11 +14,11 @@ use serde::Serialize;
 use crate::ledger::table::FdTable;
 use crate::model::docker::EngineFault;
 use crate::telemetry::fault::Fault;
+use crate::telemetry::health_text::{HealthText, title};
 use crate::telemetry::profile::Profiles;
 use crate::telemetry::reload_requests::ReloadRequests;
 pub use crate::telemetry::stream_row::{StreamCounts, StreamRow};
 use crate::telemetry::taps::Taps;
-use crate::telemetry::told::{Told, title};
 use crate::text::over::over;
 
 /// What the capture loop knows at one moment. Plain data, made by the pure core.
@@ -85,21 +85,21 @@ pub struct Health {
     pub warning: bool,
     /// What is wrong, the one that the sentence begins with first; empty = it is well.
     #[serde(skip)]
-    pub faults: Vec<Standing>,
+    pub faults: Vec<StandingFault>,
     /// What was wrong until a moment ago, and when it went. It may come back: the log has its end later.
     #[serde(skip)]
-    pub faded: Vec<(Standing, u64)>,
+    pub faded: Vec<(StandingFault, u64)>,
     /// What those lines wait for that a network sink has in its spool; empty = none waits.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub waits_for: String,
     /// A short form for a quick look; made on request for faults and notes.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub told: Option<Told>,
+    pub told: Option<HealthText>,
 }
 
 /// A fault that a component has.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Standing {
+pub struct StandingFault {
     /// Its kind.
     pub fault: Fault,
     /// What people call it.
@@ -108,7 +108,7 @@ pub struct Standing {
     pub since_ms: u64,
 }
 
-impl Standing {
+impl StandingFault {
     /// The line that says that it has ended.
     fn over(&self, now_ms: u64) -> String {
         let after = self.fault.after();
@@ -171,7 +171,7 @@ impl Drop for Step<'_> {
 
 /// Receipt for an [`Status::ask`]; empty if nobody answers.
 #[derive(Debug)]
-pub struct Ticket(Option<u64>);
+pub struct SnapshotTicket(Option<u64>);
 
 /// Shared by all threads, behind an [`Arc`].
 pub struct Status {
@@ -269,20 +269,20 @@ impl Status {
     }
 
     /// Requests a snapshot from the capture loop without waiting; [`Status::answer`] with this ticket returns it.
-    pub fn ask(&self) -> Ticket {
+    pub fn ask(&self) -> SnapshotTicket {
         let before = *lock(&self.snapshot_count);
         match self.ask.get() {
             Some(ask) => {
                 // Not under the lock: the loop may publish at once.
                 ask();
-                Ticket(Some(before))
+                SnapshotTicket(Some(before))
             }
-            None => Ticket(None),
+            None => SnapshotTicket(None),
         }
     }
 
     /// The snapshot for this ticket, once the loop has made it.
-    pub fn answer(&self, ticket: &Ticket) -> Option<Arc<Snapshot>> {
+    pub fn answer(&self, ticket: &SnapshotTicket) -> Option<Arc<Snapshot>> {
         match ticket.0 {
             Some(before) if *lock(&self.snapshot_count) == before => None,
             _ => Some(self.last_snapshot()),
@@ -296,7 +296,7 @@ impl Status {
 
     /// A snapshot made after this call if one comes within `patience`, otherwise the last one. Blocks this thread.
     pub fn fresh_snapshot(&self, patience: Duration) -> Arc<Snapshot> {
-        if let Ticket(Some(before)) = self.ask() {
+        if let SnapshotTicket(Some(before)) = self.ask() {
             let _unused = self
                 .snapshot_made
                 .wait_timeout_while(lock(&self.snapshot_count), patience, |count| *count == before)
@@ -375,7 +375,7 @@ impl Status {
                 (None, None) => now_ms,
             };
             let title = title(component, fault, &health.message);
-            health.faults.push(Standing { fault, title, since_ms });
+            health.faults.push(StandingFault { fault, title, since_ms });
         }
         faded.extend(before.into_iter().map(|gone| (gone, now_ms)));
         // While another fault is there, this one may only be hidden by it.
@@ -561,7 +561,7 @@ mod tests {
     #[test]
     fn the_end_of_a_loss_says_that_it_is_no_cure() {
         let standing =
-            Standing { fault: Fault::Lost, title: "Lines were lost: 3 bytes".to_owned(), since_ms: 0 };
+            StandingFault { fault: Fault::Lost, title: "Lines were lost: 3 bytes".to_owned(), since_ms: 0 };
         let expected = "over after 5 s: Lines were lost: 3 bytes; no more for 10 minutes, and those lines do not come back";
         assert_eq!(standing.over(605_000), expected);
     }

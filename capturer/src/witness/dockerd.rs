@@ -14,7 +14,7 @@ use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 
 use super::Doing;
 use crate::ledger::Resource;
-use crate::ledger::leaks::Amount;
+use crate::ledger::leaks::ResourceUse;
 use crate::ledger::table::{DockerdRow, kind};
 use crate::witness::probe::procfs_tier;
 use crate::witness::probe::{Probe, Watch};
@@ -97,10 +97,10 @@ impl Dockerd {
 
 impl DockerdRow {
     /// The amount for the leak detector; `None` if nothing is known.
-    pub(super) fn amount(&self) -> Option<Amount> {
+    pub(super) fn amount(&self) -> Option<ResourceUse> {
         let value: u64 = self.open.values().sum();
         let of = format!("dockerd (process {})", self.pid);
-        self.problem.is_empty().then_some(Amount {
+        self.problem.is_empty().then_some(ResourceUse {
             resource: Resource::DockerdDescriptors,
             of,
             value,

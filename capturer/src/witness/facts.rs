@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::os::fd::RawFd;
 
 use crate::ledger::Resource;
-use crate::ledger::leaks::Amount;
+use crate::ledger::leaks::ResourceUse;
 use crate::ledger::{LedgerReport, Owner};
 use crate::model::record::StreamKey;
 use crate::witness::probe::Reading;
@@ -74,9 +74,13 @@ impl Start {
         doing: &Doing,
         report: &LedgerReport,
         buffer_bytes_max: u64,
-    ) -> Vec<Amount> {
-        let amount =
-            |resource, of: &str, value, explained| Amount { resource, of: of.to_owned(), value, explained };
+    ) -> Vec<ResourceUse> {
+        let amount = |resource, of: &str, value, explained| ResourceUse {
+            resource,
+            of: of.to_owned(),
+            value,
+            explained,
+        };
         let mut amounts = vec![
             amount(Resource::Tasks, "capture loop", doing.tasks, self.tasks),
             amount(

@@ -26,7 +26,7 @@ use std::time::{Duration, Instant};
 
 use crate::ledger::Resource;
 use crate::ledger::claims::{Claims, NoteOwner};
-use crate::ledger::leaks::{self, Detector, Fault, LeakReport, Leaking, Suspect};
+use crate::ledger::leaks::{self, Detector, LeakFault, LeakReport, Leaking, Suspect};
 use crate::ledger::table::{DockerdRow, FdRow, FdTable, OwnerRow, kind};
 use crate::ledger::{KernelFd, OpenFd, Owner, Totals, View};
 use crate::model::clock::Now;
@@ -219,15 +219,15 @@ impl Witness {
                 .filter_map(|open| {
                     let (fault, identity, owner) = match (ledger.claimant(open.fd), open.kernel) {
                         (Some((owner @ Owner::Stream(_), serial)), _) if ledger.has_ended(owner) => {
-                            (Fault::StreamEnded, serial, owner.clone())
+                            (LeakFault::StreamEnded, serial, owner.clone())
                         }
                         (Some((owner @ Owner::Stream(_), serial)), _)
                             if !doing.reachable.contains(&open.fd) =>
                         {
-                            (Fault::Forgotten, serial, owner.clone())
+                            (LeakFault::Forgotten, serial, owner.clone())
                         }
                         (None, Some(kernel)) if kernel.owner != 0 => {
-                            (Fault::Released, kernel.opened_ns, ledger.owner(kernel.owner))
+                            (LeakFault::Released, kernel.opened_ns, ledger.owner(kernel.owner))
                         }
                         _ => return None,
                     };
@@ -283,7 +283,7 @@ impl Witness {
             .map(|file| Suspect {
                 fd: file.last_fd,
                 identity: file.file,
-                fault: Fault::Unreleased,
+                fault: LeakFault::Unreleased,
                 owner: claims.with(|ledger| ledger.owner(file.owner)),
                 target: self.targets.get(&file.file).cloned().unwrap_or_else(|| "a file".to_owned()),
                 age_ms: file.age_ms,

@@ -18,7 +18,7 @@ use crate::model::record::{OutputMarks, StreamKey};
 
 /// What a save removes.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Gone {
+pub struct Removed {
     /// Streams that are not read any more.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub streams: BTreeSet<StreamKey>,
@@ -34,7 +34,7 @@ struct NewLine<'a> {
     streams: &'a BTreeMap<StreamKey, StreamEntry>,
     #[serde(skip_serializing_if = "is_empty")]
     outputs: &'a OutputMarks,
-    gone: &'a Gone,
+    gone: &'a Removed,
     saved_s: u64,
 }
 
@@ -50,7 +50,7 @@ struct ChangeLine {
     #[serde(default)]
     outputs: OutputMarks,
     #[serde(default)]
-    gone: Gone,
+    gone: Removed,
     #[serde(default)]
     saved_s: u64,
 }
@@ -159,7 +159,7 @@ mod tests {
     /// Save `seq` of a stream that is at `offset`, and before which another went.
     fn save(seq: u64, stream: &str, offset: u64, gone: &[&str]) -> Checkpoint {
         let path = format!("{stream}.ndjson");
-        let gone = Gone {
+        let gone = Removed {
             streams: gone.iter().map(|name| StreamKey::file(name)).collect(),
             outputs: [("local_file".to_owned(), gone.iter().map(|name| format!("{name}.ndjson")).collect())]
                 .into(),

@@ -50,7 +50,7 @@ use crate::model::record::{OutputMarks, StreamKey};
 use crate::settings::Remember;
 
 pub use by_sink::BySink;
-pub use changes::Gone;
+pub use changes::Removed;
 
 const MAGIC: &str = "capturer-checkpoint";
 const VERSION: u32 = 2;
@@ -83,7 +83,7 @@ pub struct Checkpoint {
     pub remember: Remember,
     /// It holds only what changed since the save before, but for these, which went; `None` = it is whole.
     #[serde(skip)]
-    pub changes: Option<Gone>,
+    pub changes: Option<Removed>,
     /// It is whole, and the saves after it may be of what changed.
     #[serde(skip)]
     pub changes_follow: bool,
@@ -292,7 +292,7 @@ pub(crate) mod tests {
         Cursor::File(Arc::new(FileCursor {
             len: offset,
             lines: ApiCursor { last_ns: offset as i64, ..ApiCursor::default() }.into(),
-            passing: [ChannelMark { time_ns: 3, count: 1 }, ChannelMark::default()].into(),
+            skip_delivered: [ChannelMark { time_ns: 3, count: 1 }, ChannelMark::default()].into(),
             ..FileCursor::at(FilePlace {
                 file: FileId { device: 2049, inode: 77, birth_ns: 1_700_000_000_123_456_789 },
                 head: HeadPrint { len_bytes: 1024, crc32: 0xdead_beef },

@@ -9,7 +9,7 @@ use crate::capture::discover;
 use crate::capture::stream::api::ApiSource;
 use crate::capture::stream::chain::Start;
 use crate::capture::stream::file::FileSource;
-use crate::capture::stream::hold::LogPlace;
+use crate::capture::stream::rotation_guard::LogPlace;
 use crate::capture::stream::{Kind, State};
 use crate::decode::timestamp;
 use crate::model::clock::Now;

@@ -22,7 +22,7 @@ use std::sync::Arc;
 
 use super::SourceEvent;
 use super::groups::GroupsDue;
-use super::hold::{self, Hold, LogPlace};
+use super::rotation_guard::{self, LogPlace, RotationGuard};
 use super::seen::{Key, Seen};
 use crate::capture::context::{Context, Purpose};
 use crate::capture::io::{Action, BodyOutcome, ConnId, FileError, FoundFile, HttpAnswer, RequestError};
@@ -108,7 +108,7 @@ pub struct ApiSource {
     read_timeouts: u64,
     answer: FollowAnswer,
     /// Lines held back until the files show that the log was not rotated before them.
-    hold: Option<Hold>,
+    guard: Option<RotationGuard>,
     /// Where its files are, if nothing is held back yet.
     files: Option<LogPlace>,
     /// Read from the files as soon as they can be read.
@@ -173,7 +173,7 @@ impl ApiSource {
             rotations: 0,
             read_timeouts: 0,
             answer: FollowAnswer::default(),
-            hold: None,
+            guard: None,
             files: None,
             prefers_files: false,
             tail: Some(TAIL_FIRST),
@@ -207,7 +207,7 @@ impl ApiSource {
 
     /// As [`ApiSource::with_files`], if the place was not known before. An open connection is opened again.
     pub fn set_files(&mut self, place: LogPlace, cx: &mut Context<'_>) {
-        if self.hold.is_some() || self.gone {
+        if self.guard.is_some() || self.gone {
             return;
         }
         self.files = Some(place);
@@ -256,11 +256,11 @@ impl ApiSource {
     fn request(&mut self, follow: bool, cx: &mut Context<'_>, _told: &mut Vec<SourceEvent>) {
         if let Some(place) = self.files.take() {
             // Everything reported so far is behind the cursor.
-            self.hold = Some(Hold::new(self.stream, place, self.cursor));
+            self.guard = Some(RotationGuard::new(self.stream, place, self.cursor));
         }
-        if let Some(hold) = self.hold.as_mut().filter(|hold| hold.must_look_first()) {
+        if let Some(guard) = self.guard.as_mut().filter(|guard| guard.must_look_first()) {
             // The listing's result opens the connection.
-            return hold.look(cx);
+            return guard.look(cx);
         }
         let conn = cx.new_conn();
         self.phase = Phase::Opening(conn);
@@ -409,9 +409,9 @@ impl ApiSource {
                 if self.gone { self.drain(cx, told) } else { self.tell_polled(cx, told) }
             }
             Then::Rotate => {
-                if let Some(hold) = self.hold.as_mut().filter(|hold| !hold.is_readable()) {
+                if let Some(guard) = self.guard.as_mut().filter(|guard| !guard.is_readable()) {
                     // Permissions may have changed.
-                    hold.look(cx);
+                    guard.look(cx);
                 }
                 // A stream that waits for a slot gets this one; then this stream waits.
                 if cx.pool.anyone_waits() {
@@ -437,16 +437,16 @@ impl ApiSource {
         cx: &mut Context<'_>,
         told: &mut Vec<SourceEvent>,
     ) {
-        let Some(hold) = &mut self.hold else { return };
-        let (first, was_readable) = (hold.must_look_first(), hold.is_readable());
-        let verdict = hold.on_scanned(result, cx, told);
+        let Some(guard) = &mut self.guard else { return };
+        let (first, was_readable) = (guard.must_look_first(), guard.is_readable());
+        let verdict = guard.on_scanned(result, cx, told);
         if self.stopping || matches!(self.phase, Phase::Closing(_, Then::Files)) {
             return;
         }
-        let can_now = self.prefers_files && !was_readable && !first && hold.is_readable();
-        if verdict != hold::ListingResult::GoOn || can_now {
+        let can_now = self.prefers_files && !was_readable && !first && guard.is_readable();
+        if verdict != rotation_guard::ListingResult::GoOn || can_now {
             self.go_to_files(cx, told);
-        } else if first && !hold.must_look_first() {
+        } else if first && !guard.must_look_first() {
             self.open(cx, told);
         }
     }
@@ -469,17 +469,17 @@ impl ApiSource {
 
     fn tell_files(&mut self, cx: &mut Context<'_>, told: &mut Vec<SourceEvent>) {
         self.leave_slot(cx);
-        let Some(hold) = self.hold.as_mut().filter(|_| !self.gone) else { return self.drain(cx, told) };
-        hold.drop_held(cx);
-        let (place, from, delivered_from) = (hold.place.clone(), hold.released(), hold.delivered_from());
+        let Some(guard) = self.guard.as_mut().filter(|_| !self.gone) else { return self.drain(cx, told) };
+        guard.drop_held(cx);
+        let (place, from, delivered_from) = (guard.place.clone(), guard.released(), guard.delivered_from());
         told.push(SourceEvent::ToFiles { place, from, delivered_from });
     }
 
     /// Continues from this position.
     pub fn go_on_from(&mut self, cursor: ApiCursor) {
         self.cursor = cursor;
-        if let Some(hold) = &mut self.hold {
-            *hold = Hold::new(self.stream, hold.place.clone(), cursor);
+        if let Some(guard) = &mut self.guard {
+            *guard = RotationGuard::new(self.stream, guard.place.clone(), cursor);
         }
     }
 
@@ -511,7 +511,8 @@ impl ApiSource {
         if let Some(until) = self.answer.trickle.until(cx.now.mono_ms) {
             return cx.wake(self.stream, Purpose::Trickle, until);
         }
-        if self.hold.as_ref().is_some_and(|hold| !hold.has_room()) || !cx.credit.has_room(API_GATHER_BYTES) {
+        if self.guard.as_ref().is_some_and(|guard| !guard.has_room()) || !cx.credit.has_room(API_GATHER_BYTES)
+        {
             return;
         }
         self.phase = Phase::Reading { conn, in_flight: true };
@@ -522,13 +523,13 @@ impl ApiSource {
 
     /// Batches that are held back.
     pub fn batches_held(&self) -> usize {
-        self.hold.as_ref().map_or(0, Hold::held)
+        self.guard.as_ref().map_or(0, RotationGuard::held)
     }
 
     /// Whether it would read on if there were room.
     pub fn is_hungry(&self) -> bool {
         matches!(self.phase, Phase::Reading { in_flight: false, .. })
-            && self.hold.as_ref().is_none_or(Hold::has_room)
+            && self.guard.as_ref().is_none_or(RotationGuard::has_room)
             && self.answer.trickle.is_over()
     }
 
@@ -547,8 +548,8 @@ impl ApiSource {
         self.phase = Phase::Reading { conn, in_flight: false };
         match outcome {
             BodyOutcome::Bytes => {
-                if let Some(hold) = &mut self.hold {
-                    hold.on_bytes();
+                if let Some(guard) = &mut self.guard {
+                    guard.on_bytes();
                 }
                 self.gather(buffer.len(), cx);
                 self.decode(buffer, false, cx, told);
@@ -560,7 +561,8 @@ impl ApiSource {
                 self.answer.held = buffer;
                 if self.gone {
                     self.close(Then::Stop, cx);
-                } else if self.answer.follow && self.hold.as_mut().is_some_and(|hold| hold.on_silence(cx)) {
+                } else if self.answer.follow && self.guard.as_mut().is_some_and(|guard| guard.on_silence(cx))
+                {
                     self.stalled(cx, told);
                 } else if self.answer.follow && self.waits_in_vain() {
                     // Only an answer that ends shows that the line has no rest: a frozen daemon is just as silent.
@@ -637,10 +639,10 @@ impl ApiSource {
         self.gone = true;
         self.running = false;
         self.files = None;
-        if let Some(mut hold) = self.hold.take() {
+        if let Some(mut guard) = self.guard.take() {
             // Its files are removed as well: there is nothing to compare with.
-            hold.release(usize::MAX, told);
-            if hold.must_look_first() && hold.is_looking() {
+            guard.release(usize::MAX, told);
+            if guard.must_look_first() && guard.is_looking() {
                 self.open(cx, told);
             }
         }
@@ -671,8 +673,8 @@ impl ApiSource {
     pub fn stop(&mut self, cx: &mut Context<'_>, told: &mut Vec<SourceEvent>) {
         self.stopping = true;
         self.end_all_groups(cx, told);
-        if let Some(hold) = &mut self.hold {
-            hold.drop_held(cx);
+        if let Some(guard) = &mut self.guard {
+            guard.drop_held(cx);
         }
         if self.phase == Phase::Queued {
             cx.pool.forget(self.stream);

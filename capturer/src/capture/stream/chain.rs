@@ -35,7 +35,7 @@ use crate::model::rare::{Begins, Rare};
 
 pub use denied::Denied;
 use denied::DeniedFiles;
-pub use doubt::{Doubt, Standing};
+pub use doubt::{ContentFate, Doubt};
 use known::Known;
 pub use known::{Memory, Remembers};
 pub use link::{Copied, Handle, Link};
@@ -153,7 +153,7 @@ pub struct Chain {
     /// Logical position of `links[0]`'s first byte. It wraps: a file that grew late is read after newer ones.
     base: u64,
     /// Stretches of files that positions may still point into, in the order in which they were read.
-    marks: VecDeque<Mark>,
+    stretches: VecDeque<Stretch>,
     /// The last of them belongs to `links[0]`.
     front_marked: bool,
     /// Files that were read to their ends, or skipped.
@@ -197,7 +197,7 @@ pub struct Chain {
 
 /// A stretch of a file.
 #[derive(Clone, Copy, Debug)]
-struct Mark {
+struct Stretch {
     /// Logical position of its first byte.
     start: u64,
     /// Logical position of the file's first byte.
@@ -225,7 +225,7 @@ impl Chain {
             links: VecDeque::new(),
             parked: Vec::new(),
             base: 0,
-            marks: VecDeque::new(),
+            stretches: VecDeque::new(),
             front_marked: false,
             known: Known::default(),
             ended: false,
@@ -576,7 +576,7 @@ impl Chain {
 
     /// For a listing without any known file: files older than the last one read are not new.
     fn first_new(&self, found: &[FoundFile]) -> usize {
-        self.marks.back().map_or(0, |mark| count_older(found, mark.file, mark.is_copy))
+        self.stretches.back().map_or(0, |stretch| count_older(found, stretch.file, stretch.is_copy))
     }
 
     /// Everything was rotated away since the last listing, including our file, so files between it and the oldest
@@ -633,8 +633,8 @@ impl Chain {
         let new = older.iter().rev().take_while(|file| !was_there(file));
         let new: Vec<Link> = new.cloned().map(link).collect();
         if index == 0 && !new.is_empty() && self.front_marked {
-            // Nothing of it was read: the mark belongs to the new front.
-            self.marks.pop_back();
+            // Nothing of it was read: the stretch belongs to the new front.
+            self.stretches.pop_back();
             self.front_marked = false;
         }
         for link in new {
@@ -704,11 +704,11 @@ impl Chain {
     /// More is known of the front than when it was begun; it may even have continued in a copy before it was opened.
     fn renew_mark(&mut self) {
         let is_copy = self.front_is_copy();
-        if let (Some(front), Some(mark)) = (self.links.front(), self.marks.back_mut())
+        if let (Some(front), Some(stretch)) = (self.links.front(), self.stretches.back_mut())
             && self.front_marked
         {
-            (mark.file, mark.head, mark.tail) = (front.found.id, front.head, front.tail);
-            mark.is_copy = is_copy;
+            (stretch.file, stretch.head, stretch.tail) = (front.found.id, front.head, front.tail);
+            stretch.is_copy = is_copy;
         }
     }
 
@@ -728,17 +728,20 @@ impl Chain {
         let position = self.position();
         if let Some(front) = self.links.front() {
             let (file, head, tail) = (front.found.id, front.head, front.tail);
-            if self.marks.len() > 1
-                && self.marks.back().is_some_and(|mark| mark.start == position && mark.file == file)
+            if self.stretches.len() > 1
+                && self
+                    .stretches
+                    .back()
+                    .is_some_and(|stretch| stretch.start == position && stretch.file == file)
             {
-                self.marks.pop_back();
+                self.stretches.pop_back();
             }
             let is_copy = self.front_is_copy();
-            if self.marks.is_empty() {
+            if self.stretches.is_empty() {
                 // Usually it stays at one, as above.
-                self.marks.reserve_exact(1);
+                self.stretches.reserve_exact(1);
             }
-            self.marks.push_back(Mark { start: position, base: self.base, file, head, tail, is_copy });
+            self.stretches.push_back(Stretch { start: position, base: self.base, file, head, tail, is_copy });
         }
     }
 

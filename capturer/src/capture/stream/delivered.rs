@@ -1,7 +1,7 @@
 //! What was delivered of a json-file log, by times, and which of its lines were delivered over the API before. With it
 //! a stream changes between the API and the files, between runs and within one, without losing its place.
 //!
-//! While files are read, the API cursor for the same line is kept ([`ApiCursor`]). [`Passing`] is for the way back:
+//! While files are read, the API cursor for the same line is kept ([`ApiCursor`]). [`SkipDelivered`] is for the way back:
 //! lines of the files are skipped up to the last one delivered over the API.
 //!
 //! What may repeat: if the clock was set back within the kept log, a line whose time is newer than the mark may be
@@ -59,8 +59,8 @@ fn note_joined(cursor: &mut ApiCursor, joined: &[(StdType, i64)]) {
     }
 }
 
-impl Begins for Passing {
-    const BEGINNING: &'static Passing = &Passing {
+impl Begins for SkipDelivered {
+    const BEGINNING: &'static SkipDelivered = &SkipDelivered {
         marks: [ChannelMark { time_ns: 0, count: 0 }; 2],
         counted: [false; 2],
         gap_after_ns: None,
@@ -71,7 +71,7 @@ impl Begins for Passing {
 
 /// Lines that are still to be skipped: see the head of this file.
 #[derive(Debug, Default, PartialEq)]
-pub struct Passing {
+pub struct SkipDelivered {
     /// As in the cursor.
     pub marks: [ChannelMark; 2],
     /// Per channel: the line that began last is one of those in `count`.
@@ -94,10 +94,10 @@ pub struct Gap {
     pub emptied: bool,
 }
 
-impl Passing {
+impl SkipDelivered {
     /// Skips what this cursor delivered.
-    pub fn up_to(cursor: &ApiCursor) -> Passing {
-        Passing {
+    pub fn up_to(cursor: &ApiCursor) -> SkipDelivered {
+        SkipDelivered {
             marks: cursor.channels,
             counted: [false; 2],
             gap_after_ns: cursor.has_lines().then_some(cursor.last_ns),
@@ -107,8 +107,8 @@ impl Passing {
     }
 
     /// Skips what a rewritten file repeats, up to this logical position.
-    pub fn again(cursor: &ApiCursor, until: u64) -> Passing {
-        Passing { marks: cursor.channels, until: Some(until), ..Passing::default() }
+    pub fn again(cursor: &ApiCursor, until: u64) -> SkipDelivered {
+        SkipDelivered { marks: cursor.channels, until: Some(until), ..SkipDelivered::default() }
     }
 
     /// Whether a line at this logical position may repeat what was read before the file was rewritten.
@@ -116,7 +116,7 @@ impl Passing {
         self.until.is_some_and(|until| (until.wrapping_sub(position) as i64) > 0)
     }
 
-    /// Whether it is about a rewritten file, see [`Passing::again`].
+    /// Whether it is about a rewritten file, see [`SkipDelivered::again`].
     pub fn has_end(&self) -> bool {
         self.until.is_some()
     }
@@ -132,8 +132,8 @@ impl Passing {
     }
 
     /// Resumes skipping after a restart.
-    pub fn resume(marks: [ChannelMark; 2]) -> Passing {
-        Passing { marks, ..Passing::default() }
+    pub fn resume(marks: [ChannelMark; 2]) -> SkipDelivered {
+        SkipDelivered { marks, ..SkipDelivered::default() }
     }
 
     /// Nothing is skipped any more: lines need not be looked at.
@@ -175,7 +175,7 @@ impl Passing {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::record::{MessageForm, Place, Record};
+    use crate::model::record::{BufferKind, MessageForm, Record};
 
     /// Batches of (channel, nanoseconds) lines; the cursor after each.
     fn after(batches: &[&[(StdType, i64)]]) -> Vec<ApiCursor> {
@@ -191,7 +191,7 @@ mod tests {
                     time_len: time.len() as u8,
                     std_type: *std_type,
                     form: MessageForm::Raw,
-                    place: Place::Read,
+                    place: BufferKind::Read,
                     truncated: false,
                     partial: false,
                     continued: false,
@@ -219,10 +219,10 @@ mod tests {
         assert_eq!((cursors[3].last_ns, cursors[3].older_ns), (30, 20));
     }
 
-    fn delivered(passing: &mut Passing, times: &[i64]) -> Vec<bool> {
+    fn delivered(skip: &mut SkipDelivered, times: &[i64]) -> Vec<bool> {
         let line = |time: &i64| {
-            let delivered = passing.begins(StdType::Stdout, *time);
-            passing.completed(StdType::Stdout);
+            let delivered = skip.begins(StdType::Stdout, *time);
+            skip.completed(StdType::Stdout);
             delivered
         };
         times.iter().map(line).collect()
@@ -233,37 +233,34 @@ mod tests {
         let mark = ChannelMark { time_ns: 20, count: 2 };
         let cursor =
             ApiCursor { channels: [mark, ChannelMark::default()], last_ns: 20, ..Default::default() };
-        let mut passing = Passing::up_to(&cursor);
-        assert_eq!(passing.gap_before(10, None), None);
-        assert_eq!(
-            delivered(&mut passing, &[10, 20, 20, 20, 15, 30]),
-            [true, true, true, false, false, false]
-        );
-        assert!(passing.is_over());
+        let mut skip = SkipDelivered::up_to(&cursor);
+        assert_eq!(skip.gap_before(10, None), None);
+        assert_eq!(delivered(&mut skip, &[10, 20, 20, 20, 15, 30]), [true, true, true, false, false, false]);
+        assert!(skip.is_over());
         // None of the delivered lines is there any more.
-        let mut passing = Passing::up_to(&cursor);
-        assert_eq!(passing.gap_before(21, None), Some(Gap { after_ns: 20, emptied: false }));
-        assert_eq!(delivered(&mut passing, &[21]), [false]);
+        let mut skip = SkipDelivered::up_to(&cursor);
+        assert_eq!(skip.gap_before(21, None), Some(Gap { after_ns: 20, emptied: false }));
+        assert_eq!(delivered(&mut skip, &[21]), [false]);
         // The line is not there, but the file is the one that had it.
         let [file, other] = [1, 2].map(|inode| FileId { device: 1, inode, birth_ns: 9 });
         for (first, emptied) in [(file, true), (other, false)] {
-            let mut passing = Passing::up_to(&cursor);
-            passing.delivered_from(file);
-            assert_eq!(passing.gap_before(21, Some(first)), Some(Gap { after_ns: 20, emptied }));
+            let mut skip = SkipDelivered::up_to(&cursor);
+            skip.delivered_from(file);
+            assert_eq!(skip.gap_before(21, Some(first)), Some(Gap { after_ns: 20, emptied }));
         }
         // Begun at the end: older lines are not wanted, and nothing is missed.
-        let mut passing = Passing::up_to(&ApiCursor::after(20));
-        assert_eq!(passing.gap_before(30, None), None);
-        assert_eq!(delivered(&mut passing, &[19, 20, 21]), [true, false, false]);
+        let mut skip = SkipDelivered::up_to(&ApiCursor::after(20));
+        assert_eq!(skip.gap_before(30, None), None);
+        assert_eq!(delivered(&mut skip, &[19, 20, 21]), [true, false, false]);
     }
 
     /// Otherwise a crash while a long line is being skipped would deliver it twice.
     #[test]
     fn a_line_counts_when_it_is_complete() {
-        let mut passing = Passing::resume([ChannelMark { time_ns: 20, count: 1 }, ChannelMark::default()]);
-        assert!(passing.begins(StdType::Stdout, 20));
-        assert_eq!(passing.marks[0].count, 1);
-        passing.completed(StdType::Stdout);
-        assert!(passing.is_over());
+        let mut skip = SkipDelivered::resume([ChannelMark { time_ns: 20, count: 1 }, ChannelMark::default()]);
+        assert!(skip.begins(StdType::Stdout, 20));
+        assert_eq!(skip.marks[0].count, 1);
+        skip.completed(StdType::Stdout);
+        assert!(skip.is_over());
     }
 }

@@ -38,7 +38,7 @@ mod unfinished;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use self::around::Around;
+use self::around::Surroundings;
 pub use self::binary::NotText;
 pub use self::copied::Doubted;
 use self::elsewhere::Elsewhere;
@@ -53,7 +53,7 @@ use self::text::Text;
 use self::unfinished::Unfinished;
 use super::SourceEvent;
 use super::chain::{Chain, Gone, Handle, Link, Start};
-use super::delivered::Passing;
+use super::delivered::SkipDelivered;
 use super::groups::GroupsDue;
 use crate::capture::context::{Context, Purpose};
 use crate::capture::io::{Action, FileError, FoundFile, LaneId, NoFile};
@@ -93,7 +93,7 @@ pub struct FileSource {
     /// Of Docker's logs: the same position by times.
     lines: Rare<ApiCursor>,
     /// Lines that were delivered over the API before.
-    passing: Rare<Passing>,
+    skip: Rare<SkipDelivered>,
     scanning: bool,
     scan_again: bool,
     /// The files were listed once.
@@ -122,7 +122,7 @@ pub struct FileSource {
     writer: Writer,
     /// When files that are no longer live were listed last because one was written to.
     rotated_looked_ms: u64,
-    around: Rare<Around>,
+    around: Rare<Surroundings>,
     /// Where links on the path lead.
     elsewhere: Elsewhere,
     /// Whose deliveries count, and among which streams a file has one reader.
@@ -164,9 +164,11 @@ impl FileSource {
             Start::Resume(cursor) if cursor.split > 0 => Some(Box::new((cursor.file, cursor.split))),
             _ => None,
         };
-        let (lines, passing) = match &start {
-            Start::After(cursor) => ((*cursor).into(), Passing::up_to(cursor).into()),
-            Start::Resume(cursor) => (cursor.lines.clone(), Passing::resume(*cursor.passing).into()),
+        let (lines, skip) = match &start {
+            Start::After(cursor) => ((*cursor).into(), SkipDelivered::up_to(cursor).into()),
+            Start::Resume(cursor) => {
+                (cursor.lines.clone(), SkipDelivered::resume(*cursor.skip_delivered).into())
+            }
             Start::Oldest | Start::Live | Start::Since(_) | Start::End => Default::default(),
         };
         FileSource {
@@ -183,7 +185,7 @@ impl FileSource {
             chain: Chain::new(start),
             assembler: Assembler::new(line_bytes_max),
             lines,
-            passing,
+            skip,
             scanning: false,
             scan_again: false,
             opened: false,

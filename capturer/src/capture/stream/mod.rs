@@ -9,9 +9,9 @@ pub(crate) mod chain;
 mod delivered;
 pub(crate) mod file;
 mod groups;
-pub(crate) mod hold;
 mod rate_limiter;
 mod retrying;
+pub(crate) mod rotation_guard;
 mod seen;
 pub(crate) mod state;
 mod tally;
@@ -122,7 +122,7 @@ pub enum SourceEvent {
     /// The API may skip what comes next: continue from the files.
     ToFiles {
         /// Where they are.
-        place: hold::LogPlace,
+        place: rotation_guard::LogPlace,
         /// What was delivered.
         from: ApiCursor,
         /// The live file that had the last of it, if known.
@@ -485,7 +485,7 @@ impl Stream {
     }
 
     /// Where its json-file log is, if it has one.
-    pub fn set_files(&mut self, place: Option<hold::LogPlace>, cx: &mut Context<'_>) {
+    pub fn set_files(&mut self, place: Option<rotation_guard::LogPlace>, cx: &mut Context<'_>) {
         if let (Kind::Api(api), Some(place), None) = (&mut self.kind, place, &self.fallback) {
             api.set_files(place, cx);
         }
@@ -608,7 +608,7 @@ impl Stream {
     /// Changes from the API to the files, at the same line.
     fn go_to_files(
         &mut self,
-        place: hold::LogPlace,
+        place: rotation_guard::LogPlace,
         from: ApiCursor,
         delivered_from: Option<FileId>,
         cx: &mut Context<'_>,
@@ -619,7 +619,7 @@ impl Stream {
         let strips_cr = api.strips_cr();
         let fallback = api.anew(from, line_bytes_max, pipeline.as_ref());
         let (id, exited_at_ns) = (self.source.id, self.exited_at_ns);
-        let hold::LogPlace { directory, live_name } = place;
+        let rotation_guard::LogPlace { directory, live_name } = place;
         self.kind_reason = format!(
             "read from {directory}/{live_name}: a follow of a log that was rotated or emptied may skip lines"
         )

@@ -9,7 +9,7 @@ use ratatui::widgets::{Paragraph, Row, Table, TableState, Wrap};
 
 use super::View;
 use super::fold::{Order, Source, details, sources};
-use super::words::{self, Mark};
+use super::words::{self, Tone};
 use crate::text::counted::counted;
 use crate::text::terminal::printable;
 
@@ -106,7 +106,7 @@ pub(super) fn draw(frame: &mut Frame, view: &View, chosen: &mut Chosen) {
     };
     let mut trouble: Vec<Line> = head
         .into_iter()
-        .flat_map(|(mark, line)| parts(line).into_iter().map(move |part| Line::styled(part, style_of(mark))))
+        .flat_map(|(tone, line)| parts(line).into_iter().map(move |part| Line::styled(part, style_of(tone))))
         .collect();
     let room = usize::from(area.height / 2).max(1);
     if trouble.len() > room {
@@ -136,14 +136,14 @@ pub(super) fn draw(frame: &mut Frame, view: &View, chosen: &mut Chosen) {
 }
 
 /// The style of a line of the head.
-fn style_of(mark: Mark) -> Style {
-    match mark {
-        Mark::Bad => Style::new().fg(Color::Red).add_modifier(Modifier::BOLD),
-        Mark::Warning => Style::new().fg(Color::Yellow).add_modifier(Modifier::BOLD),
-        Mark::Well => Style::new().fg(Color::Green).add_modifier(Modifier::BOLD),
-        Mark::Note => Style::new().fg(Color::Yellow),
-        Mark::Quiet => Style::new().add_modifier(Modifier::DIM),
-        Mark::Plain => Style::new(),
+fn style_of(tone: Tone) -> Style {
+    match tone {
+        Tone::Bad => Style::new().fg(Color::Red).add_modifier(Modifier::BOLD),
+        Tone::Warning => Style::new().fg(Color::Yellow).add_modifier(Modifier::BOLD),
+        Tone::Well => Style::new().fg(Color::Green).add_modifier(Modifier::BOLD),
+        Tone::Note => Style::new().fg(Color::Yellow),
+        Tone::Quiet => Style::new().add_modifier(Modifier::DIM),
+        Tone::Plain => Style::new(),
     }
 }
 
@@ -207,12 +207,17 @@ pub(super) mod tests {
     use ratatui::Terminal;
     use ratatui::backend::TestBackend;
 
-    use super::super::Told;
     use super::*;
+    use crate::telemetry::health_text::HealthText;
 
-    fn told(component: &str, title: &str, lines: &[&str], runbook: &str) -> (String, Told) {
+    fn told(component: &str, title: &str, lines: &[&str], runbook: &str) -> (String, HealthText) {
         let lines = lines.iter().map(|line| (*line).to_owned()).collect();
-        let told = Told { title: title.to_owned(), lines, runbook: runbook.to_owned(), ..Told::default() };
+        let told = HealthText {
+            title: title.to_owned(),
+            lines,
+            runbook: runbook.to_owned().into(),
+            ..HealthText::default()
+        };
         (component.to_owned(), told)
     }
 
@@ -304,13 +309,13 @@ pub(super) mod tests {
         view.problems.insert("leak_detector".to_owned(), "the agent leaks a file descriptor".to_owned());
         view.warnings.insert("leak_detector".to_owned());
         let lines = words::head(&view, 80, false);
-        let (mark, last) = lines.last().unwrap();
-        assert_eq!((*mark, last.as_str()), (Mark::Plain, "  the agent leaks a file descriptor"));
-        let (mark, last) = &lines[lines.len() - 2];
-        assert_eq!((*mark, last.as_str()), (Mark::Warning, "! leak_detector"));
-        let (mark, first) = &lines[0];
-        assert!(*mark == Mark::Bad && first.starts_with("✗ Lines are being lost:"), "{lines:?}");
-        let colours = [Mark::Bad, Mark::Warning].map(|mark| style_of(mark).fg);
+        let (tone, last) = lines.last().unwrap();
+        assert_eq!((*tone, last.as_str()), (Tone::Plain, "  the agent leaks a file descriptor"));
+        let (tone, last) = &lines[lines.len() - 2];
+        assert_eq!((*tone, last.as_str()), (Tone::Warning, "! leak_detector"));
+        let (tone, first) = &lines[0];
+        assert!(*tone == Tone::Bad && first.starts_with("✗ Lines are being lost:"), "{lines:?}");
+        let colours = [Tone::Bad, Tone::Warning].map(|tone| style_of(tone).fg);
         assert_eq!(colours, [Some(Color::Red), Some(Color::Yellow)]);
     }
 

@@ -16,7 +16,7 @@ const LINES_KEPT: usize = 3;
 
 /// What a line is about, which decides its colour.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Mark {
+pub(super) enum Tone {
     Bad,
     Warning,
     Well,
@@ -26,33 +26,33 @@ pub(super) enum Mark {
 }
 
 /// What is wrong, losses first, each with its cure and runbook. `whole`: uncut.
-pub(super) fn head(view: &View, columns: usize, whole: bool) -> Vec<(Mark, String)> {
+pub(super) fn head(view: &View, columns: usize, whole: bool) -> Vec<(Tone, String)> {
     let mut lines = Vec::new();
-    let mut add = |mark: Mark, text: &str| {
-        lines.extend(wrap(text, columns).into_iter().map(|line| (mark, line)));
+    let mut add = |tone: Tone, text: &str| {
+        lines.extend(wrap(text, columns).into_iter().map(|line| (tone, line)));
     };
     if let Some(silent) = &view.silent {
-        add(Mark::Bad, &format!("✗ {silent}"));
+        add(Tone::Bad, &format!("✗ {silent}"));
     }
     if !view.fresh {
         let age = duration_text(view.age_ms);
-        add(Mark::Bad, &format!("✗ the capture loop does not answer: this is what it said {age} ago"));
+        add(Tone::Bad, &format!("✗ the capture loop does not answer: this is what it said {age} ago"));
     }
     let is_well = view.silent.is_none() && view.fresh && view.problems.is_empty();
     for (component, message) in view.problems_by_weight() {
         lines.extend(problem(view, (component, message), columns, whole));
     }
     if is_well {
-        lines.push((Mark::Well, "✓ all is well".to_owned()));
+        lines.push((Tone::Well, "✓ all is well".to_owned()));
     }
-    let mut add = |mark: Mark, text: &str| {
-        lines.extend(wrap(text, columns).into_iter().map(|line| (mark, line)));
+    let mut add = |tone: Tone, text: &str| {
+        lines.extend(wrap(text, columns).into_iter().map(|line| (tone, line)));
     };
     for (component, message) in &view.notes {
-        add(Mark::Note, &format!("note on {component}: {message}"));
+        add(Tone::Note, &format!("note on {component}: {message}"));
     }
     if !view.pipelines.is_empty() && !view.notes.contains_key("pipelines") {
-        add(Mark::Plain, &format!("pipelines: {}", view.pipelines));
+        add(Tone::Plain, &format!("pipelines: {}", view.pipelines));
     }
     lines
 }
@@ -63,9 +63,9 @@ fn problem(
     (component, message): (&String, &String),
     columns: usize,
     whole: bool,
-) -> Vec<(Mark, String)> {
-    let (sign, mark) =
-        if view.warnings.contains(component) { ("!", Mark::Warning) } else { ("✗", Mark::Bad) };
+) -> Vec<(Tone, String)> {
+    let (sign, tone) =
+        if view.warnings.contains(component) { ("!", Tone::Warning) } else { ("✗", Tone::Bad) };
     let told = view.told.get(component);
     let title = told.map_or(component.as_str(), |told| &told.title);
     let message = std::slice::from_ref(message);
@@ -77,14 +77,14 @@ fn problem(
     // A first line that begins with the title makes the title unnecessary.
     let says_title = said.first().is_some_and(|first| first.starts_with(title));
     let head = if says_title { &said[0] } else { title };
-    let mut lines: Vec<(Mark, String)> =
-        wrap(&format!("{sign} {head}"), columns).into_iter().map(|line| (mark, line)).collect();
+    let mut lines: Vec<(Tone, String)> =
+        wrap(&format!("{sign} {head}"), columns).into_iter().map(|line| (tone, line)).collect();
     let rest = said.iter().skip(usize::from(says_title)).flat_map(|said| indented(said, columns));
-    lines.extend(rest.map(|line| (Mark::Plain, line)));
-    let runbook = told.map(|told| told.runbook.as_str()).filter(|runbook| !runbook.is_empty());
+    lines.extend(rest.map(|line| (Tone::Plain, line)));
+    let runbook = told.map(|told| told.runbook.as_ref()).filter(|runbook| !runbook.is_empty());
     let more = if !whole && told.is_some_and(|told| !told.all.is_empty()) { "; more: /health" } else { "" };
     if let Some(runbook) = runbook {
-        lines.push((Mark::Quiet, format!("  component: {component}, runbook: {runbook}{more}")));
+        lines.push((Tone::Quiet, format!("  component: {component}, runbook: {runbook}{more}")));
     }
     lines
 }

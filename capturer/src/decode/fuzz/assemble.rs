@@ -11,7 +11,7 @@ use std::time::Duration;
 use crate::decode::assemble::{Assembler, Join, Lines};
 use crate::decode::{Piece, json_line, timestamp};
 use crate::limits::PIECE_BYTES;
-use crate::model::record::{MessageForm, Place, StdType};
+use crate::model::record::{BufferKind, MessageForm, StdType};
 use crate::settings::Pipeline;
 use crate::settings::pipeline::{Multiline, MultilineRule, Pattern};
 
@@ -212,7 +212,7 @@ fn compare(buffer: &[u8], out: &Lines, model: &mut Model, line_bytes_max: usize)
     assert_eq!(out.records.len(), expected.len(), "{expected:?}");
     let (mut truncated, mut joined) = (0, 0);
     for (record, lines) in out.records.iter().zip(expected) {
-        let from = if record.place == Place::Read { buffer } else { &out.made[..] };
+        let from = if record.place == BufferKind::Read { buffer } else { &out.made[..] };
         let part = |start: u32, len: u32| &from[start as usize..][..len as usize];
         let is_cut = |line: &Line| line.decoded_len > line_bytes_max;
         assert!(lines.iter().all(|line| line.std_type == record.std_type && line.form == record.form));

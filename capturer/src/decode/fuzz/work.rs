@@ -36,7 +36,7 @@ fn assembled(bytes: &[u8], next: impl Fn(&[u8]) -> Step<Piece>) {
     assembler.close_all(&mut lines);
     let mut text = Vec::new();
     for record in &lines.records {
-        let from = if record.place == crate::model::record::Place::Read { bytes } else { &lines.made };
+        let from = if record.place == crate::model::record::BufferKind::Read { bytes } else { &lines.made };
         let message = &from[record.message_start as usize..][..record.message_len as usize];
         if record.form == crate::model::record::MessageForm::JsonEscaped {
             decode::json_line::unescape(message, &mut text);

@@ -11,7 +11,7 @@ use crate::telemetry::metrics::{DeadLetterReason, PushFailure};
 
 /// How a request ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Outcome {
+pub enum PushOutcome {
     /// An answer came.
     Status {
         /// Its code, as Loki or a proxy sent it.
@@ -96,10 +96,10 @@ pub enum Presence {
 }
 
 /// Judges the answer to an empty push. `tenant_varies`: it was sent for one of several tenants, or for none of them.
-pub fn presence(outcome: &Outcome, tenant_varies: bool) -> Presence {
+pub fn presence(outcome: &PushOutcome, tenant_varies: bool) -> Presence {
     let said = match outcome {
-        Outcome::Status { words, .. } => words.as_str(),
-        Outcome::Failed(..) => "",
+        PushOutcome::Status { words, .. } => words.as_str(),
+        PushOutcome::Failed(..) => "",
     };
     match judge(outcome) {
         Verdict::Accepted => Presence::Loki,
@@ -133,9 +133,9 @@ pub const WRONG_ADDRESS: &str = "this is not an answer from Loki's push API: che
                                  proxies on the way";
 
 /// Judges an outcome.
-pub fn judge(outcome: &Outcome) -> Verdict {
+pub fn judge(outcome: &PushOutcome) -> Verdict {
     let (code, retry_after, words) = match outcome {
-        Outcome::Failed(reason, words) => {
+        PushOutcome::Failed(reason, words) => {
             let scope = match reason {
                 PushFailure::Unreachable | PushFailure::Tls => Scope::Server,
                 _ => Scope::Request,
@@ -143,7 +143,7 @@ pub fn judge(outcome: &Outcome) -> Verdict {
             let after = Duration::ZERO;
             return Verdict::Retry { scope, reason: *reason, after, words: words.clone() };
         }
-        Outcome::Status { code, retry_after, words } => (*code, *retry_after, words.trim()),
+        PushOutcome::Status { code, retry_after, words } => (*code, *retry_after, words.trim()),
     };
     // Only what the server says is cut: what to do stands behind it, and is read.
     let said =
@@ -209,8 +209,8 @@ pub fn judge(outcome: &Outcome) -> Verdict {
 
 /// The status and words of an answer that may be a firewall's to what a line says, or somebody's to who we are. Which of
 /// them shows only when others of the same tenant are taken.
-pub fn may_mean_a_line(outcome: &Outcome) -> Option<(u16, &str)> {
-    let Outcome::Status { code, words, .. } = outcome else { return None };
+pub fn may_mean_a_line(outcome: &PushOutcome) -> Option<(u16, &str)> {
+    let PushOutcome::Status { code, words, .. } = outcome else { return None };
     // Those left out are Loki's own, or say that nobody may push here.
     let may = (402..500).contains(code) && !matches!(code, 404 | 407 | 408 | 413 | 422 | 429);
     may.then_some((*code, words.trim()))
@@ -293,7 +293,7 @@ mod tests {
     use super::*;
 
     fn judged(code: u16, words: &str) -> Verdict {
-        judge(&Outcome::Status { code, retry_after: None, words: words.to_owned() })
+        judge(&PushOutcome::Status { code, retry_after: None, words: words.to_owned() })
     }
 
     /// Each class of answer, with Loki's own wording.
@@ -399,7 +399,7 @@ mod tests {
         assert_eq!(scope(429, "Per stream rate limit exceeded (limit: 3MB/sec)"), Some(Scope::LabelSet));
         assert_eq!(scope(429, "Ingestion rate limit exceeded for user a"), Some(Scope::Tenant));
         assert_eq!(scope(503, ""), Some(Scope::Request));
-        let failed = Outcome::Failed(PushFailure::Unreachable, "connection refused".to_owned());
+        let failed = PushOutcome::Failed(PushFailure::Unreachable, "connection refused".to_owned());
         assert_eq!(shown(judge(&failed)), "retry unreachable");
     }
 
@@ -407,7 +407,7 @@ mod tests {
     #[test]
     fn who_answers_an_empty_push() {
         let shown = |code: u16, words: &str, varies| {
-            let outcome = Outcome::Status { code, retry_after: None, words: words.to_owned() };
+            let outcome = PushOutcome::Status { code, retry_after: None, words: words.to_owned() };
             match presence(&outcome, varies) {
                 Presence::Loki => "loki".to_owned(),
                 Presence::AsksForTenant { .. } => "tenant".to_owned(),
@@ -436,7 +436,7 @@ mod tests {
     fn a_retry_after_is_honoured_up_to_a_bound() {
         for (asked, expected) in [(2, 2), (86_400, LOKI_RETRY_AFTER_SECS_MAX)] {
             let retry_after = Some(Duration::from_secs(asked));
-            let verdict = judge(&Outcome::Status { code: 429, retry_after, words: String::new() });
+            let verdict = judge(&PushOutcome::Status { code: 429, retry_after, words: String::new() });
             let Verdict::Retry { after, words, .. } = verdict else { panic!("{verdict:?}") };
             assert_eq!(after, Duration::from_secs(expected));
             assert!(words.contains(&format!("a pause of {asked} s (Retry-After)")), "{words}");

@@ -8,7 +8,7 @@ use std::time::Duration;
 use prost::Message as _;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-use super::answer::{Outcome, Presence, Verdict, judge, presence};
+use super::answer::{Presence, PushOutcome, Verdict, judge, presence};
 use super::client::{Client, Connection};
 use super::parcel::Parcel;
 use super::push::{EntryAdapter, LabelPairAdapter, PushRequest, StreamAdapter, Timestamp};
@@ -109,7 +109,7 @@ impl ByHand {
         judge(&self.push(&tenant, &PushRequest { streams: vec![stream] }.encode_to_vec()))
     }
 
-    fn push(&mut self, tenant: &str, body: &[u8]) -> Outcome {
+    fn push(&mut self, tenant: &str, body: &[u8]) -> PushOutcome {
         self.runtime.block_on(self.client.push(&mut self.connection, tenant, &Parcel::plain(body.to_vec())))
     }
 }

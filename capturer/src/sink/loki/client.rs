@@ -28,7 +28,7 @@ use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName}
 use tokio_rustls::rustls::{ClientConfig, RootCertStore, crypto};
 
 use super::NAME;
-use super::answer::Outcome;
+use super::answer::PushOutcome;
 use super::parcel::Parcel;
 use super::{body, dial};
 use crate::ledger::Owner;
@@ -89,12 +89,12 @@ impl Client {
     }
 
     /// Sends a request. The connection is taken from and, if it can be used again, put back into `slot`.
-    pub async fn push(&self, slot: &mut Option<Connection>, tenant: &str, body: &Parcel) -> Outcome {
+    pub async fn push(&self, slot: &mut Option<Connection>, tenant: &str, body: &Parcel) -> PushOutcome {
         match self.try_push(slot, tenant, body).await {
             Ok(outcome) => outcome,
             Err((reason, words)) => {
                 *slot = None;
-                Outcome::Failed(reason, words)
+                PushOutcome::Failed(reason, words)
             }
         }
     }
@@ -104,7 +104,7 @@ impl Client {
         slot: &mut Option<Connection>,
         tenant: &str,
         body: &Parcel,
-    ) -> Result<Outcome, Failure> {
+    ) -> Result<PushOutcome, Failure> {
         let request = self.request(tenant, body)?;
         let mut connection = match slot.take().filter(|connection| !connection.is_closed()) {
             Some(connection) => connection,
@@ -126,7 +126,7 @@ impl Client {
                 Ended::Broken(_) | Ended::TooLong => false,
                 Ended::Whole => true,
             };
-            Ok((Outcome::Status { code, retry_after, words }, whole))
+            Ok((PushOutcome::Status { code, retry_after, words }, whole))
         };
         let late = || {
             let patience = dial::patience_text(self.patience);

@@ -20,7 +20,7 @@ use std::time::Duration;
 
 use prost::Message as _;
 
-use super::answer::{Outcome, Presence, presence};
+use super::answer::{Presence, PushOutcome, presence};
 use super::body_limit::BodyLimit;
 use super::label_set::{Entry, Job, LabelSet, LabelSetState};
 use super::nouns::{Limits, Progress, Server, Slot, Tenant};
@@ -235,7 +235,7 @@ impl Delivery {
     }
 
     /// The answer to an empty push.
-    pub fn on_probe(&mut self, now: Now, outcome: &Outcome, chance: u64) -> Presence {
+    pub fn on_probe(&mut self, now: Now, outcome: &PushOutcome, chance: u64) -> Presence {
         self.server.probing_ms = None;
         let presence = presence(outcome, self.tenant.is_none());
         match &presence {

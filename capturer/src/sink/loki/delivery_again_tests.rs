@@ -20,9 +20,10 @@ fn texts<'a>(pushes: impl IntoIterator<Item = &'a super::Push>) -> Vec<&'a str> 
 /// Old lines beside fresh ones that Loki does not take for a while: each attempt buried the old ones again.
 #[test]
 fn letters_are_written_once_however_often_the_rest_is_refused() {
-    let lost = || Outcome::Failed(PushFailure::BrokenAnswer, "closed".to_owned());
+    let lost = || PushOutcome::Failed(PushFailure::BrokenAnswer, "closed".to_owned());
     let no_tenant = || status(429, "Ingestion rate limit exceeded for user t");
-    let answers: [&dyn Fn() -> Outcome; 4] = [&|| status(500, ""), &lost, &no_tenant, &|| status(429, RATE)];
+    let answers: [&dyn Fn() -> PushOutcome; 4] =
+        [&|| status(500, ""), &lost, &no_tenant, &|| status(429, RATE)];
     for (number, answer) in answers.into_iter().enumerate() {
         for records in [1, 2] {
             let config = Loki { max_line_age: MaxLineAge::Fixed(Duration::from_secs(3600)), ..config() };

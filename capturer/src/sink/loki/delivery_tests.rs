@@ -31,8 +31,8 @@ fn at(ms: u64) -> Now {
     Now { ms, unix_ns: UNIX_NS + ms as i64 * 1_000_000 }
 }
 
-fn status(code: u16, words: &str) -> Outcome {
-    Outcome::Status { code, retry_after: None, words: words.to_owned() }
+fn status(code: u16, words: &str) -> PushOutcome {
+    PushOutcome::Status { code, retry_after: None, words: words.to_owned() }
 }
 
 const RATE: &str = "Per stream rate limit exceeded (limit: 3MB/sec) while attempting to ingest";
@@ -149,13 +149,13 @@ impl Bench {
         }
     }
 
-    fn answer_probe(&mut self, ms: u64, outcome: &Outcome) {
+    fn answer_probe(&mut self, ms: u64, outcome: &PushOutcome) {
         assert!(self.probes > 0, "no empty push is under way");
         self.probes -= 1;
         self.delivery.on_probe(at(ms), outcome, 0);
     }
 
-    fn answer(&mut self, ms: u64, push: &Push, outcome: &Outcome) -> Verdict {
+    fn answer(&mut self, ms: u64, push: &Push, outcome: &PushOutcome) -> Verdict {
         self.delivery.on_outcome(at(ms), push.slot, outcome, 0)
     }
 
@@ -163,7 +163,7 @@ impl Bench {
     fn run(
         &mut self,
         ms: std::ops::Range<u64>,
-        rule: &mut dyn FnMut(u64, &Push) -> Outcome,
+        rule: &mut dyn FnMut(u64, &Push) -> PushOutcome,
     ) -> Vec<(u64, Push)> {
         let mut accepted = Vec::new();
         for ms in ms.clone().step_by(10) {
@@ -191,13 +191,13 @@ impl Bench {
 #[test]
 fn one_request_and_each_answer() {
     let after =
-        Outcome::Status { code: 429, retry_after: Some(Duration::from_secs(5)), words: String::new() };
+        PushOutcome::Status { code: 429, retry_after: Some(Duration::from_secs(5)), words: String::new() };
     // Outcome, when this label set may send again (none = done), and whether another of the same tenant, and of another
     // tenant, may send meanwhile.
     for (outcome, again_ms, tenant_goes_on, others_go_on) in [
         (status(204, ""), None, true, true),
         (status(500, ""), Some(50..=100), true, true),
-        (Outcome::Failed(PushFailure::TimedOut, String::new()), Some(50..=100), true, true),
+        (PushOutcome::Failed(PushFailure::TimedOut, String::new()), Some(50..=100), true, true),
         (status(429, RATE), Some(50..=100), true, true),
         (status(429, "Ingestion rate limit exceeded for user a"), Some(50..=100), false, true),
         (after, Some(5000..=5000), false, true),
@@ -206,7 +206,7 @@ fn one_request_and_each_answer() {
         (status(404, ""), Some(50..=100), false, true),
         (status(260, "blocked"), Some(50..=100), false, true),
         (status(200, "<html>"), Some(50..=100), false, true),
-        (Outcome::Failed(PushFailure::Unreachable, String::new()), Some(50..=100), false, false),
+        (PushOutcome::Failed(PushFailure::Unreachable, String::new()), Some(50..=100), false, false),
         (status(413, ""), Some(0..=0), true, true),
     ] {
         let mut bench = Bench::up(&config());
@@ -392,7 +392,7 @@ fn against_a_model_loki() {
             let policy = push.lines.iter().any(|(_, line)| line.ends_with("policy"));
             let outcome = match rng.below(12) {
                 0 => status(503, ""),
-                1 => Outcome::Failed(PushFailure::BrokenAnswer, "lost".to_owned()),
+                1 => PushOutcome::Failed(PushFailure::BrokenAnswer, "lost".to_owned()),
                 2 => status(429, RATE),
                 3 => status(429, "Ingestion rate limit exceeded"),
                 4 => status(403, ""),
@@ -407,10 +407,10 @@ fn against_a_model_loki() {
                 _ => status(204, ""),
             };
             let stores = match &outcome {
-                Outcome::Failed(..) => true,
-                Outcome::Status { code, .. } => matches!(code, 204 | 400),
+                PushOutcome::Failed(..) => true,
+                PushOutcome::Status { code, .. } => matches!(code, 204 | 400),
             };
-            let repeats = policy || matches!(&outcome, Outcome::Failed(..));
+            let repeats = policy || matches!(&outcome, PushOutcome::Failed(..));
             for (_, line) in push.lines.iter().filter(|_| stores) {
                 if repeats {
                     may_repeat.insert(line.clone());

@@ -304,7 +304,7 @@ fn what_is_wrong_is_named_by_its_kind() {
     bench.line(0, 1, "a");
     bench.turn(1_100, false);
     let push = bench.under_way.remove(0);
-    let failed = Outcome::Failed(PushFailure::Unauthorized, "reading /password: gone".to_owned());
+    let failed = PushOutcome::Failed(PushFailure::Unauthorized, "reading /password: gone".to_owned());
     bench.answer(1_200, &push, &failed);
     let faults = bench.delivery.report(at(1_200)).faults;
     assert!(faults.contains(&Fault::LoginUnreadable), "{faults:?}");
@@ -334,7 +334,7 @@ fn a_loki_that_hangs_is_told_soon() {
     assert_eq!(bench.delivery.report(at(21_000)).faults, [Fault::Push(PushFailure::TimedOut)]);
     let push = bench.under_way.remove(0);
     let words = "no answer within 30 s";
-    bench.answer(41_000, &push, &Outcome::Failed(PushFailure::TimedOut, words.to_owned()));
+    bench.answer(41_000, &push, &PushOutcome::Failed(PushFailure::TimedOut, words.to_owned()));
     let wrong = bench.wrong(41_000);
     assert!(wrong.contains(words) && !wrong.contains("go on"), "nothing goes on: {wrong}");
     let wrong = bench.wrong(90_000);
@@ -371,7 +371,7 @@ fn an_outage_is_told_in_one_sentence() {
     let mut bench = Bench::up(&config());
     (0..3).for_each(|label_set| bench.line(0, label_set, "a line"));
     bench.turn(2_000, false);
-    let failed = |words: &str| Outcome::Failed(PushFailure::BrokenAnswer, words.to_owned());
+    let failed = |words: &str| PushOutcome::Failed(PushFailure::BrokenAnswer, words.to_owned());
     for push in std::mem::take(&mut bench.under_way) {
         bench.answer(2_000, &push, &failed("the connection broke"));
     }
@@ -379,7 +379,7 @@ fn an_outage_is_told_in_one_sentence() {
     assert!(wrong.starts_with("3 label sets wait, such as {label_set="), "{wrong}");
     assert_eq!(wrong.matches("the connection broke").count(), 1, "{wrong}");
     bench.turn(3_000, false);
-    let refused = || Outcome::Failed(PushFailure::Unreachable, "connecting to h:1: refused".to_owned());
+    let refused = || PushOutcome::Failed(PushFailure::Unreachable, "connecting to h:1: refused".to_owned());
     for push in std::mem::take(&mut bench.under_way) {
         bench.answer(3_000, &push, &refused());
     }
@@ -407,7 +407,7 @@ fn what_lines_wait_for_is_told() {
     bench.turn(11_000, false);
     assert_eq!(waits_for(&mut bench, 14_000), "an answer to the push of 3 s ago");
     let push = bench.under_way.remove(0);
-    let refused = Outcome::Failed(PushFailure::Unreachable, "connecting to h:1: refused".to_owned());
+    let refused = PushOutcome::Failed(PushFailure::Unreachable, "connecting to h:1: refused".to_owned());
     bench.answer(14_000, &push, &refused);
     let told = waits_for(&mut bench, 14_000);
     assert!(told.starts_with("the next push, in ") && told.ends_with(" s"), "{told}");
@@ -537,7 +537,7 @@ fn what_is_told_is_what_the_last_answer_was() {
         // With nobody there, empty pushes alone are answered.
         bench.run(from..from + 61_000, &mut |_, _| status(403, ""));
         from += 61_000;
-        let gone = Outcome::Failed(PushFailure::Unreachable, "connection refused".to_owned());
+        let gone = PushOutcome::Failed(PushFailure::Unreachable, "connection refused".to_owned());
         bench.run(from..from + 20_000, &mut |_, _| gone.clone());
         let wrong = bench.wrong(from + 20_000);
         assert!(wrong.contains("unreachable") && !wrong.contains("403"), "{wrong}");

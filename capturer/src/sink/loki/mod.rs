@@ -123,7 +123,7 @@ impl LokiSink {
         let opened = spool::open(
             &spool_dir,
             &config.spool,
-            spool::Held { claims: claims.clone(), owner: Owner::Sink(NAME.to_owned()) },
+            spool::SpoolOwner { claims: claims.clone(), owner: Owner::Sink(NAME.to_owned()) },
         );
         let spool::Opened { writer, reader, notes, is_new } = opened.map_err(|error| {
             io::Error::new(error.kind(), format!("opening the spool {}: {error}", spool_dir.display()))

@@ -17,7 +17,7 @@ use futures_util::stream::FuturesUnordered;
 use tokio::sync::Notify;
 
 use super::NAME;
-use super::answer::{Presence, Outcome, Verdict};
+use super::answer::{Presence, PushOutcome, Verdict};
 use super::client::{Client, Connection};
 use super::delivery::{Delivery, LoadedRecord, Now, Order, Refused};
 use super::encode::label_set_of;
@@ -128,7 +128,7 @@ pub(super) fn start(
 }
 
 /// A request that ended, and whose connection that was. One slot more than requests: an empty push.
-type Ended = (usize, Outcome, Option<Connection>, Duration);
+type Ended = (usize, PushOutcome, Option<Connection>, Duration);
 
 struct Pusher {
     client: Arc<Client>,

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use prost::Message as _;
 
-use super::answer::{Outcome, Scope, Verdict, WRONG_ADDRESS, judge, may_mean_a_line};
+use super::answer::{PushOutcome, Scope, Verdict, WRONG_ADDRESS, judge, may_mean_a_line};
 use super::body_limit;
 use super::delivery::{Delivery, Now, Trouble};
 use super::label_set::{Job, LabelSetState, LabelSetTrouble, Part};
@@ -24,7 +24,7 @@ pub(super) const ALONE_MAX: u32 = 8;
 
 impl Delivery {
     /// A request ended. `chance` spreads the pauses of agents that failed together.
-    pub fn on_outcome(&mut self, now: Now, slot: usize, outcome: &Outcome, chance: u64) -> Verdict {
+    pub fn on_outcome(&mut self, now: Now, slot: usize, outcome: &PushOutcome, chance: u64) -> Verdict {
         let mut job = self.take_job(slot);
         let verdict = judge(outcome);
         let more = self.slots.iter().any(|slot| matches!(slot, Slot::UnderWay(_)));
@@ -95,11 +95,11 @@ impl Delivery {
         self.label_sets.get(&id).map(|label_set| label_set.tenant.clone()).unwrap_or_default()
     }
 
-    fn remember(&mut self, outcome: &Outcome) {
+    fn remember(&mut self, outcome: &PushOutcome) {
         self.progress.last_answer = match outcome {
-            Outcome::Failed(_, words) => words.clone(),
-            Outcome::Status { code, words, .. } if words.is_empty() => format!("status {code}"),
-            Outcome::Status { code, words, .. } => format!("status {code}: {words}"),
+            PushOutcome::Failed(_, words) => words.clone(),
+            PushOutcome::Status { code, words, .. } if words.is_empty() => format!("status {code}"),
+            PushOutcome::Status { code, words, .. } => format!("status {code}: {words}"),
         };
     }
 
@@ -313,7 +313,7 @@ impl Delivery {
 
     /// Whether it is a line that is refused: its label set was refused, then others of its tenant were accepted, and now it is
     /// refused again. Too many refusals in a row ask for a new proof, for the tenant may have been shut out meanwhile.
-    fn means_a_line(&mut self, outcome: &Outcome, tenant: &str, label_set: u64) -> bool {
+    fn means_a_line(&mut self, outcome: &PushOutcome, tenant: &str, label_set: u64) -> bool {
         let Some(tenant) = self.tenants.get(tenant) else { return false };
         let Some(label_set) = self.label_sets.get_mut(&label_set) else { return false };
         let proven = label_set.refused_at.is_some_and(|then| tenant.accepted > then);
@@ -326,7 +326,7 @@ impl Delivery {
 
     /// Looks for the line in halves. One alone must be refused several times in a row before it is a dead letter: a proxy of
     /// which one instance is misconfigured refuses whatever comes its way.
-    fn on_line_refused(&mut self, tenant: &str, job: &mut Job, outcome: &Outcome) {
+    fn on_line_refused(&mut self, tenant: &str, job: &mut Job, outcome: &PushOutcome) {
         let Some((code, words)) = may_mean_a_line(outcome) else { return };
         let Some(part) = job.parts.front_mut() else { return };
         if let Some(tenant) = self.tenants.get_mut(tenant) {

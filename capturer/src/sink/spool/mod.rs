@@ -67,7 +67,7 @@ pub struct Position {
 
 /// The owner of the spool's descriptors.
 #[derive(Clone, Debug)]
-pub struct Held {
+pub struct SpoolOwner {
     /// Where that is told.
     pub claims: Claims,
     /// The sink that owns its descriptors.
@@ -78,7 +78,7 @@ pub struct Held {
 struct Shared {
     dir: PathBuf,
     config: settings::Spool,
-    held: Held,
+    held: SpoolOwner,
     state: Mutex<State>,
     /// The segment being written, if one is open. The writer has it locked while it writes, and the reader while it
     /// restores the file's name.
@@ -194,7 +194,7 @@ pub struct Opened {
 }
 
 /// Opens a spool, making its directory if it is not there.
-pub fn open(dir: &Path, config: &settings::Spool, held: Held) -> io::Result<Opened> {
+pub fn open(dir: &Path, config: &settings::Spool, held: SpoolOwner) -> io::Result<Opened> {
     names::make_dir(dir)?;
     let mut state = State { dir_id: Some(names::id(&fs::metadata(dir)?)), ..State::default() };
     for entry in fs::read_dir(dir)? {

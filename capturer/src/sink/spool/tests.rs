@@ -16,11 +16,11 @@ fn config(bytes_max: u64) -> Spool {
     Spool { bytes_max, age_max: Duration::from_secs(3600), when_full: WhenFull::Wait, fsync: false }
 }
 
-fn held() -> Held {
-    Held { claims: Claims::default(), owner: Owner::Sink("test".to_owned()) }
+fn held() -> SpoolOwner {
+    SpoolOwner { claims: Claims::default(), owner: Owner::Sink("test".to_owned()) }
 }
 
-fn open(dir: &Path, config: &Spool, held: Held) -> io::Result<(Writer, Reader, Vec<String>)> {
+fn open(dir: &Path, config: &Spool, held: SpoolOwner) -> io::Result<(Writer, Reader, Vec<String>)> {
     super::open(dir, config, held).map(|Opened { writer, reader, notes, .. }| (writer, reader, notes))
 }
 

@@ -6,8 +6,8 @@ use std::fmt::Write;
 use serde::Serialize;
 
 use crate::telemetry::fault::Fault;
-use crate::telemetry::status::{Health, Standing, Status};
-use crate::telemetry::told::{Told, title};
+use crate::telemetry::health_text::{HealthText, title};
+use crate::telemetry::status::{Health, StandingFault, Status};
 use crate::text::counted::counted;
 use crate::text::terminal::shown;
 
@@ -58,7 +58,7 @@ impl Facts {
 
 /// The answer of `/health`.
 #[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct Report {
+pub struct HealthReport {
     /// All components are well.
     pub ok: bool,
     /// Each component with its message.
@@ -66,7 +66,7 @@ pub struct Report {
 }
 
 /// Health by component, including the capture loop's.
-pub fn report(facts: &Facts) -> Report {
+pub fn report(facts: &Facts) -> HealthReport {
     let mut components = facts.components.clone();
     components.insert(CAPTURE_LOOP.to_owned(), capture_loop(facts));
     for (sink, (acknowledged, taken)) in &facts.lines {
@@ -84,9 +84,9 @@ pub fn report(facts: &Facts) -> Report {
         components.insert(component.clone(), stuck_step(component, *age_ms));
     }
     for (name, health) in components.iter_mut().filter(|(_, health)| !health.ok || health.note) {
-        health.told = Some(Told::of(name, health));
+        health.told = Some(HealthText::of(name, health));
     }
-    Report { ok: components.values().all(|health| health.ok), components }
+    HealthReport { ok: components.values().all(|health| health.ok), components }
 }
 
 /// Whether this component or the loop is stuck.
@@ -108,7 +108,7 @@ fn stuck_step(component: &str, age_ms: u64) -> Health {
         age_ms as f64 / 1000.0
     );
     let title = title(component, Fault::Silent, &message);
-    let faults = vec![Standing { fault: Fault::Silent, title, since_ms: 0 }];
+    let faults = vec![StandingFault { fault: Fault::Silent, title, since_ms: 0 }];
     Health { faults, ..Health::new(false, message) }
 }
 

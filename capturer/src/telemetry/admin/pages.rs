@@ -21,7 +21,7 @@ use crate::model::cursor::Cursor;
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::profile::{self, SECONDS_MAX};
 use crate::telemetry::reload_requests::ReloadOutcome;
-use crate::telemetry::row_words::{About, Words};
+use crate::telemetry::row_words::{RowContext, Words};
 use crate::telemetry::status::{DockerRow, Snapshot, Status, StreamRow};
 use crate::telemetry::taps;
 use crate::telemetry::taps::{Filter, Taps};
@@ -287,7 +287,7 @@ impl Pages {
     async fn streams(&self) -> PageResponse {
         let (snapshot, fresh) = self.snapshot().await;
         let report = health::report(&self.facts());
-        let about = About::new(&snapshot, &report.components);
+        let about = RowContext::new(&snapshot, &report.components);
         let streams = snapshot.streams.iter().map(|row| ShownRow { row, words: about.words(row) }).collect();
         let Snapshot { taken_at_ms, docker, operations, .. } = &*snapshot;
         let (taken_at_ms, operations) = (*taken_at_ms, *operations);

@@ -25,7 +25,7 @@ pub struct Watchdog {
 
 /// What is new about a component.
 #[derive(Debug, PartialEq, Eq)]
-enum News {
+enum StuckChange {
     /// It is stuck: the message of `/health`.
     Stuck(String, String),
     /// It works again, and was stuck for so many seconds.
@@ -50,15 +50,17 @@ impl Watchdog {
         }
         for news in judge(&Facts::of(&self.status), &mut self.stuck, self.status.elapsed_ms()) {
             match news {
-                News::Stuck(component, message) => tracing::error!(component, "{message}"),
-                News::GoesOn(component, seconds) => tracing::info!(component, "{}", over(seconds, "stuck")),
+                StuckChange::Stuck(component, message) => tracing::error!(component, "{message}"),
+                StuckChange::GoesOn(component, seconds) => {
+                    tracing::info!(component, "{}", over(seconds, "stuck"))
+                }
             }
         }
     }
 }
 
 /// Components that are watched from outside, compared with those in `stuck` before.
-fn judge(facts: &Facts, stuck: &mut BTreeMap<String, u64>, now_ms: u64) -> Vec<News> {
+fn judge(facts: &Facts, stuck: &mut BTreeMap<String, u64>, now_ms: u64) -> Vec<StuckChange> {
     let watched = |component: &str| component == CAPTURE_LOOP || facts.steps_ms.contains_key(component);
     let mut news = Vec::new();
     for (component, health) in health::report(facts).components {
@@ -69,10 +71,10 @@ fn judge(facts: &Facts, stuck: &mut BTreeMap<String, u64>, now_ms: u64) -> Vec<N
         if is_stuck {
             if let Entry::Vacant(new) = stuck.entry(component.clone()) {
                 new.insert(now_ms);
-                news.push(News::Stuck(component, health.message));
+                news.push(StuckChange::Stuck(component, health.message));
             }
         } else if let Some(since_ms) = stuck.remove(&component) {
-            news.push(News::GoesOn(component, now_ms.saturating_sub(since_ms) / 1000));
+            news.push(StuckChange::GoesOn(component, now_ms.saturating_sub(since_ms) / 1000));
         }
     }
     news
@@ -95,7 +97,7 @@ mod tests {
         let said: Vec<String> = judge(&facts, &mut stuck, 2_000)
             .into_iter()
             .map(|news| match news {
-                News::Stuck(component, message) if message.starts_with("stuck: ") => component,
+                StuckChange::Stuck(component, message) if message.starts_with("stuck: ") => component,
                 news => panic!("{news:?}"),
             })
             .collect();
@@ -103,7 +105,7 @@ mod tests {
         facts.steps_ms.insert("sink_stdout".to_owned(), health::STEP_AGE_MAX_MS + 5_000);
         assert_eq!(judge(&facts, &mut stuck, 7_000), []);
         facts.steps_ms.insert("sink_stdout".to_owned(), 0);
-        let over = [News::GoesOn("sink_stdout".to_owned(), 12)];
+        let over = [StuckChange::GoesOn("sink_stdout".to_owned(), 12)];
         assert_eq!(judge(&facts, &mut stuck, 14_000), over);
         // A message that only begins like ours means nothing.
         facts.components.insert("sink_stdout".to_owned(), Health::new(false, "stuck: in its own words"));

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use super::super::{BySink, Checkpoint, Gone, SinkCursor, StreamEntry};
+use super::super::{BySink, Checkpoint, Removed, SinkCursor, StreamEntry};
 use super::{Order, Positions, Tracker};
 use crate::model::record::StreamKey;
 
@@ -100,7 +100,7 @@ impl Tracker {
     }
 
     fn changes(&self) -> Checkpoint {
-        let (mut checkpoint, mut gone) = (Checkpoint::default(), Gone::default());
+        let (mut checkpoint, mut gone) = (Checkpoint::default(), Removed::default());
         for key in &self.saving.streams {
             match self.streams.get(key) {
                 Some(positions) => {

@@ -13,7 +13,7 @@
 
 use super::{Capture, split_path};
 use crate::capture::context::Timer;
-use crate::capture::stream::chain::{Doubt, Standing};
+use crate::capture::stream::chain::{ContentFate, Doubt};
 use crate::capture::stream::file::Doubted;
 use crate::limits::{HEAD_BYTES, TAIL_BYTES};
 use crate::model::clock::Now;
@@ -53,7 +53,7 @@ pub(super) struct DoubtedFile {
 }
 
 /// What is to be done with a file in doubt.
-enum Verdict {
+enum CopyDecision {
     Wait,
     Own,
     Copy(u64, TailPrint),
@@ -101,15 +101,17 @@ impl Capture {
         let is_over = now.mono_ms >= file.since_ms + WAIT_MS;
         let verdict = match doubted.doubt {
             Doubt::None => return,
-            _ if is_over => Verdict::Own,
-            Doubt::Tried => Verdict::Wait,
+            _ if is_over => CopyDecision::Own,
+            Doubt::Tried => CopyDecision::Wait,
             Doubt::Asked => self.find_original(now, stream, &doubted, &mut file),
             Doubt::Shown => self.judge(now, stream, &doubted, &mut file),
         };
         match verdict {
-            Verdict::Wait => drop(self.paths.doubts.insert(stream, file)),
-            Verdict::Own => self.with_file(now, stream, |file, cx, told| file.settle_doubt(None, cx, told)),
-            Verdict::Copy(offset, tail) => {
+            CopyDecision::Wait => drop(self.paths.doubts.insert(stream, file)),
+            CopyDecision::Own => {
+                self.with_file(now, stream, |file, cx, told| file.settle_doubt(None, cx, told))
+            }
+            CopyDecision::Copy(offset, tail) => {
                 self.with_file(now, stream, |file, cx, told| {
                     file.settle_doubt(Some((offset, tail)), cx, told)
                 });
@@ -124,9 +126,9 @@ impl Capture {
         stream: StreamId,
         doubted: &Doubted,
         file: &mut DoubtedFile,
-    ) -> Verdict {
+    ) -> CopyDecision {
         let Some(own) = self.streams.get(&stream).map(|stream| stream.source.key.clone()) else {
-            return Verdict::Own;
+            return CopyDecision::Own;
         };
         let logs: Vec<StreamKey> = self
             .tracker
@@ -150,17 +152,17 @@ impl Capture {
                 file.of = Some((log.clone(), *place));
                 let place = *place;
                 self.with_file(now, stream, |file, cx, told| file.try_place(place, cx, told));
-                Verdict::Wait
+                CopyDecision::Wait
             }
-            None if places.is_empty() && may_be_acked => Verdict::Wait,
-            None if places.is_empty() => Verdict::Own,
+            None if places.is_empty() && may_be_acked => CopyDecision::Wait,
+            None if places.is_empty() => CopyDecision::Own,
             None if file.len.is_some_and(|before| doubted.len < before.saturating_add(COPIED_BYTES_MIN)) => {
-                Verdict::Own
+                CopyDecision::Own
             }
             None => {
                 file.len = Some(doubted.len);
                 self.with_file(now, stream, |file, cx, _| file.look_at_doubted(cx));
-                Verdict::Wait
+                CopyDecision::Wait
             }
         }
     }
@@ -199,14 +201,20 @@ impl Capture {
         acked.into_iter().chain(emptied).chain(earlier).chain(left).filter(fits).collect()
     }
 
-    fn judge(&mut self, now: Now, stream: StreamId, doubted: &Doubted, file: &mut DoubtedFile) -> Verdict {
-        let Some((log, place)) = file.of.clone() else { return Verdict::Own };
-        let Some(beside) = self.beside(stream, &log) else { return Verdict::Own };
-        let Some(original) = self.file(beside) else { return Verdict::Own };
-        let standing = original.standing_of(&place);
-        if standing == Standing::There {
+    fn judge(
+        &mut self,
+        now: Now,
+        stream: StreamId,
+        doubted: &Doubted,
+        file: &mut DoubtedFile,
+    ) -> CopyDecision {
+        let Some((log, place)) = file.of.clone() else { return CopyDecision::Own };
+        let Some(beside) = self.beside(stream, &log) else { return CopyDecision::Own };
+        let Some(original) = self.file(beside) else { return CopyDecision::Own };
+        let fate = original.fate_of(&place);
+        if fate == ContentFate::There {
             (file.was_there, file.not_there_ms) = (true, None);
-            return Verdict::Wait;
+            return CopyDecision::Wait;
         }
         // It is read to its end and acknowledged, and the copy was listed since.
         let since_ms = match file.not_there_ms {
@@ -214,32 +222,32 @@ impl Capture {
             None => {
                 file.not_there_ms = Some(now.mono_ms);
                 self.with_file(now, stream, |file, cx, _| file.look_at_doubted(cx));
-                return Verdict::Wait;
+                return CopyDecision::Wait;
             }
         };
-        let (left, is_copy) = match standing {
-            Standing::Emptied(left, at_ns) => (left, file.was_there || doubted.id.birth_ns <= at_ns),
-            Standing::Gone(left, true) => {
+        let (left, is_copy) = match fate {
+            ContentFate::Emptied(left, at_ns) => (left, file.was_there || doubted.id.birth_ns <= at_ns),
+            ContentFate::Gone(left, true) => {
                 let noted = self.tracker.memory().of(original.sinks(), true).place_of(left.file);
                 let left = noted
                     .filter(|noted| noted.head == left.head && noted.offset > left.offset)
                     .unwrap_or(left);
                 (left, self.is_copy_of_gone(now, stream, beside, doubted, file))
             }
-            Standing::Gone(_, false) => return Verdict::Wait,
-            Standing::There | Standing::Unknown => return Verdict::Own,
+            ContentFate::Gone(_, false) => return CopyDecision::Wait,
+            ContentFate::There | ContentFate::Unknown => return CopyDecision::Own,
         };
         if now.mono_ms < since_ms + SETTLE_MS {
-            return Verdict::Wait;
+            return CopyDecision::Wait;
         }
         if !is_copy {
-            return Verdict::Own;
+            return CopyDecision::Own;
         }
         // What the original got after it was copied was read there.
         if left.offset <= doubted.len && left.tail.end == left.offset {
-            Verdict::Copy(left.offset, left.tail)
+            CopyDecision::Copy(left.offset, left.tail)
         } else {
-            Verdict::Copy(doubted.len, TailPrint::default())
+            CopyDecision::Copy(doubted.len, TailPrint::default())
         }
     }
 

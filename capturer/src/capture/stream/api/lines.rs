@@ -8,7 +8,7 @@
 
 use super::{ApiSource, LATE_NS, Phase, SourceEvent, Then};
 use crate::capture::context::Context;
-use crate::capture::stream::hold::Hold;
+use crate::capture::stream::rotation_guard::RotationGuard;
 use crate::capture::stream::seen::Key;
 use crate::decode::assemble::Lines;
 use crate::decode::stdcopy::{self, FrameKind};
@@ -88,8 +88,8 @@ impl ApiSource {
         self.note_open_lines();
         let end = self.cursor;
         cx.credit.grow(read.capacity() as u64);
-        match &mut self.hold {
-            Some(hold) => hold.take(lines, read, end, source_bytes, cx, told),
+        match &mut self.guard {
+            Some(guard) => guard.take(lines, read, end, source_bytes, cx, told),
             None => {
                 told.push(SourceEvent::Lines { lines, read, end: Cursor::Api(Box::new(end)), source_bytes })
             }
@@ -184,7 +184,7 @@ impl ApiSource {
                 let behind = time_ns > self.cursor.channels[channel].time_ns;
                 if self.cursor.has_lines() && behind && !self.seen[channel].remembers(key) {
                     // The whole log was requested, and the last delivered line is not in it.
-                    if self.hold.as_ref().is_some_and(Hold::is_readable) {
+                    if self.guard.as_ref().is_some_and(RotationGuard::is_readable) {
                         return Some(Shortfall::Gap);
                     }
                     self.declare_gap(time_ns, cx);

@@ -10,7 +10,7 @@
 //!
 //! Not here: the line for slots ([`crate::capture::context::Pool`]), and what an answer brings (`lines.rs`).
 
-use super::{ApiSource, Phase, SourceEvent, Then, hold};
+use super::{ApiSource, Phase, SourceEvent, Then, rotation_guard};
 use crate::capture::context::{Context, Purpose, Timer};
 use crate::settings::Settings;
 use crate::telemetry::metrics::StreamError;
@@ -26,7 +26,7 @@ const POLL_MS: std::ops::RangeInclusive<u64> = 1_000..=30_000;
 /// before dockerd waits, and a follow that waits may skip what is rotated away.
 const GATHERED_BYTES_MAX: u64 = 8 * 1024;
 /// Pauses between two reads. All streams that pause resume together, so that one turn of the loop reads many of them.
-const PAUSES_MS: [u64; 4] = [hold::PAUSE_MS, 50, 20, 10];
+const PAUSES_MS: [u64; 4] = [rotation_guard::PAUSE_MS, 50, 20, 10];
 
 /// Lets slowly arriving lines gather in the socket: a read for each line would cost a turn of the loop, a batch and an
 /// acknowledgement each. Their listing would make them wait as long anyway.
@@ -47,7 +47,7 @@ impl Trickle {
         let is_small = |pause: &u64| bytes as u64 * *pause / passed_ms < GATHERED_BYTES_MAX;
         let pause =
             if bytes as u64 >= GATHERED_BYTES_MAX { None } else { PAUSES_MS.into_iter().find(is_small) };
-        self.until_ms = pause.map(|pause| hold::next_tick_ms(now_ms, pause));
+        self.until_ms = pause.map(|pause| rotation_guard::next_tick_ms(now_ms, pause));
     }
 
     /// The time before which nothing should be read.
@@ -98,7 +98,7 @@ impl ApiSource {
         let long_enough = |since: u64| since + poll_ms(cx.settings) <= now;
         let quiet =
             self.activity.is_some_and(|(since, lines)| long_enough(since) && is_few(lines, since, now));
-        let held = self.hold.as_ref().is_some_and(|hold| hold.held() > 0);
+        let held = self.guard.as_ref().is_some_and(|guard| guard.held() > 0);
         if !follows || !quiet || held || self.gone || self.stopping {
             return false;
         }
@@ -110,7 +110,7 @@ impl ApiSource {
     /// Something came: the next read may wait for more. Only if the files can show whether a follow that waited has
     /// skipped something.
     pub(super) fn gather(&mut self, bytes: usize, cx: &mut Context<'_>) {
-        if self.answer.follow && self.hold.as_ref().is_some_and(|hold| hold.is_readable()) {
+        if self.answer.follow && self.guard.as_ref().is_some_and(|guard| guard.is_readable()) {
             self.answer.trickle.came(bytes, self.answer.opened_at_ms, cx.now.mono_ms);
         }
     }
@@ -136,9 +136,9 @@ impl ApiSource {
     pub fn on_timer(&mut self, purpose: Purpose, cx: &mut Context<'_>, told: &mut Vec<SourceEvent>) {
         match purpose {
             Purpose::Groups => self.end_groups(cx, told),
-            Purpose::Hold => {
-                if let Some(hold) = &mut self.hold {
-                    hold.on_timer(cx);
+            Purpose::RotationGuard => {
+                if let Some(guard) = &mut self.guard {
+                    guard.on_timer(cx);
                 }
             }
             Purpose::Close => self.tell_that_it_does_not_close(cx),

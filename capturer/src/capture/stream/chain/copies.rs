@@ -142,7 +142,7 @@ impl Chain {
         let at = self.links.len().saturating_sub(1);
         if at == 0 && self.front_marked {
             // Nothing of the live file was read: the mark belongs to the new front.
-            self.marks.pop_back();
+            self.stretches.pop_back();
             self.front_marked = false;
         }
         let copy = Link { settled: true, ..new_copy(file) };

@@ -29,7 +29,7 @@ pub enum Doubt {
 
 /// What has become of a file's content.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Standing {
+pub enum ContentFate {
     /// It is there.
     There,
     /// The file was written anew after this place, noticed at that time, nanoseconds since 1970.
@@ -120,13 +120,13 @@ impl Chain {
     }
 
     /// What has become of what was read up to this place.
-    pub fn standing_of(&self, place: &FilePlace) -> Standing {
+    pub fn fate_of(&self, place: &FilePlace) -> ContentFate {
         let is_it = |link: &&Link| link.found.id == place.file && !link.found.compressed;
         match self.in_hand().find(is_it) {
-            None => Standing::Gone(*place, true),
-            Some(link) if link.head != place.head || link.offset < place.offset => Standing::Unknown,
-            Some(link) if link.deleted || link.missing => Standing::Gone(link.place(), link.is_read()),
-            Some(_) => Standing::There,
+            None => ContentFate::Gone(*place, true),
+            Some(link) if link.head != place.head || link.offset < place.offset => ContentFate::Unknown,
+            Some(link) if link.deleted || link.missing => ContentFate::Gone(link.place(), link.is_read()),
+            Some(_) => ContentFate::There,
         }
     }
 }
@@ -207,15 +207,15 @@ mod tests {
     fn what_has_become_of_a_log_is_known() {
         let mut chain = listed(live(2, b'a'));
         (chain.links[0].offset, chain.links[0].tail) = (LEN, place(LEN).tail);
-        assert_eq!(chain.standing_of(&place(2_500)), Standing::There);
+        assert_eq!(chain.fate_of(&place(2_500)), ContentFate::There);
         chain.on_listing(Vec::new(), true, &|_| None);
         chain.links[0].unread = false;
-        assert_eq!(chain.standing_of(&place(2_500)), Standing::Gone(chain.links[0].place(), true));
+        assert_eq!(chain.fate_of(&place(2_500)), ContentFate::Gone(chain.links[0].place(), true));
         chain.on_listing(vec![live(2, b'a')], true, &|_| None);
-        assert_eq!(chain.standing_of(&place(2_500)), Standing::There);
+        assert_eq!(chain.fate_of(&place(2_500)), ContentFate::There);
         assert_eq!(chain.take_emptied(), None);
         assert!(chain.on_short(10));
-        assert_eq!(chain.standing_of(&place(2_500)), Standing::Unknown);
+        assert_eq!(chain.fate_of(&place(2_500)), ContentFate::Unknown);
         assert_eq!(chain.take_emptied().map(|place| place.offset), Some(LEN));
         assert_eq!(chain.links[0].head, HeadPrint::default());
     }

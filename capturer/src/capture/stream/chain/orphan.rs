@@ -245,7 +245,7 @@ impl Chain {
             (true, true) => {
                 let link = &mut self.links[at];
                 (link.candidate, link.copy) = (false, Copied::Yes);
-                if let Some(mark) = self.marks.back_mut().filter(|_| at == 0 && self.front_marked) {
+                if let Some(mark) = self.stretches.back_mut().filter(|_| at == 0 && self.front_marked) {
                     mark.is_copy = true;
                 }
                 self.orphan = None;
@@ -382,7 +382,7 @@ impl Chain {
             self.delivered_to = [0; 2];
             if at == 0 {
                 self.base = position;
-                self.marks.pop_back();
+                self.stretches.pop_back();
                 self.mark_front();
             }
             return true;
@@ -423,8 +423,8 @@ impl Chain {
         let position = self.position();
         let link = self.links.remove(at);
         if at == 0 {
-            if self.marks.back().is_some_and(|mark| mark.start == position) {
-                self.marks.pop_back();
+            if self.stretches.back().is_some_and(|stretch| stretch.start == position) {
+                self.stretches.pop_back();
             }
             self.go_on_at(position);
         }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{Chain, Handle, Link, Mark, Undelivered, begins_as};
+use super::{Chain, Handle, Link, Stretch, Undelivered, begins_as};
 use crate::capture::io::FileNo;
 use crate::decode::damage::without_room;
 use crate::limits::{HEAD_BYTES, PLACES_MAX};
@@ -61,8 +61,8 @@ impl Chain {
     /// The last byte that was read stood in this file.
     pub fn was_read_last(&self, file: FileId) -> bool {
         let position = self.position();
-        let last = self.marks.iter().rev().find(|mark| mark.start != position);
-        last.is_some_and(|mark| mark.file == file)
+        let last = self.stretches.iter().rev().find(|stretch| stretch.start != position);
+        last.is_some_and(|stretch| stretch.file == file)
     }
 
     /// Logical position that is saved: what is left out, because it is not text, counts as not read.
@@ -79,9 +79,9 @@ impl Chain {
         let from = open.iter().filter_map(since).min().unwrap_or(position);
         let searched =
             self.orphan.as_ref().filter(|_| from == position).map(|orphan| orphan.cursor(&self.reached));
-        while self.marks.len() > 1 && self.marks[1].start <= from {
-            let end = self.marks[1].start;
-            let Some(Mark { base, file, head, tail, .. }) = self.marks.pop_front() else { break };
+        while self.stretches.len() > 1 && self.stretches[1].start <= from {
+            let end = self.stretches[1].start;
+            let Some(Stretch { base, file, head, tail, .. }) = self.stretches.pop_front() else { break };
             self.done.push(FilePlace { file, head, tail, offset: end.wrapping_sub(base), skip: [0; 2] });
         }
         if let Some(searched) = searched {
@@ -89,7 +89,7 @@ impl Chain {
             let (done, denied) = (std::mem::take(&mut self.done), self.denied_places().into());
             return Cursor::File(Arc::new(FileCursor { done, denied, ..searched }));
         }
-        let Some(Mark { base, file, head, tail, is_copy, .. }) = self.marks.front().copied() else {
+        let Some(Stretch { base, file, head, tail, is_copy, .. }) = self.stretches.front().copied() else {
             return Cursor::Beginning;
         };
         // What an earlier run delivered stays delivered, also while it is not read again yet.
@@ -99,8 +99,8 @@ impl Chain {
             if before.wrapping_sub(done) as i64 > 0 && before > 0 { before } else { done }
         };
         let skip = [0, 1].map(|channel| done(channel).wrapping_sub(from));
-        let begun = 1.max(self.marks.len().saturating_sub(PLACES_MAX));
-        let reached: Vec<_> = (begun..self.marks.len()).map(|at| self.place_in(at, open)).collect();
+        let begun = 1.max(self.stretches.len().saturating_sub(PLACES_MAX));
+        let reached: Vec<_> = (begun..self.stretches.len()).map(|at| self.place_in(at, open)).collect();
         let link = self.links.iter().find(|link| link.found.id == file);
         // Nothing is lost with what is left out.
         let len = link.map_or(0, |link| link.left_out.unwrap_or_else(|| link.known_len()));
@@ -119,8 +119,8 @@ impl Chain {
     /// Where to go on if that file is there and none before it.
     fn place_in(&self, at: usize, open: &[Undelivered; 2]) -> FilePlace {
         let position = self.position_to_save();
-        let Mark { start, base, file, head, tail, .. } = self.marks[at];
-        let end = self.marks.get(at + 1).map_or(position, |next| next.start);
+        let Stretch { start, base, file, head, tail, .. } = self.stretches[at];
+        let end = self.stretches.get(at + 1).map_or(position, |next| next.start);
         // The first line of a channel that is wholly behind what is gone.
         let first = open.each_ref().map(|open| open.starts.iter().copied().find(|line| *line >= start));
         let from = first.iter().map(|first| first.unwrap_or(position)).min().unwrap_or(position).min(end);

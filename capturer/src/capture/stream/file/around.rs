@@ -8,7 +8,7 @@ use crate::model::rare::Begins;
 
 /// What is known around a log.
 #[derive(Debug, Default)]
-pub(super) struct Around {
+pub(super) struct Surroundings {
     /// Names in its directory that are logs of their own.
     pub(super) apart: Vec<String>,
     /// Directories beneath it where logrotate puts the log's rotated files (`olddir`), as paths from it.
@@ -17,11 +17,12 @@ pub(super) struct Around {
     pub(super) emptied: Option<(FilePlace, i64)>,
 }
 
-impl Begins for Around {
-    const BEGINNING: &'static Around = &Around { apart: Vec::new(), olddirs: Vec::new(), emptied: None };
+impl Begins for Surroundings {
+    const BEGINNING: &'static Surroundings =
+        &Surroundings { apart: Vec::new(), olddirs: Vec::new(), emptied: None };
 }
 
-impl Around {
+impl Surroundings {
     /// An archive of a log of its own belongs to that.
     pub(super) fn is_archive_of_another(&self, file: &FoundFile) -> bool {
         let plain = file.name.rsplit_once('.').filter(|_| file.compressed);

@@ -3,7 +3,7 @@
 use super::FileSource;
 use crate::capture::context::Context;
 use crate::capture::stream::SourceEvent;
-use crate::capture::stream::chain::{Doubt, Standing};
+use crate::capture::stream::chain::{ContentFate, Doubt};
 use crate::model::cursor::{FileId, FilePlace, TailPrint};
 
 /// A file in doubt.
@@ -74,14 +74,14 @@ impl FileSource {
     }
 
     /// What has become of what was read up to this place.
-    pub fn standing_of(&self, place: &FilePlace) -> Standing {
-        match (self.chain.standing_of(place), self.around.emptied) {
-            (Standing::Unknown, Some((emptied, at_ns)))
+    pub fn fate_of(&self, place: &FilePlace) -> ContentFate {
+        match (self.chain.fate_of(place), self.around.emptied) {
+            (ContentFate::Unknown, Some((emptied, at_ns)))
                 if emptied.file == place.file && emptied.head == place.head =>
             {
-                Standing::Emptied(emptied, at_ns)
+                ContentFate::Emptied(emptied, at_ns)
             }
-            (standing, _) => standing,
+            (fate, _) => fate,
         }
     }
 

@@ -346,8 +346,7 @@ fn who_waits_for_a_descriptor_holds_none_that_it_does_not_read() {
     let (Handle::Opening(first), Handle::Opening(live)) = (first, second) else {
         panic!("both are asked for")
     };
-    let opened =
-        || Ok(OpenedFile::plain(100));
+    let opened = || Ok(OpenedFile::plain(100));
     // The one behind gets the last descriptor.
     source.on_file_opened(live, opened(), &mut bench.cx(), &mut Vec::new());
     bench.actions();

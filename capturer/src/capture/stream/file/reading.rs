@@ -340,7 +340,7 @@ impl FileSource {
             delivered::note(&mut self.lines, &lines, &read);
             self.lines.open_ns = StdType::ALL.map(|std_type| self.assembler.open_time(std_type).unwrap_or(0));
             let end = Arc::make_mut(end);
-            (end.lines, end.passing) = (self.lines.clone(), self.passing.marks.into());
+            (end.lines, end.skip_delivered) = (self.lines.clone(), self.skip.marks.into());
         }
         self.note_split(&mut end);
         told.push(SourceEvent::Lines { lines, read, end, source_bytes });

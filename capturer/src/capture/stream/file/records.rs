@@ -16,7 +16,7 @@ impl FileSource {
 
     /// Over the API, what was delivered last stood in this live file.
     pub fn delivered_from(mut self, file: Option<FileId>) -> FileSource {
-        file.into_iter().for_each(|file| self.passing.delivered_from(file));
+        file.into_iter().for_each(|file| self.skip.delivered_from(file));
         self
     }
 
@@ -35,17 +35,17 @@ impl FileSource {
             && let Some(time_ns) = timestamp::parse(&buffer[piece.time.clone()])
         {
             let file = self.chain.links.front().map(|front| front.found.id);
-            if let Some(gap) = self.passing.gap_before(time_ns, file) {
+            if let Some(gap) = self.skip.gap_before(time_ns, file) {
                 self.declare_gap(gap, time_ns, cx);
             }
             if self.assembler.close(piece.std_type, lines) {
                 // The line before was left open at an exit; it is whole now.
-                self.passing.completed(piece.std_type);
+                self.skip.completed(piece.std_type);
             }
-            deliver = !self.passing.begins(piece.std_type, time_ns);
+            deliver = !self.skip.begins(piece.std_type, time_ns);
         }
         if self.assembler.push(buffer, piece, begins_at, deliver, lines).this {
-            self.passing.completed(piece.std_type);
+            self.skip.completed(piece.std_type);
         }
     }
 

@@ -5,7 +5,7 @@
 
 use super::FileSource;
 use crate::capture::stream::chain::{Link, Parked};
-use crate::capture::stream::delivered::Passing;
+use crate::capture::stream::delivered::SkipDelivered;
 use crate::decode::{DecodeError, Step, json_line, timestamp};
 use crate::model::cursor::FileId;
 use crate::model::rare::{Begins, Rare};
@@ -76,7 +76,7 @@ impl FileSource {
     /// The first file is read from its beginning. If somebody shortened the log, in place or by another file, what was kept is
     /// older than what was read, and is not delivered again.
     pub(super) fn begin_repeated(&mut self, offset: u64, bytes: &[u8], now_ns: i64) {
-        let passes_what_the_api_gave = !self.passing.is_over() && !self.passing.has_end();
+        let passes_what_the_api_gave = !self.skip.is_over() && !self.skip.has_end();
         if offset > 0 || !self.is_of_container() || passes_what_the_api_gave {
             return;
         }
@@ -94,7 +94,7 @@ impl FileSource {
         };
         // If the clock was set back, what is new is older than what was read.
         if may_repeat && is_older && newest_ns <= now_ns {
-            *self.passing = Passing::again(&self.lines, position.wrapping_add(front.len));
+            *self.skip = SkipDelivered::again(&self.lines, position.wrapping_add(front.len));
         }
     }
 

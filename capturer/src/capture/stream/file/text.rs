@@ -167,7 +167,7 @@ impl FileSource {
             self.text.continues = false;
         }
         // What was cut off of a record that was delivered is no loss.
-        if !self.passing.is_again(self.text.base.wrapping_add(at as u64)) {
+        if !self.skip.is_again(self.text.base.wrapping_add(at as u64)) {
             count_reject(error, took, cx);
         }
     }
@@ -188,7 +188,7 @@ impl FileSource {
         let deliver = begins_at >= self.chain.delivered_to[piece.std_type.index()];
         if !self.text.encoding().is_utf8() {
             self.take_encoded(buffer, piece, begins_at, deliver, lines);
-        } else if self.passing.is_over() || self.passing.is_behind(begins_at) {
+        } else if self.skip.is_over() || self.skip.is_behind(begins_at) {
             self.assembler.push(buffer, &piece, begins_at, deliver, lines);
         } else {
             self.pass_over(buffer, &piece, begins_at, deliver, lines, cx);

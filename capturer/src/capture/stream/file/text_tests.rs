@@ -161,7 +161,7 @@ impl Host {
             let SourceEvent::Lines { lines, read, end, .. } = one else { continue };
             for record in &lines.records {
                 let from =
-                    if record.place == crate::model::record::Place::Read { &read } else { &lines.made };
+                    if record.place == crate::model::record::BufferKind::Read { &read } else { &lines.made };
                 let message = from[record.message_start as usize..][..record.message_len as usize].to_vec();
                 let got = Got {
                     message,

@@ -45,7 +45,7 @@ pub struct LogPlace {
 
 /// A batch that waits.
 #[derive(Debug)]
-struct Held {
+struct HeldBatch {
     lines: Lines,
     read: Vec<u8>,
     end: ApiCursor,
@@ -96,12 +96,12 @@ struct Silence {
 
 /// Held lines of a stream; see the head of this file.
 #[derive(Debug)]
-pub struct Hold {
+pub struct RotationGuard {
     stream: StreamId,
     /// The log's place.
     pub place: LogPlace,
     files: Files,
-    held: VecDeque<Held>,
+    held: VecDeque<HeldBatch>,
     /// Number of batches at the front that came before the present listing was requested.
     covered: Option<usize>,
     /// Looks in a row without a live file.
@@ -114,10 +114,10 @@ pub struct Hold {
     delivered_from: Option<FileId>,
 }
 
-impl Hold {
+impl RotationGuard {
     /// Holds back what comes after `released`.
-    pub fn new(stream: StreamId, place: LogPlace, released: ApiCursor) -> Hold {
-        Hold {
+    pub fn new(stream: StreamId, place: LogPlace, released: ApiCursor) -> RotationGuard {
+        RotationGuard {
             stream,
             place,
             files: Files::Unknown,
@@ -210,7 +210,7 @@ impl Hold {
         cx: &mut Context<'_>,
         told: &mut Vec<SourceEvent>,
     ) {
-        self.held.push_back(Held { lines, read, end, source_bytes });
+        self.held.push_back(HeldBatch { lines, read, end, source_bytes });
         if self.files == Files::Unreadable {
             return self.release(usize::MAX, told);
         }
@@ -224,7 +224,7 @@ impl Hold {
         if self.next_look_ms <= cx.now.mono_ms || (self.rotating == 0 && !self.has_room()) {
             self.look(cx);
         } else {
-            cx.wake(self.stream, Purpose::Hold, self.next_look_ms);
+            cx.wake(self.stream, Purpose::RotationGuard, self.next_look_ms);
         }
     }
 
@@ -260,7 +260,7 @@ impl Hold {
         if live.is_none() && !found.is_empty() && self.rotating < ROTATING_LOOKS_MAX {
             self.rotating += 1;
             self.next_look_ms = cx.now.mono_ms + ROTATING_MS;
-            cx.wake(self.stream, Purpose::Hold, self.next_look_ms);
+            cx.wake(self.stream, Purpose::RotationGuard, self.next_look_ms);
             return ListingResult::GoOn;
         }
         self.rotating = 0;
@@ -292,7 +292,7 @@ impl Hold {
 
     /// Passes on the batches at the front.
     pub fn release(&mut self, count: usize, told: &mut Vec<SourceEvent>) {
-        for Held { lines, read, end, source_bytes } in self.held.drain(..count.min(self.held.len())) {
+        for HeldBatch { lines, read, end, source_bytes } in self.held.drain(..count.min(self.held.len())) {
             self.released = end;
             if let Files::Live(live) = &self.files {
                 self.delivered_from = live.as_ref().map(|live| live.id);
@@ -360,12 +360,13 @@ mod tests {
     fn found_as(base: FileId, then: FoundFile) -> (ListingResult, usize, Option<FileId>) {
         let mut bench = Bench::new(1);
         let place = LogPlace { directory: "/d".to_owned(), live_name: "c-json.log".to_owned() };
-        let mut hold = Hold::new(StreamId(1), place, ApiCursor::default());
+        let mut hold = RotationGuard::new(StreamId(1), place, ApiCursor::default());
         let mut told = Vec::new();
-        let list = |hold: &mut Hold, file: FoundFile, bench: &mut Bench, told: &mut Vec<SourceEvent>| {
-            hold.look(&mut bench.cx());
-            hold.on_scanned(&Ok(vec![file]), &mut bench.cx(), told)
-        };
+        let list =
+            |hold: &mut RotationGuard, file: FoundFile, bench: &mut Bench, told: &mut Vec<SourceEvent>| {
+                hold.look(&mut bench.cx());
+                hold.on_scanned(&Ok(vec![file]), &mut bench.cx(), told)
+            };
         list(&mut hold, live(base, "first"), &mut bench, &mut told);
         for batch in 0..2 {
             let end = ApiCursor::after(10 + batch);

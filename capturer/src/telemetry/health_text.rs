@@ -4,9 +4,10 @@
 //! A message of health has parts separated by semicolons. If there are many, the first says what is wrong, some say
 //! what to do, and for the rest at least their number is shown.
 
+use std::borrow::Cow;
 use std::collections::BTreeSet;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::telemetry::fault::Fault;
 use crate::telemetry::status::Health;
@@ -24,22 +25,24 @@ const VERBS: &[&str] = &[
 ];
 
 /// A message in short; see the head of this file.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
-pub struct Told {
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HealthText {
     /// Names the fault in few words.
     pub title: String,
     /// What to know and what to do, one item per line.
+    #[serde(default)]
     pub lines: Vec<String>,
     /// All parts of the message, if `lines` does not have all of them.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub all: Vec<String>,
     /// Name of the page in docs/runbooks.
-    pub runbook: &'static str,
+    #[serde(default)]
+    pub runbook: Cow<'static, str>,
 }
 
-impl Told {
+impl HealthText {
     /// Of how a component is.
-    pub fn of(component: &str, health: &Health) -> Told {
+    pub fn of(component: &str, health: &Health) -> HealthText {
         let all: Vec<String> = parts(&health.message).iter().map(|part| capital(&briefly(part))).collect();
         let lines = match component {
             // They are in order of importance, and the page unfolds the rest.
@@ -51,7 +54,7 @@ impl Told {
         let fault = first.map_or(Fault::Usual, |standing| standing.fault);
         let title =
             first.map_or_else(|| title(component, fault, &health.message), |standing| standing.title.clone());
-        Told { title, lines, all, runbook: fault.runbook(component) }
+        HealthText { title, lines, all, runbook: fault.runbook(component).into() }
     }
 }
 
@@ -194,7 +197,7 @@ mod tests {
         let names = ["one", "two", "three", "four", "five", "six", "seven", "eight", "nine"];
         let parts: Vec<String> = names.iter().map(|name| format!("what is said of {name} only")).collect();
         let text = format!("it is bad; {}; raise the limit", parts.join("; "));
-        let told = |text: &str| Told::of("x", &Health::new(false, text));
+        let told = |text: &str| HealthText::of("x", &Health::new(false, text));
         let shown = told(&text);
         assert_eq!(shown.lines.len(), LINES_MAX, "{shown:?}");
         assert_eq!((shown.lines[0].as_str(), shown.lines[5].as_str()), ("It is bad", "Raise the limit"));
@@ -217,7 +220,11 @@ mod tests {
     #[test]
     fn titles_name_the_fault() {
         let check = |component: &str, fault: Fault, message: &str, expected: &str| {
-            assert_eq!(Told::of(component, &health(component, fault, message)).title, expected, "{message}");
+            assert_eq!(
+                HealthText::of(component, &health(component, fault, message)).title,
+                expected,
+                "{message}"
+            );
         };
         let being = "lines are being lost: 3.4 MiB in the last 10 minutes; lost for loki: …";
         check("losses", Fault::Lost, being, "Lines are being lost: 3.4 MiB in the last 10 minutes");
@@ -234,14 +241,17 @@ mod tests {
     #[test]
     fn words_of_a_sentence_decide_nothing() {
         for words in ["nothing is lost", "status 401: unreachable, no space left", "it does not answer"] {
-            let told = Told::of("sink_loki_delivery", &health("sink_loki_delivery", Fault::Usual, words));
+            let told =
+                HealthText::of("sink_loki_delivery", &health("sink_loki_delivery", Fault::Usual, words));
             assert_eq!(
-                (told.title.as_str(), told.runbook),
+                (told.title.as_str(), told.runbook.as_ref()),
                 ("Lines for Loki wait", "pushes-refused"),
                 "{words}"
             );
-            let told =
-                Told::of("docker", &health("docker", Fault::Usual, &format!("permission denied {words}")));
+            let told = HealthText::of(
+                "docker",
+                &health("docker", Fault::Usual, &format!("permission denied {words}")),
+            );
             assert_eq!(told.title, "Docker does not answer");
         }
     }
@@ -304,7 +314,7 @@ mod tests {
         .collect();
         for component in components {
             for fault in &faults {
-                let told = Told::of(component, &health(component, *fault, "it begins so; and goes on"));
+                let told = HealthText::of(component, &health(component, *fault, "it begins so; and goes on"));
                 assert!((5..=50).contains(&told.title.len()), "{component} {fault:?}: {told:?}");
                 let page = format!("{}/../docs/runbooks/{}.md", env!("CARGO_MANIFEST_DIR"), told.runbook);
                 assert!(std::path::Path::new(&page).exists(), "{page}");
