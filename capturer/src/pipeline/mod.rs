@@ -18,6 +18,7 @@
 
 mod access;
 mod ansi;
+mod cards;
 mod colours;
 mod dedup;
 #[cfg(feature = "fuzz")]

@@ -13,7 +13,7 @@ use std::ops::Range;
 use std::sync::LazyLock;
 
 use super::colours::Uncoloured;
-use super::{secrets, tokens};
+use super::{cards, secrets, tokens};
 use crate::settings::pipeline::{Pattern, Redact, RedactPreset};
 
 /// The replacement for a secret; presets add its kind.
@@ -66,7 +66,7 @@ pub(super) fn redact<'t>(rules: &Redact, text: &'t [u8]) -> (Cow<'t, [u8]>, Done
         line.replace(&[JOINED, APART], emails, "[redacted: email]");
     }
     if has(RedactPreset::CreditCard) {
-        line.replace(&[JOINED, APART], secrets::cards, "[redacted: credit card]");
+        line.replace(&[JOINED, APART], cards::cards, "[redacted: credit card]");
     }
     let budget = WORK_BYTES_MAX.max(WORK_FACTOR * text.len());
     for own in &rules.patterns {
