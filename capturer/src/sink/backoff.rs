@@ -1,6 +1,6 @@
 //! Pauses after failures: of an output, or of Loki as a whole, a tenant, a label set. Pure.
 //!
-//! The core has pauses of its own (`capture/context.rs`): its chance comes from a seed, and it spreads them less, because
+//! The core has pauses of its own (`capture/context/jitter.rs`): its chance comes from a seed, and it spreads them less, because
 //! what it spares is the dockerd of one host, and not a server that many agents share.
 
 use std::time::Duration;
