@@ -29,8 +29,8 @@ use super::{Sink, SinkError};
 use crate::limits::LANES_MAX;
 use crate::model::delivery::{FromSink, ToSink};
 use crate::model::record::{SinkId, Source, StreamId};
+use crate::telemetry::beat::Beat;
 use crate::telemetry::fault::Fault;
-use crate::telemetry::status::Beat;
 
 /// A step that takes longer counts as hung. The threads that read sources use the same time.
 const LANE_PATIENCE: Duration = Duration::from_secs(3);

@@ -36,8 +36,9 @@ use super::troubles::{Part, Troubles};
 use super::{Sink, SinkErrorKind, tap};
 use crate::model::delivery::{FromSink, ToSink};
 use crate::model::record::{Ack, Batch, SinkId, Source, StreamId};
+use crate::telemetry::beat::Beat;
 use crate::telemetry::metrics::Metrics;
-use crate::telemetry::status::{Beat, Status};
+use crate::telemetry::status::Status;
 use retries::retry_pause;
 
 /// A sink gathers this many batches of one stream before it commits them: fewer than a stream may have in flight, or a

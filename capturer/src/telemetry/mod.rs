@@ -2,6 +2,7 @@
 //! them. Every part may report to it; it knows none of the parts that capture or deliver.
 
 pub(crate) mod admin;
+pub(crate) mod beat;
 pub(crate) mod docker_words;
 pub(crate) mod fault;
 pub(crate) mod health_text;

@@ -13,6 +13,7 @@ use serde::Serialize;
 
 use crate::ledger::table::FdTable;
 use crate::model::docker::EngineFault;
+use crate::telemetry::beat::Beat;
 use crate::telemetry::fault::Fault;
 use crate::telemetry::health_text::{HealthText, title};
 use crate::telemetry::profile::Profiles;
@@ -130,42 +131,6 @@ impl Health {
             waits_for: String::new(),
             told: None,
         }
-    }
-}
-
-/// The step that a thread is working on and that nothing can interrupt. `/health` reports a step that takes long,
-/// because the thread itself can't.
-#[derive(Debug)]
-pub struct Beat {
-    started: Instant,
-    /// When the step began, in milliseconds since `started`; 0 = the thread waits for work.
-    busy_since_ms: AtomicU64,
-    steps: AtomicU64,
-}
-
-/// A step under way; it ends when this is dropped.
-#[derive(Debug)]
-pub struct Step<'a>(&'a Beat);
-
-impl Beat {
-    /// How long the present step has taken; zero if there is none.
-    pub fn age(&self) -> Duration {
-        let since = Duration::from_millis(self.busy_since_ms.load(Ordering::Relaxed));
-        if since.is_zero() { Duration::ZERO } else { self.started.elapsed().saturating_sub(since) }
-    }
-
-    /// A step begins.
-    pub fn step(&self) -> Step<'_> {
-        let now = self.started.elapsed().as_millis() as u64;
-        self.busy_since_ms.store(now.max(1), Ordering::Relaxed);
-        Step(self)
-    }
-}
-
-impl Drop for Step<'_> {
-    fn drop(&mut self) {
-        self.0.busy_since_ms.store(0, Ordering::Relaxed);
-        self.0.steps.fetch_add(1, Ordering::Relaxed);
     }
 }
 
@@ -407,8 +372,7 @@ impl Status {
 
     /// A beat that belongs to no component.
     pub fn lone_beat(&self) -> Arc<Beat> {
-        let (busy_since_ms, steps) = (AtomicU64::new(0), AtomicU64::new(0));
-        Arc::new(Beat { started: self.started, busy_since_ms, steps })
+        Arc::new(Beat::new(self.started))
     }
 
     /// The beat of a component, made on first use.
@@ -419,12 +383,7 @@ impl Status {
     /// For each component with a beat: how many milliseconds its step has taken, 0 if there is none, and how many steps
     /// have ended.
     pub fn beats(&self) -> BTreeMap<String, (u64, u64)> {
-        let now = self.elapsed_ms();
-        let read = |beat: &Beat| {
-            let since = beat.busy_since_ms.load(Ordering::Relaxed);
-            let age = if since == 0 { 0 } else { now.saturating_sub(since) };
-            (age, beat.steps.load(Ordering::Relaxed))
-        };
+        let read = |beat: &Beat| (beat.age().as_millis() as u64, beat.steps());
         lock(&self.beats).iter().map(|(component, beat)| (component.clone(), read(beat))).collect()
     }
 
