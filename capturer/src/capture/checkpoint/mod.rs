@@ -362,6 +362,27 @@ pub(crate) mod tests {
         assert_eq!(text.lines().count(), 9, "{text}");
     }
 
+    /// A field that gets another name here must keep its name there: who upgrades must not get everything again.
+    #[test]
+    fn fields_of_a_position_keep_their_names_on_disk() {
+        let Cursor::File(cursor) = file_cursor(4096) else { panic!("another kind") };
+        let FileCursor { file, head, tail, offset, .. } = *cursor;
+        let full = FileCursor {
+            is_copy: true,
+            ended: true,
+            skip: [1, 0],
+            reached: vec![FilePlace { file, head, tail, offset, skip: [0, 0] }].into(),
+            split: 1,
+            at: "/var/log/a".into(),
+            ..(*cursor).clone()
+        };
+        let json = serde_json::to_value(Cursor::File(Arc::new(full))).unwrap();
+        let mut names: Vec<&str> = json.as_object().unwrap().keys().map(String::as_str).collect();
+        names.sort_unstable();
+        let of_old = "at ended file head is_copy kind len lines offset passing reached skip split tail";
+        assert_eq!(names.join(" "), of_old);
+    }
+
     /// As commit 9935078 wrote it: who upgrades must not get everything again.
     #[test]
     fn a_checkpoint_of_the_version_before_is_taken_over() {
