@@ -11,7 +11,7 @@
 //! Times are those of the records, so the same lines give the same output in every run; only the bounds of `timestamp`
 //! depend on the present.
 //!
-//! Each sink has its own [`Pipelines`] and so its own state: token buckets, counters, label values and the line that
+//! Each sink has its own [`Pipelines`] and so its own state: rate limits, counters, label values and the line that
 //! dedup holds. State is bounded, belongs to a stream, and ends with it.
 //!
 //! Not here: multiline and a `rate_limit` that waits (capture/stream/), which hold lines before they are in a batch.
@@ -239,7 +239,7 @@ impl StreamState {
                 continue;
             }
             let step = step.inner();
-            let verdict = match (step, state) {
+            let flow = match (step, state) {
                 (Step::Parse(settings), _) => parse_step(settings, line, around),
                 (Step::Timestamp(settings), _) => timestamp_step(settings, line, around),
                 (Step::Keep(condition), _) => keep_step(condition, line),
@@ -280,13 +280,13 @@ impl StreamState {
                 },
                 _ => StepFlow::GoesOn,
             };
-            match verdict {
+            match flow {
                 StepFlow::GoesOn => {}
                 StepFlow::Dropped => {
                     around.count(step.kind(), Outcome::Dropped);
-                    return verdict;
+                    return flow;
                 }
-                StepFlow::Held => return verdict,
+                StepFlow::Held => return flow,
             }
         }
         StepFlow::GoesOn
