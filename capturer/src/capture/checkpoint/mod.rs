@@ -373,7 +373,7 @@ pub(crate) mod tests {
             skip: [1, 0],
             reached: vec![FilePlace { file, head, tail, offset, skip: [0, 0] }].into(),
             split: 1,
-            at: "/var/log/a".into(),
+            at: "/var/log/a".to_owned().into(),
             ..(*cursor).clone()
         };
         let json = serde_json::to_value(Cursor::File(Arc::new(full))).unwrap();

@@ -141,7 +141,7 @@ impl Chain {
 
     /// Whether they changed since the last call, and there is a position to say so.
     pub fn take_denied_changed(&mut self) -> bool {
-        let is_told = self.doubts.denied.changed && !self.marks.is_empty();
+        let is_told = self.doubts.denied.changed && !self.stretches.is_empty();
         if is_told {
             self.doubts.denied.changed = false;
         }
@@ -272,7 +272,7 @@ impl Chain {
             }
             Some(Start::Resume(cursor)) => is_behind(cursor.file),
             // The archive of a file that is open, or was read, is as unknown as a new one.
-            None => !file.compressed && self.marks.back().is_some_and(|mark| is_behind(mark.file)),
+            None => !file.compressed && self.stretches.back().is_some_and(|stretch| is_behind(stretch.file)),
         }
     }
 

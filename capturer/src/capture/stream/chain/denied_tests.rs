@@ -1,5 +1,6 @@
 //! Files that can't be read: which of them count, and what becomes of them.
 
+use std::slice::from_ref;
 use std::sync::Arc;
 
 use super::*;
@@ -67,7 +68,7 @@ fn gone(changes: &Changes) -> Vec<(&str, u64)> {
 fn the_file_of_the_position_waits_with_its_place() {
     let (old, new) = (file(1, 1, 100), file(0, 2, 50));
     let mut chain = Chain::new(read(&old, 40));
-    let changes = list(&mut chain, &[new.clone()], &[old.clone()]);
+    let changes = list(&mut chain, from_ref(&new), from_ref(&old));
     assert_eq!(changes, Changes::default());
     assert_eq!((waiting(&chain), links(&chain)), (vec![("l.1", 40)], vec![(2, 0)]));
     // The next rotation.
@@ -83,10 +84,10 @@ fn the_file_of_the_position_waits_with_its_place() {
 fn one_that_goes_before_it_can_be_read_is_lost_for_that_reason() {
     let (old, new) = (file(1, 1, 100), file(0, 2, 50));
     let mut chain = Chain::new(read(&old, 40));
-    list(&mut chain, &[new.clone()], &[old]);
-    let changes = list(&mut chain, &[new.clone()], &[]);
+    list(&mut chain, from_ref(&new), &[old]);
+    let changes = list(&mut chain, from_ref(&new), &[]);
     assert!(changes.look_again && gone(&changes).is_empty(), "one listing proves nothing");
-    let changes = list(&mut chain, &[new.clone()], &[]);
+    let changes = list(&mut chain, from_ref(&new), &[]);
     assert_eq!((gone(&changes), changes.gone.len()), (vec![("l.1", 60)], 0));
     assert_eq!(list(&mut chain, &[new], &[]), Changes::default(), "once");
 }
@@ -97,7 +98,7 @@ fn a_restart_changes_nothing() {
     let (old, new) = (file(1, 1, 100), file(0, 2, 50));
     let begun = || {
         let mut chain = Chain::new(read(&old, 40));
-        list(&mut chain, &[new.clone()], &[old.clone()]);
+        list(&mut chain, from_ref(&new), from_ref(&old));
         assert!(chain.take_denied_changed() && !chain.take_denied_changed());
         let Cursor::File(cursor) = chain.cursor(&Default::default()) else { panic!("no position") };
         let cursor: FileCursor = serde_json::from_str(&serde_json::to_string(&*cursor).unwrap()).unwrap();
@@ -105,7 +106,7 @@ fn a_restart_changes_nothing() {
         Chain::new(Start::Resume(Arc::new(cursor)))
     };
     let mut chain = begun();
-    list(&mut chain, &[new.clone()], &[old.clone()]);
+    list(&mut chain, from_ref(&new), from_ref(&old));
     assert_eq!((waiting(&chain), links(&chain)), (vec![("l.1", 40)], vec![(2, 0)]));
     let mut chain = begun();
     for _ in 0..2 {
@@ -113,8 +114,8 @@ fn a_restart_changes_nothing() {
     }
     assert_eq!((waiting(&chain), parked(&chain)), (vec![], vec![(1, 40)]));
     let mut chain = begun();
-    assert!(list(&mut chain, &[new.clone()], &[]).look_again);
-    assert_eq!(gone(&list(&mut chain, &[new.clone()], &[])), [("l.1", 60)]);
+    assert!(list(&mut chain, from_ref(&new), &[]).look_again);
+    assert_eq!(gone(&list(&mut chain, from_ref(&new), &[])), [("l.1", 60)]);
 }
 
 /// A number without a birth time may be another file's, so this one was not taken for one that waits.
@@ -123,7 +124,7 @@ fn files_without_birth_times_are_read_too() {
     let unborn = |file: FoundFile| FoundFile { id: FileId { birth_ns: 0, ..file.id }, ..file };
     let (old, new) = (unborn(file(1, 1, 100)), unborn(file(0, 2, 100)));
     let mut chain = Chain::new(Start::Oldest);
-    list(&mut chain, &[new.clone()], &[old.clone()]);
+    list(&mut chain, from_ref(&new), from_ref(&old));
     assert_eq!(waiting(&chain), [("l.1", 0)]);
     list(&mut chain, &[new, old], &[]);
     assert_eq!((waiting(&chain), parked(&chain)), (vec![], vec![(1, 0)]));
@@ -136,7 +137,7 @@ fn what_one_channel_has_already_is_passed_over() {
     let Start::Resume(mut cursor) = read(&old, 40) else { panic!("a position") };
     Arc::make_mut(&mut cursor).skip = [20, 0];
     let mut chain = Chain::new(Start::Resume(cursor));
-    list(&mut chain, &[new.clone()], &[old.clone()]);
+    list(&mut chain, from_ref(&new), from_ref(&old));
     assert!(!chain.is_within_delivered());
     list(&mut chain, &[new, old], &[]);
     chain.unpark(0);
@@ -219,9 +220,9 @@ fn a_file_is_followed_into_its_archive() {
     let packed = archive(2, 5, 20);
     let begun = || {
         let mut chain = Chain::new(read(&old, 40));
-        list(&mut chain, &[new.clone()], &[old.clone()]);
+        list(&mut chain, from_ref(&new), from_ref(&old));
         for _ in 0..2 {
-            assert_eq!(gone(&list(&mut chain, &[file(0, 3, 9), file(1, 2, 50)], &[packed.clone()])), []);
+            assert_eq!(gone(&list(&mut chain, &[file(0, 3, 9), file(1, 2, 50)], from_ref(&packed))), []);
         }
         assert_eq!(waiting(&chain), [("l.2.gz", 40)]);
         chain
