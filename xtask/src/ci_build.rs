@@ -4,21 +4,21 @@
 //! ```text
 //! cargo test --no-run, cargo build --bins: all packages and features, profile `ci`, static ─▶ a Program for each executable
 //! ```
-//! Every part calls cargo with the same options, so the dependencies are compiled once. clippy and doc use them too:
-//! with the same profile and target they share build scripts and procedural macros with the build, and metadata with
-//! each other.
+//! Every part calls cargo with the same options, so the dependencies are compiled once. Our own crates are compiled by
+//! clippy's compiler (compiler.rs), so the build is also the lint.
 //!
 //! Static, because the programs also run in machines that have no C library.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::OnceLock;
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result, bail};
 use serde_json::Value;
 
 use crate::test::stream::shown;
-use crate::{paths, tools};
+use crate::{compiler, paths, tools};
 
 const PROFILE: &str = "ci";
 
@@ -37,7 +37,7 @@ pub struct Program {
     pub path: PathBuf,
 }
 
-/// cargo with the options of a part that shares the build's dependencies.
+/// cargo with the options of a part that shares the build's dependencies. `clippy` and `doc` bring their own compiler.
 pub fn cargo(subcommand: &str) -> Command {
     let mut command = tools::cargo();
     command.arg(subcommand).args(["--workspace", "--all-features", "--profile", PROFILE]);
@@ -47,15 +47,28 @@ pub fn cargo(subcommand: &str) -> Command {
     command
 }
 
-static BUILT: OnceLock<Vec<Program>> = OnceLock::new();
+static BUILT: OnceLock<Built> = OnceLock::new();
+
+/// What cargo said of the build.
+#[derive(Default)]
+struct Built {
+    programs: Vec<Program>,
+    /// Each as the compiler shows it. A crate that is compiled twice gives them twice.
+    warnings: BTreeSet<String>,
+}
 
 /// Builds all test programs, once per process, and returns them.
 pub fn programs() -> Result<&'static [Program]> {
     if let Some(built) = BUILT.get() {
-        return Ok(built);
+        return Ok(&built.programs);
     }
     let built = build()?;
-    Ok(BUILT.get_or_init(|| built))
+    Ok(&BUILT.get_or_init(|| built).programs)
+}
+
+/// The warnings of the build, clippy's among them; `None` if this process has not built everything.
+pub fn warnings() -> Option<Vec<&'static str>> {
+    BUILT.get().map(|built| built.warnings.iter().map(String::as_str).collect())
 }
 
 /// The program of a target.
@@ -75,41 +88,56 @@ pub fn program(package: &str, name: &str, kind: &str, is_test: bool) -> Result<&
 /// Builds one program that is no test, without building the tests.
 pub fn bin(name: &str) -> Result<PathBuf> {
     if let Some(built) = BUILT.get() {
-        let program = built.iter().find(|program| program.name == name && !program.is_test);
+        let program = built.programs.iter().find(|program| program.name == name && !program.is_test);
         return Ok(program.with_context(|| format!("the build made no program {name:?}"))?.path.clone());
     }
-    let built = artifacts(cargo("build").args(["--bin", name]))?;
-    let program = built.into_iter().find(|program| program.name == name && !program.is_test);
+    let mut built = Built::default();
+    built.add(cargo("build").args(["--bin", name]))?;
+    let program = built.programs.into_iter().find(|program| program.name == name && !program.is_test);
     Ok(program.with_context(|| format!("the build made no program {name:?}"))?.path)
 }
 
 /// In three steps, for `cargo test` builds a package's programs only if the package has tests in files of their own,
 /// and the libraries' unit tests are built without optimization: they run for seconds, while optimizing the agent once
 /// more, with its tests, takes minutes.
-fn build() -> Result<Vec<Program>> {
-    let mut programs = artifacts(cargo("test").args(["--no-run", "--test", "*", "--bin", "xtask"]))?;
+fn build() -> Result<Built> {
+    let mut built = Built::default();
+    built.add(cargo("test").args(["--no-run", "--test", "*", "--bin", "xtask"]))?;
     let mut unit_tests = cargo("test");
     unit_tests.args(["--no-run", "--lib"]);
     for package in ["capturer", "capturer-tests"] {
         unit_tests.args(["--config", &format!("profile.{PROFILE}.package.{package}.opt-level=0")]);
     }
-    programs.extend(artifacts(&mut unit_tests)?);
-    programs.extend(artifacts(cargo("build").arg("--bins"))?.into_iter().filter(|program| !program.is_test));
-    println!("{} programs", programs.len());
-    Ok(programs)
+    built.add(&mut unit_tests)?;
+    let mut bins = Built::default();
+    bins.add(cargo("build").arg("--bins"))?;
+    built.warnings.extend(bins.warnings);
+    built.programs.extend(bins.programs.into_iter().filter(|program| !program.is_test));
+    println!("{} programs", built.programs.len());
+    Ok(built)
 }
 
-fn artifacts(command: &mut Command) -> Result<Vec<Program>> {
-    println!("$ {}", shown(command));
-    command.arg("--message-format=json-render-diagnostics").stdin(Stdio::null()).stderr(Stdio::inherit());
-    let output = command.output().context("starting cargo")?;
-    ensure!(output.status.success(), "the tests do not build; what cargo said is above");
-    Ok(String::from_utf8_lossy(&output.stdout).lines().filter_map(parse).collect())
+impl Built {
+    fn add(&mut self, command: &mut Command) -> Result<()> {
+        compiler::lint(command)?;
+        println!("$ {}", shown(command));
+        command.arg("--message-format=json").stdin(Stdio::null()).stderr(Stdio::inherit());
+        let output = command.output().context("starting cargo")?;
+        for line in String::from_utf8_lossy(&output.stdout).lines() {
+            let Ok(message) = serde_json::from_str(line) else { continue };
+            self.programs.extend(executable(&message));
+            self.warnings.extend(diagnostic(&message));
+        }
+        if !output.status.success() {
+            self.warnings.iter().for_each(|text| println!("{text}"));
+            bail!("the tests do not build; what the compiler said is above");
+        }
+        Ok(())
+    }
 }
 
-/// Parses one of cargo's messages; `None` for one that is not about an executable.
-fn parse(message: &str) -> Option<Program> {
-    let message: Value = serde_json::from_str(message).ok()?;
+/// One of cargo's messages, if it is about an executable.
+fn executable(message: &Value) -> Option<Program> {
     let path = PathBuf::from(message["executable"].as_str()?);
     Some(Program {
         package: Path::new(message["manifest_path"].as_str()?).parent()?.to_path_buf(),
@@ -120,6 +148,15 @@ fn parse(message: &str) -> Option<Program> {
     })
 }
 
+/// A warning or an error of the compiler, as it shows it. The sum at the end has no place in the source.
+fn diagnostic(message: &Value) -> Option<String> {
+    let said = &message["message"];
+    let has_place = said["spans"].as_array().is_some_and(|spans| !spans.is_empty());
+    let text = said["rendered"].as_str()?;
+    (message["reason"] == "compiler-message" && (has_place || said["level"] == "error"))
+        .then(|| text.trim_end().to_owned())
+}
+
 /// This machine's target triple: naming it keeps the flags away from build scripts.
 fn target() -> String {
     format!("{}-unknown-linux-gnu", std::env::consts::ARCH)
@@ -127,24 +164,37 @@ fn target() -> String {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
 
     /// A bin is in cargo's messages twice. Taking the wrong one once ran a simulation in place of a test.
     #[test]
     fn a_program_and_its_unit_tests_are_told_apart() {
         let message = |test: bool| {
-            format!(
-                r#"{{"reason":"compiler-artifact","manifest_path":"/t/tests/Cargo.toml","target":{{"kind":["bin"],"name":"sim"}},"profile":{{"test":{test}}},"executable":"/t/sim"}}"#
-            )
+            json!({"reason": "compiler-artifact", "manifest_path": "/t/tests/Cargo.toml",
+                   "target": {"kind": ["bin"], "name": "sim"}, "profile": {"test": test}, "executable": "/t/sim"})
         };
-        let program = parse(&message(true)).unwrap();
+        let program = executable(&message(true)).unwrap();
         assert_eq!((program.package.as_path(), program.name.as_str()), (Path::new("/t/tests"), "sim"));
         assert_eq!((program.kind.as_str(), program.is_test), ("bin", true));
-        assert!(!parse(&message(false)).unwrap().is_test);
-        let library =
-            r#"{"manifest_path":"/t/Cargo.toml","target":{"kind":["lib"],"name":"y"},"executable":null}"#;
-        for other in [library, r#"{"reason":"build-finished"}"#, "not JSON"] {
-            assert_eq!(parse(other), None, "{other}");
+        assert!(!executable(&message(false)).unwrap().is_test);
+        let library = json!({"manifest_path": "/t/Cargo.toml", "target": {"kind": ["lib"], "name": "y"}, "executable": null});
+        for other in [library, json!({"reason": "build-finished"})] {
+            assert_eq!(executable(&other), None, "{other}");
         }
+    }
+
+    #[test]
+    fn each_warning_counts_and_the_sum_of_them_does_not() {
+        let said = |level: &str, spans: Value| {
+            json!({"reason": "compiler-message",
+                   "message": {"level": level, "rendered": "text\n", "spans": spans}})
+        };
+        let somewhere = json!([{"file_name": "src/lib.rs"}]);
+        assert_eq!(diagnostic(&said("warning", somewhere)).as_deref(), Some("text"));
+        assert_eq!(diagnostic(&said("error", json!([]))).as_deref(), Some("text"));
+        assert_eq!(diagnostic(&said("warning", json!([]))), None);
+        assert_eq!(diagnostic(&json!({"reason": "build-finished"})), None);
     }
 }

@@ -15,6 +15,7 @@ mod bench_probe;
 mod build_ebpf;
 mod ci_build;
 mod clean;
+mod compiler;
 mod count;
 mod debian;
 mod engines;
@@ -128,6 +129,9 @@ enum Chore {
 }
 
 fn main() -> ExitCode {
+    if let Some(code) = compiler::in_place_of_rustc() {
+        return code;
+    }
     let outcome = match Arguments::parse().chore {
         Chore::Test(arguments) => test::run(&arguments),
         Chore::Tidy => tidy::check_tree().map(|()| true),

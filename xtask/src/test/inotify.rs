@@ -5,6 +5,7 @@
 
 use std::fs;
 use std::path::PathBuf;
+use std::sync::{Mutex, PoisonError};
 
 use crate::paths;
 
@@ -12,12 +13,16 @@ const SETTING: &str = "/proc/sys/fs/inotify/max_user_instances";
 /// Enough for as many programs as may run at a time.
 const ENOUGH: u64 = 2_048;
 
-/// The limit is raised until this is dropped.
+/// The limit is raised until the last of these is dropped: parts run beside each other.
 pub struct Raised;
+
+static HELD: Mutex<usize> = Mutex::new(0);
 
 impl Raised {
     /// Raises the limit if it is too low.
     pub fn new() -> Raised {
+        let mut held = HELD.lock().unwrap_or_else(PoisonError::into_inner);
+        *held += 1;
         let Some(now) = read(SETTING.into()).filter(|&now| now < ENOUGH) else { return Raised };
         // A limit that could not be restored is left alone.
         if fs::write(before(), now.to_string()).is_ok() && fs::write(SETTING, ENOUGH.to_string()).is_ok() {
@@ -34,7 +39,10 @@ impl Raised {
 
 impl Drop for Raised {
     fn drop(&mut self) {
-        if let Some(limit) = read(before())
+        let mut held = HELD.lock().unwrap_or_else(PoisonError::into_inner);
+        *held -= 1;
+        if *held == 0
+            && let Some(limit) = read(before())
             && fs::write(SETTING, limit.to_string()).is_ok()
         {
             let _ = fs::remove_file(before());

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, bail};
 use serde_json::Value;
 
 use super::inotify::Raised;
@@ -15,7 +15,7 @@ use super::{Outcome, Pace, Part, SIDE_BY_SIDE, Tally};
 use crate::ci_build::{self, Program};
 use crate::count::{self, Verdict};
 use crate::debian::run;
-use crate::{build_ebpf, clean, engines, paths, programs, release, tidy, tools, vm};
+use crate::{build_ebpf, clean, compiler, engines, paths, programs, release, tidy, tools, vm};
 
 /// All parts except those that take hours.
 pub const PARTS: &[Part] = &[
@@ -48,34 +48,25 @@ pub const PARTS: &[Part] = &[
         run: || build_ebpf::sums_hold().map(|()| Outcome::Passed),
     },
     Part {
-        name: "clippy",
-        what: "cargo clippy on everything, warnings refused",
-        needs: &["tools"],
-        pace: Pace::InTurn,
-        run: || {
-            check(ci_build::cargo("clippy").args(["--all-targets", "--", "-D", "warnings"]))
-                .map(|()| Outcome::Passed)
-        },
-    },
-    Part {
-        name: "doc",
-        what: "cargo doc, warnings refused",
-        needs: &["tools"],
-        pace: Pace::InTurn,
-        run: || {
-            // Nearly everything is private, and public items may link to private ones.
-            let flags = "-D warnings -A rustdoc::private_intra_doc_links";
-            let mut doc = ci_build::cargo("doc");
-            check(doc.args(["--no-deps", "--document-private-items"]).env("RUSTDOCFLAGS", flags))
-                .map(|()| Outcome::Passed)
-        },
-    },
-    Part {
         name: "build",
         what: "every test program, once: for unit tests, simulation, Engine tests and emulated machines",
         needs: &["tools"],
         pace: Pace::InTurn,
         run: || ci_build::programs().map(|_| Outcome::Passed),
+    },
+    Part {
+        name: "clippy",
+        what: "clippy on everything, warnings refused",
+        needs: &["tools"],
+        pace: Pace::InTurn,
+        run: || lint().map(|()| Outcome::Passed),
+    },
+    Part {
+        name: "doc",
+        what: "rustdoc on everything, warnings refused",
+        needs: &["tools"],
+        pace: Pace::InTurn,
+        run: || document().map(|()| Outcome::Passed),
     },
     Part {
         name: "unit",
@@ -120,6 +111,13 @@ pub const PARTS: &[Part] = &[
         run: || vm_tests(&[]),
     },
     Part {
+        name: "quickstart",
+        what: "the README's first run, as a user types it (tests/quickstart.rs)",
+        needs: &["build", "agent", "engines"],
+        pace: Pace::Beside,
+        run: || engine_tests(|| 1, &[], |_, target| target == QUICKSTART),
+    },
+    Part {
         name: "engine-tests",
         what: "tests against private Docker Engines, several programs at a time",
         needs: &["build", "agent", "engines"],
@@ -134,13 +132,6 @@ pub const PARTS: &[Part] = &[
         needs: &["build", "agent", "engines"],
         pace: Pace::Alone,
         run: || engine_tests(|| 2, &[], |tests, target| tests.is_usual(target) && tests.is_timed(target)),
-    },
-    Part {
-        name: "quickstart",
-        what: "the README's first run, as a user types it (tests/quickstart.rs)",
-        needs: &["build", "agent", "engines"],
-        pace: Pace::InTurn,
-        run: || engine_tests(|| 1, &[], |_, target| target == QUICKSTART),
     },
     Part {
         name: "clean",
@@ -168,6 +159,31 @@ fn cargo(subcommand: &str) -> Command {
 /// Where the outputs of test programs go.
 fn logs() -> PathBuf {
     paths::target().join("test-logs")
+}
+
+/// The build has linted what it compiled. Where nothing was built, clippy alone is quicker.
+fn lint() -> Result<()> {
+    match ci_build::warnings() {
+        Some(warnings) if warnings.is_empty() => Ok(()),
+        Some(warnings) => {
+            warnings.iter().for_each(|warning| println!("{warning}"));
+            bail!("warnings of the build, {} in all; they are above", warnings.len())
+        }
+        None => check(ci_build::cargo("clippy").args(["--all-targets", "--", "-D", "warnings"])),
+    }
+}
+
+/// Nearly everything is private, and public items may link to private ones.
+const RUSTDOC: [&str; 5] =
+    ["--document-private-items", "-D", "warnings", "-A", "rustdoc::private_intra_doc_links"];
+
+/// The build has noted how it compiled each crate. Where nothing was built, cargo reads the dependencies for it.
+fn document() -> Result<()> {
+    if ci_build::warnings().is_some() {
+        return compiler::document(&RUSTDOC);
+    }
+    let mut doc = ci_build::cargo("doc");
+    check(doc.arg("--no-deps").env("RUSTDOCFLAGS", RUSTDOC.join(" ")))
 }
 
 /// One program after the other: each uses all processors by itself. None is run again: without an Engine their only
