@@ -246,8 +246,9 @@ impl SinkError {
             (_, io::ErrorKind::FileTooLarge) => "raise the file size limit or move the file away",
             (_, io::ErrorKind::IsADirectory | io::ErrorKind::NotADirectory) => "move away what stands there",
             _ if errno == Some(rustix::io::Errno::LOOP) => "links are not followed there, move it away",
-            // A FIFO that nobody reads, or a socket.
+            // A socket; and what local_file/beneath.rs refuses, as a FIFO.
             _ if errno == Some(rustix::io::Errno::NXIO) => "no regular file stands there, move it away",
+            (_, io::ErrorKind::InvalidInput) if errno.is_none() => "move it away",
             _ => return None,
         };
         Some(cure.to_owned())
@@ -274,3 +275,28 @@ impl fmt::Display for SinkError {
 
 // The cause is part of the message, hence no `source`: it would be said twice.
 impl std::error::Error for SinkError {}
+
+#[cfg(test)]
+mod tests {
+    use rustix::io::Errno;
+
+    use super::*;
+
+    /// Each needs another hand: no right helps against an attribute.
+    #[test]
+    fn what_stops_an_output_has_its_cure() {
+        let no_file = io::Error::new(io::ErrorKind::InvalidInput, "not a regular file");
+        for (source, cure) in [
+            (Errno::ACCESS.into(), "give the agent the right"),
+            (Errno::PERM.into(), "chattr -i -a"),
+            (Errno::ROFS.into(), "mount it writable"),
+            (Errno::ISDIR.into(), "move away"),
+            (Errno::LOOP.into(), "move it away"),
+            (Errno::NXIO.into(), "move it away"),
+            (no_file, "move it away"),
+        ] {
+            let text = SinkError::retry("opening x".to_owned(), source).to_string();
+            assert!(text.contains(cure), "{text}");
+        }
+    }
+}
