@@ -307,6 +307,9 @@ pub struct Beside {
     pub archive: Option<String>,
     /// Rotated files that the agent may not read, or that the disk refuses, in no particular order.
     pub denied: Vec<DeniedFile>,
+    /// Wanted files under names that show no place among the others, and when something other than their content changed
+    /// last, such as their name, nanoseconds since 1970.
+    pub renamed: Vec<(FileId, i64)>,
 }
 
 /// A rotated file that can't be read.

@@ -52,7 +52,7 @@ impl Scene {
     }
 
     fn beside(&mut self, result: Result<Vec<FoundFile>, FileError>, denied: Vec<DeniedFile>) -> Vec<FileNo> {
-        let beside = Beside { archive: None, denied };
+        let beside = Beside { denied, ..Beside::default() };
         self.on(Event::Scanned { stream: self.stream, result, beside })
     }
 

@@ -259,7 +259,7 @@ impl Capture {
                 Some(stream) => self.with_api(now, stream, |api, cx, told| api.on_closed(conn, cx, told)),
                 None => self.with_events(now, conn, |discovery, cx, _| discovery.on_closed(cx)),
             },
-            Event::Scanned { stream, mut result, beside: Beside { archive, denied } } => {
+            Event::Scanned { stream, mut result, beside: Beside { archive, denied, renamed } } => {
                 let strange = self.leave_to_others(stream, &mut result);
                 match strange.or(archive) {
                     Some(archive) => drop(self.archives.insert(stream, archive)),
@@ -275,6 +275,7 @@ impl Capture {
                     stream.with_source(cx, |kind, cx, told| match kind {
                         Kind::File(file) => {
                             file.remember(places);
+                            file.note_renamed(&renamed);
                             match &result {
                                 Ok(_) => file.set_denied(denied, cx),
                                 Err(FileError::NoDirectory(_)) => file.set_denied(Vec::new(), cx),

@@ -60,6 +60,8 @@ pub struct Changes {
     pub gone: Vec<Gone>,
     /// Files after which others may have come and gone unseen. They themselves were read completely.
     pub cut_off: Vec<Gone>,
+    /// Two files between which others may have come and gone, if so.
+    pub gap: Option<(String, String)>,
     /// Files that could not be read as long as they were there.
     pub unreadable: Vec<Gone>,
     /// Files that are no longer read.
@@ -73,6 +75,7 @@ impl Begins for Changes {
         lost: Vec::new(),
         gone: Vec::new(),
         cut_off: Vec::new(),
+        gap: None,
         unreadable: Vec::new(),
         let_go: Vec::new(),
         look_again: false,
@@ -100,6 +103,8 @@ struct Doubts {
     denied: DeniedFiles,
     /// That the first file went before it was listed is counted already.
     vanish_counted: bool,
+    /// When the file to resume in was renamed, nanoseconds since 1970; 0 = not known.
+    renamed_ns: i64,
 }
 
 impl Begins for Doubts {
@@ -109,6 +114,7 @@ impl Begins for Doubts {
         unseen: Unseen::NONE,
         denied: DeniedFiles::NONE,
         vanish_counted: false,
+        renamed_ns: 0,
     };
 }
 
@@ -327,7 +333,7 @@ impl Chain {
         self.recognize_denied(&found);
         let denied = self.places_of_denied(&found, memory);
         let mut changes = match self.start.take() {
-            Some(start) => self.begin(*start, &found, memory),
+            Some(start) => self.begin_and_note_gap(*start, &found, &strange, memory),
             None => self.follow(&found, latest, memory),
         };
         self.search(&found, latest, &mut changes);

@@ -10,7 +10,7 @@
 use std::collections::BTreeSet;
 use std::os::fd::OwnedFd;
 
-use rustix::fs::{AtFlags, FileType};
+use rustix::fs::{AtFlags, FileType, StatxFlags};
 
 use super::listings::Listing;
 use super::look::Chain;
@@ -111,6 +111,13 @@ fn see(dir: &OwnedFd, name: &str) -> Option<Seen> {
     let stat = rustix::fs::statx(dir, &*name_of(name), AtFlags::SYMLINK_NOFOLLOW, FileId::ASKED).ok()?;
     let is_regular = FileType::from_raw_mode(stat.stx_mode.into()) == FileType::RegularFile;
     is_regular.then(|| Seen { id: FileId::of(&stat), modified_ns: FileId::modified_ns(&stat) })
+}
+
+/// When something other than its content changed last: its name, for a file that was rotated and left alone.
+pub(super) fn renamed_ns(dir: &OwnedFd, name: &str) -> Option<i64> {
+    let stat = rustix::fs::statx(dir, &*name_of(name), AtFlags::SYMLINK_NOFOLLOW, StatxFlags::CTIME).ok()?;
+    let at = stat.stx_ctime;
+    Some(at.tv_sec.saturating_mul(1_000_000_000).saturating_add(i64::from(at.tv_nsec)))
 }
 
 /// The name with `#` for each number in it.

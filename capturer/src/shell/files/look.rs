@@ -11,7 +11,7 @@ use std::sync::Arc;
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
 
-use super::aside::aside;
+use super::aside::{aside, renamed_ns};
 use super::listings::{Listing, Listings};
 use super::{olddir, unpack};
 use crate::capture::io::{Beside, DeniedFile, FileError, FoundFile, NO_DATA, NoFile, OpenedFile};
@@ -81,7 +81,7 @@ fn scan_till_same(
     for _ in 1..SCANS_MAX {
         let names = names_now(listings, beside)?;
         let live = live_id(&dir, live_name);
-        let found = scan_once(&dir, chain, &names, listings, &mut beside.denied)?;
+        let found = scan_once(&dir, chain, &names, listings, beside)?;
         let same_live = live == live_id(&dir, live_name);
         let seen = found.len() + beside.denied.len();
         if same_live && seen == names.len() && names == names_now(listings, beside)? {
@@ -89,7 +89,7 @@ fn scan_till_same(
         }
     }
     let names = names_now(listings, beside)?;
-    scan_once(&dir, chain, &names, listings, &mut beside.denied)
+    scan_once(&dir, chain, &names, listings, beside)
 }
 
 fn list(dir: &OwnedFd, chain: Chain<'_>, listings: &mut Listings) -> Result<Arc<Listing>, FileError> {
@@ -242,14 +242,18 @@ fn scan_once(
     chain: Chain<'_>,
     names: &BTreeSet<(u32, String, bool)>,
     listings: &mut Listings,
-    denied: &mut Vec<DeniedFile>,
+    beside: &mut Beside,
 ) -> Result<Vec<FoundFile>, FileError> {
+    beside.renamed.clear();
     let (mut found, mut refused, mut in_the_way) = (Vec::new(), BTreeMap::new(), Vec::new());
     for (rank, name, compressed) in names.iter().cloned() {
         match look_at(dir, chain.directory, &name) {
             // Another file has the wanted inode number.
             Ok((id, ..)) if rank == RANK_UNKNOWN && !compressed && !chain.wants(id) => {}
             Ok((id, len, modified_ns, head, unpacked_len)) => {
+                if rank == RANK_UNKNOWN {
+                    beside.renamed.extend(renamed_ns(dir, &name).map(|at_ns| (id, at_ns)));
+                }
                 found.push(FoundFile { name, rank, compressed, id, len, head, unpacked_len, modified_ns });
             }
             // Renamed or removed since the listing.
@@ -274,14 +278,14 @@ fn scan_once(
         part_same_ranks(&mut found);
     }
     turn_if_ascending(&mut found, chain.live_name);
-    denied.clear();
+    beside.denied.clear();
     if refused.is_empty() {
         return Ok(found);
     }
     let (readable, rest): (Vec<_>, Vec<_>) =
         found.into_iter().partition(|file| !refused.contains_key(&file.name));
     let of = |found: FoundFile| Some(DeniedFile { error: refused.remove(&found.name)?, found });
-    denied.extend(rest.into_iter().filter_map(of));
+    beside.denied.extend(rest.into_iter().filter_map(of));
     Ok(readable)
 }
 

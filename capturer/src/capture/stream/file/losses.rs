@@ -21,6 +21,18 @@ impl FileSource {
             let (file, sinks) = (self.path_of(name), self.reader.sinks.join(", "));
             tracing::debug!(file, sinks, bytes, "gone; it could not be read as long as it was there");
         }
+        if let Some((read, next)) = &changes.gap {
+            cx.metrics.possibly_lost(LossReason::FileGoneUnread);
+            let (file, next) = (self.path_of(read), self.path_of(next));
+            let sinks = self.reader.sinks.join(", ");
+            tracing::debug!(
+                file,
+                next,
+                sinks,
+                "was renamed while the agent did not run, well before the next file was made: others that had the log's name \
+                 in between may be gone, and what stood in them lost"
+            );
+        }
         for Gone { name, bytes, in_place, .. } in
             changes.gone.iter().chain(&changes.cut_off).chain(&changes.lost)
         {

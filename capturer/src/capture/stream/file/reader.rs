@@ -62,6 +62,11 @@ impl FileSource {
         *self.directory == *directory && self.chain.wanted().contains(&file)
     }
 
+    /// Files that it wants were found under other names, and were renamed at these times.
+    pub fn note_renamed(&mut self, renamed: &[(FileId, i64)]) {
+        self.chain.note_renamed(renamed);
+    }
+
     /// The path of a file that was found with it.
     pub fn path_of(&self, name: &str) -> String {
         format!("{}/{name}", self.directory)
