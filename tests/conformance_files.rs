@@ -94,6 +94,7 @@ fn order_scan_unless(bench: &mut impl Bench, directory: String, still: Option<Fi
         wanted,
         apart,
         olddirs: Vec::new(),
+        before: String::new(),
         still,
     });
 }

@@ -489,6 +489,8 @@ pub enum Action {
         apart: Vec<String>,
         /// Directories below it with rotated files of the log (logrotate's `olddir`), as paths from it.
         olddirs: Vec<String>,
+        /// Where links led to before, if a link has just been changed; else empty.
+        before: String,
         /// If this file, whose birth time is known, still has the live name, it is all that need be looked at.
         still: Option<FileId>,
     },

@@ -176,13 +176,21 @@ impl Shell {
             Action::OpenConn { conn, stream, path } => self.open(conn, stream, path),
             Action::ReadConn { conn, buffer } => self.read(conn, buffer),
             Action::CloseConn { conn } => self.close(conn),
-            Action::Scan { stream, directory, live_name, wanted, apart, olddirs, still } => {
+            Action::Scan { stream, directory, live_name, wanted, apart, olddirs, before, still } => {
                 self.watches.expect(stream, &live_name);
                 self.watches.begin_listing();
                 // Only a listing tries again to have its directory watched.
                 let still = still.filter(|_| !self.unwatched.contains_key(&stream));
-                let scan =
-                    files::Request::Scan { stream, directory, live_name, wanted, apart, olddirs, still };
+                let scan = files::Request::Scan {
+                    stream,
+                    directory,
+                    live_name,
+                    wanted,
+                    apart,
+                    olddirs,
+                    before,
+                    still,
+                };
                 self.files.ask(scan);
             }
             Action::Unwatch { stream } => self.unwatch(stream),

@@ -102,7 +102,7 @@ impl World {
             Action::OpenConn { conn, path, stream: _ } => self.on_open_conn(conn, path),
             Action::ReadConn { conn, buffer } => self.on_read_conn(conn, buffer),
             Action::CloseConn { conn } => self.on_close_conn(conn),
-            Action::Scan { stream, directory, live_name, wanted, apart: _, olddirs: _, still } => {
+            Action::Scan { stream, directory, live_name, wanted, apart: _, olddirs: _, before: _, still } => {
                 let directory = directory.to_string();
                 let watch = Watch { directory: directory.clone(), live_name: live_name.clone(), set: false };
                 self.run_mut().watches.entry(stream).or_insert(watch);

@@ -321,6 +321,7 @@ impl FileSource {
             wanted: self.chain.wanted(),
             apart: self.around.apart.to_vec(),
             olddirs: self.around.olddirs.to_vec(),
+            before: self.elsewhere.before(),
             still: None,
         });
     }
@@ -411,6 +412,7 @@ impl FileSource {
         let memory = cx.memory.of(&self.reader.sinks, self.reader.group.of_paths);
         let mut changes = self.chain.on_listing(found, latest, &memory);
         self.judge_left_out_anew();
+        self.note_led_to();
         let is_lost =
             |gone: &Gone| !self.is_read_elsewhere(gone.file, cx) && !self.chain.is_denied(gone.file);
         changes.gone.retain(is_lost);

@@ -181,7 +181,8 @@ impl RotationGuard {
             Files::Live(Some(live)) if live.id.birth_ns != 0 => Some(live.id),
             _ => None,
         };
-        cx.act(Action::Scan { stream: self.stream, directory, live_name, wanted, apart, olddirs, still });
+        let (stream, before) = (self.stream, String::new());
+        cx.act(Action::Scan { stream, directory, live_name, wanted, apart, olddirs, before, still });
     }
 
     /// The connection brought something.

@@ -12,6 +12,7 @@ use std::os::fd::OwnedFd;
 
 use rustix::fs::{AtFlags, FileType, StatxFlags};
 
+use super::led::led_to;
 use super::listings::Listing;
 use super::look::Chain;
 use crate::capture::io::FoundFile;
@@ -21,21 +22,25 @@ use crate::text::path_text::name_of;
 
 /// After a rotation its writer has this long to switch to the new file. A file that is still written to after that is
 /// another log.
-const GRACE_NS: i64 = 10_000_000_000;
+pub(super) const GRACE_NS: i64 = 10_000_000_000;
 /// At most this many names are looked at.
-const LOOKED_AT_MAX: usize = 512;
+pub(super) const LOOKED_AT_MAX: usize = 512;
 /// At most this many are reported.
-const TOLD_MAX: usize = 8;
+pub(super) const TOLD_MAX: usize = 8;
 
-struct Seen {
-    id: FileId,
-    modified_ns: i64,
+pub(super) struct Seen {
+    pub(super) id: FileId,
+    pub(super) modified_ns: i64,
 }
 
 /// As names_of in look.rs: ranks, names, and whether each is compressed.
 pub(super) fn aside(dir: &OwnedFd, listing: &Listing, chain: Chain<'_>) -> BTreeSet<(u32, String, bool)> {
     let none = BTreeSet::new();
     let Some(live) = see(dir, chain.live_name) else { return none };
+    let led = led_to(dir, listing, chain, &live);
+    if !led.is_empty() {
+        return led;
+    }
     let is_wanted = |seen: &Seen| chain.wanted.iter().any(|wanted| wanted.can_be(seen.id));
     let read = chain.wanted.iter().filter(|id| !id.can_be(live.id));
     let Some(birth_ns) = read.clone().map(|id| id.birth_ns).max() else { return none };
@@ -107,7 +112,7 @@ pub(super) fn aside(dir: &OwnedFd, listing: &Listing, chain: Chain<'_>) -> BTree
     read.chain(told).map(|(_, name, rank)| (*rank, (*name).to_owned(), name.ends_with(".gz"))).collect()
 }
 
-fn see(dir: &OwnedFd, name: &str) -> Option<Seen> {
+pub(super) fn see(dir: &OwnedFd, name: &str) -> Option<Seen> {
     let stat = rustix::fs::statx(dir, &*name_of(name), AtFlags::SYMLINK_NOFOLLOW, FileId::ASKED).ok()?;
     let is_regular = FileType::from_raw_mode(stat.stx_mode.into()) == FileType::RegularFile;
     is_regular.then(|| Seen { id: FileId::of(&stat), modified_ns: FileId::modified_ns(&stat) })
@@ -121,7 +126,7 @@ pub(super) fn renamed_ns(dir: &OwnedFd, name: &str) -> Option<i64> {
 }
 
 /// The name with `#` for each number in it.
-fn digits_alike(name: &str) -> String {
+pub(super) fn digits_alike(name: &str) -> String {
     let mut alike = String::new();
     for char in name.chars() {
         match char {

@@ -49,6 +49,7 @@ fn found(names: &[&str], apart: &[&str]) -> Vec<(String, u32)> {
         wanted: &wanted,
         apart: &apart,
         olddirs: &[],
+        before: "",
     };
     let mut found = scan(chain, &mut Listings::default()).0.unwrap();
     found.retain(|file| file.rank > 0 && file.id != wanted[0]);

@@ -318,15 +318,19 @@ impl Worker {
             {
                 Some(FilesAnswer::StillLive { stream, found })
             }
-            Request::Scan { stream, directory, live_name, wanted, apart, olddirs, still: _ } => {
+            Request::Scan { stream, directory, live_name, wanted, apart, olddirs, before, still: _ } => {
                 // First the watch, then the list: what happens between them is seen twice, not missed.
                 let watch = self.watch(Path::new(&name_of(&directory)));
                 let (directory, live_name) = (&*directory, live_name.as_str());
                 let (wanted, apart, olddirs) = (&wanted[..], &apart[..], &olddirs[..]);
-                let chain = look::Chain { directory, live_name, wanted, apart, olddirs };
+                let before = before.as_str();
+                let chain = look::Chain { directory, live_name, wanted, apart, olddirs, before };
                 let mut own = Listings::default();
                 let listings = if self.lane.is_none() { &mut self.listings } else { &mut own };
-                let (result, beside) = look::scan(chain, listings);
+                let (mut result, beside) = look::scan(chain, listings);
+                if let Ok(found) = &mut result {
+                    found.append(&mut led::in_other_directories(chain, found));
+                }
                 Some(FilesAnswer::Scanned { stream, watch, result, beside })
             }
             Request::Open { .. } => self.open(request),

@@ -34,7 +34,7 @@ const RANK_UNKNOWN: u32 = FoundFile::RANK_UNKNOWN;
 const SCANS_MAX: usize = 8;
 
 /// The files of a directory that form one log.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Default)]
 pub struct Chain<'a> {
     /// The directory of the log.
     pub directory: &'a str,
@@ -46,6 +46,8 @@ pub struct Chain<'a> {
     pub apart: &'a [String],
     /// Directories beneath it that may have rotated files of the log, as paths from it.
     pub olddirs: &'a [String],
+    /// Where links led to before, if a link has just been changed; else empty.
+    pub before: &'a str,
 }
 
 impl Chain<'_> {
@@ -621,7 +623,7 @@ mod tests {
     }
 
     fn scan(directory: &str, live_name: &str) -> Result<Vec<FoundFile>, FileError> {
-        let chain = Chain { directory, live_name, wanted: &[], apart: &[], olddirs: &[] };
+        let chain = Chain { directory, live_name, ..Chain::default() };
         super::scan(chain, &mut Listings::default()).0
     }
 
@@ -688,7 +690,7 @@ mod tests {
     fn the_newest_archive_that_is_not_read_is_named() {
         let dir = tempfile::tempdir().unwrap();
         let directory = dir.path().to_str().unwrap();
-        let chain = Chain { directory, live_name: "l", wanted: &[], apart: &[], olddirs: &[] };
+        let chain = Chain { directory, live_name: "l", ..Chain::default() };
         for (name, expected) in [
             ("l", None),
             ("l.1.gz", None),

@@ -30,6 +30,8 @@ pub enum Request {
         apart: Vec<String>,
         /// Directories beneath it that may have rotated files of the log, as paths from it.
         olddirs: Vec<String>,
+        /// Where links led to before, if a link has just been changed; else empty.
+        before: String,
         /// If this is still the live file, nothing else need be looked at.
         still: Option<FileId>,
     },

@@ -15,6 +15,7 @@
 
 mod aside;
 mod lane;
+mod led;
 pub(crate) mod listing;
 mod listings;
 mod look;

@@ -66,7 +66,7 @@ mod tests {
     use crate::shell::files::look;
 
     fn names(directory: &str, olddirs: &[String]) -> Vec<(u32, String)> {
-        let chain = Chain { directory, live_name: "a.log", wanted: &[], apart: &[], olddirs };
+        let chain = Chain { directory, live_name: "a.log", olddirs, ..Chain::default() };
         let found = look::scan(chain, &mut Listings::default()).0.expect("a listing");
         found.into_iter().map(|file| (file.rank, file.name)).collect()
     }

@@ -12,13 +12,14 @@ use std::sync::Arc;
 
 use super::FileSource;
 use crate::capture::context::Context;
+use crate::capture::io::FoundFile;
 use crate::capture::stream::SourceEvent;
-use crate::capture::stream::chain::Handle;
+use crate::capture::stream::chain::{Handle, Link};
 use crate::model::cursor::{Cursor, FileId};
-use crate::model::rare::Rare;
+use crate::model::rare::{Begins, Rare};
 
 /// Files that were left and may still be read.
-const LEFT_MAX: usize = 16;
+const LEFT_MAX: usize = 64;
 
 /// The links of a path; see the head of this file.
 #[derive(Debug, Default)]
@@ -27,14 +28,31 @@ pub(super) struct Elsewhere {
     name: Arc<str>,
     /// Directory and name of the file that it leads to now, if another is still read.
     next: Option<Box<(String, String)>>,
+    left: Rare<Left>,
+}
+
+/// What the path led to before.
+#[derive(Debug, Default)]
+struct Left {
     /// Where files are that are not where the path leads now.
-    left: Rare<Vec<(FileId, String)>>,
+    files: Vec<(FileId, String)>,
+    /// Where the path led to, until a listing shows the file that it leads to now.
+    before: String,
+}
+
+impl Begins for Left {
+    const BEGINNING: &'static Left = &Left { files: Vec::new(), before: String::new() };
 }
 
 impl Elsewhere {
     /// The path leads elsewhere by now.
     pub(super) fn is_waiting(&self) -> bool {
         self.next.is_some()
+    }
+
+    /// What the files thread needs to find those that the path led to in between.
+    pub(super) fn before(&self) -> String {
+        self.left.before.clone()
     }
 }
 
@@ -76,18 +94,36 @@ impl FileSource {
             link.elsewhere = true;
             // As one that was rotated: it is no longer the live file.
             link.found.rank = link.found.rank.max(1);
-            self.elsewhere.left.push((link.found.id, path.clone()));
+            self.elsewhere.left.files.push((link.found.id, path.clone()));
         }
-        let excess = self.elsewhere.left.len().saturating_sub(LEFT_MAX);
-        self.elsewhere.left.drain(..excess);
+        let excess = self.elsewhere.left.files.len().saturating_sub(LEFT_MAX);
+        self.elsewhere.left.files.drain(..excess);
+        self.elsewhere.left.before = path;
         (self.directory, self.live_name) = (directory.into(), live_name);
         self.scan(cx);
+    }
+
+    /// After a listing: files that the path led to in between are read before the one that it leads to now. A start finds each
+    /// by its own path.
+    pub(super) fn note_led_to(&mut self) {
+        if self.elsewhere.left.before.is_empty() {
+            return;
+        }
+        if self.chain.links.iter().any(|link| link.found.rank == 0 && !link.elsewhere) {
+            self.elsewhere.left.before = String::new();
+        }
+        let is_between = |link: &&Link| link.found.rank == FoundFile::RANK_BY_BIRTH;
+        let between = self.chain.links.iter().filter(is_between);
+        let between: Vec<_> = between.map(|link| (link.found.id, self.path_of(&link.found.name))).collect();
+        // The first are read first.
+        let room = LEFT_MAX.saturating_sub(self.elsewhere.left.files.len());
+        self.elsewhere.left.files.extend(between.into_iter().take(room));
     }
 
     /// Adds to a position in which file it is.
     pub(super) fn note_path(&self, cursor: &mut Cursor) {
         let Cursor::File(cursor) = cursor else { return };
-        if let Some((_, path)) = self.elsewhere.left.iter().rev().find(|(id, _)| *id == cursor.file) {
+        if let Some((_, path)) = self.elsewhere.left.files.iter().rev().find(|(id, _)| *id == cursor.file) {
             Arc::make_mut(cursor).at = path.clone().into();
         } else if !self.elsewhere.name.is_empty() && *self.path() != *self.elsewhere.name {
             Arc::make_mut(cursor).at = self.path().into();
@@ -104,7 +140,7 @@ fn split(path: &str) -> (String, String) {
 mod tests {
     use super::*;
     use crate::capture::core::bench::Bench;
-    use crate::capture::io::{Action, FileNo, FoundFile, OpenedFile};
+    use crate::capture::io::{Action, FileNo, OpenedFile};
     use crate::capture::stream::chain::Start;
     use crate::limits::READ_BYTES;
     use crate::model::record::StreamId;
@@ -180,6 +216,52 @@ mod tests {
         assert_eq!(source.chain.links[0].found.id.inode, 2, "the first is read to its end");
         assert_eq!(source.chain.parked.len(), 1, "its writer may go on");
         assert_eq!(position(&mut source), "/r2/app.log");
+    }
+
+    /// The link moved on twice between two looks. What it led to in between was neither read nor told.
+    #[test]
+    fn what_a_link_led_to_in_between_is_read_and_found_again() {
+        let mut bench = Bench::new(1);
+        let (directory, name) = ("/r".to_owned(), "app.1".to_owned());
+        let mut source =
+            FileSource::new(StreamId(1), directory, name, FileFormat::Raw, Start::Oldest, 64 * 1024)
+                .named("/r/current", "/r/app.1");
+        source.open(&mut bench.cx());
+        let named =
+            |inode, name: &str, rank| FoundFile { name: name.to_owned(), rank, ..found(inode, b"one\n") };
+        let told = &mut Vec::new();
+        source.on_scanned(Ok(vec![named(1, "app.1", 0)]), &mut bench.cx(), told);
+        let file = opening(&source);
+        source.on_file_opened(file, Ok(OpenedFile::plain(4)), &mut bench.cx(), told);
+        let befores = |bench: &mut Bench| -> Vec<String> {
+            let before = |action| if let Action::Scan { before, .. } = action { Some(before) } else { None };
+            bench.actions().into_iter().filter_map(before).collect()
+        };
+        assert!(befores(&mut bench).iter().all(String::is_empty));
+        source.lead_to("/r/app.3", &mut bench.cx(), told);
+        assert_eq!(befores(&mut bench), ["/r/app.1"]);
+        let all = |rank| {
+            vec![named(1, "app.1", FoundFile::RANK_UNKNOWN), named(2, "app.2", rank), named(3, "app.3", 0)]
+        };
+        source.on_scanned(Ok(all(FoundFile::RANK_BY_BIRTH)), &mut bench.cx(), told);
+        let inodes: Vec<_> = source.chain.links.iter().map(|link| link.found.id.inode).collect();
+        assert_eq!(inodes, [1, 2, 3]);
+        source.on_chain_changed(&mut bench.cx());
+        assert!(befores(&mut bench).iter().all(String::is_empty), "it is looked for once");
+        for _ in 0..2 {
+            source.on_scanned(Ok(all(FoundFile::RANK_UNKNOWN)), &mut bench.cx(), told);
+            source.on_chain_changed(&mut bench.cx());
+        }
+        source.on_scanned(Ok(all(FoundFile::RANK_UNKNOWN)), &mut bench.cx(), told);
+        let file = opening(&source);
+        source.on_file_opened(file, Ok(OpenedFile::plain(4)), &mut bench.cx(), told);
+        source.read_on(&mut bench.cx());
+        let mut buffer = Vec::with_capacity(READ_BYTES);
+        buffer.extend_from_slice(b"one\n");
+        source.on_read(Ok(4), buffer, Some(4), None, &mut bench.cx(), told);
+        assert_eq!(source.chain.links[0].found.id.inode, 2);
+        assert_eq!(position(&mut source), "/r/app.2");
+        assert_eq!(source.path_of("../q/app.2"), "/q/app.2");
     }
 
     /// A link that was changed while nobody looked: first what it led to then.

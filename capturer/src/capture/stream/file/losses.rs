@@ -42,7 +42,7 @@ impl FileSource {
                 false if self.gone && !self.reader.group.of_paths => LossReason::ContainerGoneUnread,
                 false => LossReason::FileGoneUnread,
             };
-            let file = format!("{}/{name}", self.directory);
+            let file = self.path_of(name);
             // Each outlet reads it for itself, and is told of for itself.
             let sinks = self.reader.sinks.join(", ");
             match (bytes, in_place) {

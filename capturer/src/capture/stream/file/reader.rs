@@ -69,7 +69,11 @@ impl FileSource {
 
     /// The path of a file that was found with it.
     pub fn path_of(&self, name: &str) -> String {
-        format!("{}/{name}", self.directory)
+        let (mut directory, mut name) = (&*self.directory, name);
+        while let Some(more) = name.strip_prefix("../") {
+            (directory, name) = (directory.rsplit_once('/').map_or("", |(parent, _)| parent), more);
+        }
+        format!("{directory}/{name}")
     }
 
     /// The live file of a listing is one that was read.
