@@ -342,9 +342,9 @@ impl Shell {
                 self.watches.end_listing();
                 vec![Event::StillLive { stream, found }]
             }
-            files::FilesAnswer::PathsFound { set, lane, lanes, watches, directories, paths } => {
+            files::FilesAnswer::PathsFound { set, lane, lanes, watches, directories, links, paths } => {
                 let is_news = self.watches.set_of_patterns(set, lane, watches);
-                let vanished = self.watches.saw_paths(&directories, &paths);
+                let vanished = self.watches.saw_paths(&directories, &links, &paths);
                 let links = paths.iter().filter(|found| found.target.is_some());
                 self.watches.saw_links(links.map(|found| &*found.path));
                 if lane.is_none() {

@@ -365,27 +365,36 @@ impl Watches {
         self.never_listed.extend(never);
     }
 
-    /// A listing of patterns found these paths in these directories. Whoever reads a path tells if its file went before it could
+    /// A listing of patterns found these paths in these directories, some of them over links that lead to others. Whoever reads a path tells if its file went before it could
     /// be opened, so its removal is not to be told here, too. Returns the files that match a pattern and were removed before
     /// their directory was listed: entry, name, and the path that the listing found all the same.
     pub fn saw_paths(
         &mut self,
         directories: &[(i32, u64)],
+        links: &[String],
         paths: &[FoundPath],
     ) -> Vec<(usize, String, Option<Arc<str>>)> {
         let never = std::mem::take(&mut self.never_listed);
         if never.is_empty() && self.made.is_empty() {
             return Vec::new();
         }
+        fn place_of(path: &str) -> (u64, &str) {
+            let (directory, name) = path.rsplit_once('/').unwrap_or(("", path));
+            (hash_of_directory(directory), name)
+        }
         let mut shown: BTreeMap<(u64, &str), &Arc<str>> = BTreeMap::new();
         for found in paths {
-            let at = found.target.as_deref().unwrap_or(&found.path);
-            let (directory, name) = at.rsplit_once('/').unwrap_or(("", at));
-            shown.insert((hash_of_directory(directory), name), &found.path);
+            shown.insert(place_of(found.target.as_deref().unwrap_or(&found.path)), &found.path);
         }
+        let links: BTreeSet<(u64, &str)> = links.iter().map(|link| place_of(link)).collect();
         let hashes: BTreeMap<i32, u64> = directories.iter().copied().collect();
         let path_of = |watch: i32, name: &str| shown.get(&(*hashes.get(&watch)?, name)).copied();
-        self.made.retain(|(watch, name), _| path_of(*watch, &text_of_bytes(name)).is_none());
+        let is_link =
+            |watch: i32, name: &str| hashes.get(&watch).is_some_and(|hash| links.contains(&(*hash, name)));
+        self.made.retain(|(watch, name), _| {
+            let name = &*text_of_bytes(name);
+            path_of(*watch, name).is_none() && !is_link(*watch, name)
+        });
         never
             .into_iter()
             .map(|(set, watch, name)| {

@@ -253,6 +253,13 @@ fn files_that_vanish_between_two_looks_are_named() {
         assert!(vanished(&mut watches, &[(link, DELETE), (link, CREATE)]).is_empty(), "{link}");
         assert_eq!(vanished(&mut watches, &[(link, DELETE)]), [format!("4 {link}")], "nobody saw it");
     }
+    // A link that another one leads over is no file that nobody opened.
+    for (link, is_told) in [("/d/second.log", false), ("/e/second.log", true)] {
+        assert!(vanished(&mut watches, &[("second.log", CREATE)]).is_empty());
+        watches.saw_paths(&[(7, hash_of_directory("/d"))], &[link.to_owned()], &[]);
+        let told = vanished(&mut watches, &[("second.log", DELETE)]);
+        assert_eq!(told.is_empty(), !is_told, "{link}");
+    }
 }
 
 /// A job's log that is moved out of the way at once was never read, and nobody said so.
@@ -260,7 +267,8 @@ fn files_that_vanish_between_two_looks_are_named() {
 fn files_that_are_moved_away_before_a_look_are_named() {
     let listed = |watches: &mut Watches| {
         watches.set_of_patterns(4, None, vec![(7, wild("*.log")), (8, wild("*.log"))]);
-        let never = watches.saw_paths(&[], &[]).into_iter().map(|(set, name, _)| format!("{set} {name}"));
+        let never =
+            watches.saw_paths(&[], &[], &[]).into_iter().map(|(set, name, _)| format!("{set} {name}"));
         never.collect::<Vec<_>>()
     };
     let on = |watches: &mut Watches, events: &[(i32, &str, u32)]| {
@@ -330,7 +338,7 @@ fn a_file_that_a_listing_found_is_not_told_as_unseen() {
         watches.on_event(&InotifyEvent { watch: 7, mask: CREATE, name: b"a.log" }, &mut Concerned::default());
         let found =
             FoundPath { path: path.into(), id: FileId::default(), target: None, len: 0, modified_ns: 0 };
-        assert!(watches.saw_paths(&[(7, hash_of_directory("/d"))], &[found]).is_empty());
+        assert!(watches.saw_paths(&[(7, hash_of_directory("/d"))], &[], &[found]).is_empty());
         let mut told = Concerned::default();
         watches.on_event(&InotifyEvent { watch: 7, mask: DELETE, name: b"a.log" }, &mut told);
         assert_eq!(!told.vanished.is_empty(), vanished, "{path}");
@@ -357,13 +365,13 @@ fn files_that_went_before_their_directory_was_listed_are_named() {
         watches.set_of_patterns(3, None, vec![(7, wild("*.log"))]);
         watches.end_listing();
         let directories = [(7, hash_of_directory("/d"))];
-        let named = watches.saw_paths(&directories, found);
-        assert!(watches.saw_paths(&directories, found).is_empty(), "once");
+        let named = watches.saw_paths(&directories, &[], found);
+        assert!(watches.saw_paths(&directories, &[], found).is_empty(), "once");
         // From now on the watch is known.
         watches.begin_listing();
         watches.on_event(&InotifyEvent { watch: 7, mask: DELETE, name: b"z.log" }, &mut Concerned::default());
         watches.set_of_patterns(3, None, vec![(7, wild("*.log"))]);
-        assert!(watches.saw_paths(&directories, found).is_empty());
+        assert!(watches.saw_paths(&directories, &[], found).is_empty());
         let shown = |path: Option<Arc<str>>| path.map_or(String::new(), |path| format!(" found as {path}"));
         let told = named.into_iter().map(|(set, name, path)| format!("{set} {name}{}", shown(path)));
         told.collect::<Vec<_>>()

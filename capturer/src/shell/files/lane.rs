@@ -385,7 +385,8 @@ impl Worker {
             return None;
         }
         let paths = found.paths();
-        Some(FilesAnswer::PathsFound { set, lane: self.lane, lanes: Vec::new(), watches, directories, paths })
+        let (lane, lanes, links) = (self.lane, Vec::new(), found.links);
+        Some(FilesAnswer::PathsFound { set, lane, lanes, watches, directories, links, paths })
     }
 
     /// Walks the patterns of an entry, watches directories where files may appear, and notes what to report.

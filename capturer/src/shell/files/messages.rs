@@ -205,6 +205,8 @@ pub enum FilesAnswer {
         watches: Vec<(i32, Interest)>,
         /// Which directory each watches, as a hash.
         directories: Vec<(i32, u64)>,
+        /// Links that other links led over.
+        links: Vec<String>,
         /// The paths that match.
         paths: Vec<FoundPath>,
     },

@@ -307,6 +307,7 @@ impl Router {
             lanes,
             watches,
             directories,
+            links: found.links,
             paths,
         });
         for (id, starts) in elsewhere {

@@ -85,6 +85,8 @@ pub struct Start {
 pub struct Found {
     /// Regular files that match, by name.
     pub paths: BTreeMap<Arc<str>, FoundPath>,
+    /// Links that other links led over. No path shows their names.
+    pub links: Vec<String>,
     /// A report for each pattern.
     pub reports: Vec<PatternReport>,
     /// Directories and names that could not be looked at though they are there and the right is not missing, each with why.
@@ -335,6 +337,9 @@ impl Walk<'_> {
             Ok(target) => target,
             Err(error) => return self.note_name(&place.at.join(name), error),
         };
+        if !is_shown && !place.by_kubelet {
+            self.found.links.push(text_of_path(&place.at.join(name)).into_owned());
+        }
         let hops = target.components().filter_map(|component| match component {
             Component::Normal(name) => Some(Step::Hop(name.to_owned())),
             Component::ParentDir => Some(Step::Hop(OsString::from(".."))),

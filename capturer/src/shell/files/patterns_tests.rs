@@ -132,6 +132,30 @@ fn patterns_find_what_they_say() {
 /// Tree, patterns, whether links that a pattern finds are followed, what is found, what is passed over.
 type OfLinks<'a> = (&'a [&'a str], &'a [&'a str], bool, &'a [&'a str], &'a [&'a str]);
 
+/// A link that another one leads over has a name that no path shows. If it was replaced, it counted as a file that came and
+/// went.
+#[test]
+fn links_that_others_lead_over_are_named() {
+    let dir = tree(&[
+        "r1/v1.txt",
+        "r1/two.log -> v1.txt",
+        "r -> r1",
+        "one.log -> r/two.log",
+        "d/a.log -> ../one.log",
+    ]);
+    for (pattern, expected) in [
+        ("one.log", vec!["r", "r1/two.log"]),
+        ("r/two.log", vec![]),
+        ("r1/*.txt", vec![]),
+        ("d/*.log", vec!["one.log", "r", "r1/two.log"]),
+    ] {
+        let set = FileSet { follow_links: true, ..set(dir.path(), &[pattern]) };
+        let links = walk_all(&set).found.links;
+        let links: Vec<_> = links.iter().map(|link| relative(dir.path(), link)).collect();
+        assert_eq!(links, expected, "{pattern}");
+    }
+}
+
 #[test]
 fn links() {
     let current: &[&str] = &["r1/app.log", "r2/app.log", "current -> r1"];
