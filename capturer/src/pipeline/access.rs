@@ -10,6 +10,8 @@
 //! ```
 //! Times become ISO 8601, which the timestamp step reads without a format. Error logs have no zone.
 
+use std::net::{IpAddr, SocketAddr};
+
 use super::parse::{Found, NotThis};
 use crate::decode::work;
 use crate::model::fields::Value;
@@ -198,36 +200,30 @@ fn nginx_error(line: &[u8], into: &mut Found) -> Result<(), NotThis> {
     Ok(())
 }
 
-/// Where the message ends and nginx's own pairs begin. The message may contain text of an upstream or a path that looks
-/// like pairs, and a request or a referrer, which nginx writes as the client sent it, may do so too. With two clients in
-/// what may be pairs, nobody can say which of them nginx wrote.
+/// Where the message ends and nginx's own pairs begin: at the client's address. A path in the message, a request and a
+/// referrer may contain whatever a client wants, as nginx writes them. With two addresses nobody can say which of them
+/// nginx wrote.
 fn pairs_begin(message: &[u8]) -> Result<usize, NotThis> {
     const CLIENT: &[u8] = b", client: ";
-    let (mut first_address, mut addresses) = (None, 0);
-    for at in memchr::memmem::find_iter(message, CLIENT).take(PAIRS_TRIES_MAX) {
-        let mut clients = 0;
-        let rest = each_pair(&message[at..], |name, _| {
-            clients += usize::from(name == "client");
-            true
-        });
-        match clients {
-            0 => continue,
-            1 if rest.is_empty() => return Ok(at),
-            _ if rest.is_empty() => return Err(NotThis),
-            _ => {}
-        }
-        addresses += 1;
-        first_address.get_or_insert(at);
-    }
-    match addresses {
-        0 => Ok(message.len()),
-        1 => Ok(first_address.unwrap_or(message.len())),
-        _ => Err(NotThis),
+    work::add(message.len());
+    let is_clients = |at: &usize| is_client(&message[at + CLIENT.len()..]);
+    let mut begins = memchr::memmem::find_iter(message, CLIENT).filter(is_clients);
+    match (begins.next(), begins.next()) {
+        (_, Some(_)) => Err(NotThis),
+        (begin, None) => Ok(begin.unwrap_or(message.len())),
     }
 }
 
-/// Each try may look at the whole line.
-const PAIRS_TRIES_MAX: usize = 8;
+/// An address, perhaps with a port, or a Unix socket, and then the end or the next pair.
+fn is_client(value: &[u8]) -> bool {
+    let value = &value[..value.len().min(ADDRESS_BYTES_MAX)];
+    let len = value.iter().position(|byte| *byte == b',').unwrap_or(value.len());
+    let Ok(text) = std::str::from_utf8(&value[..len]) else { return false };
+    text.parse::<IpAddr>().is_ok() || text.parse::<SocketAddr>().is_ok() || text == "unix:"
+}
+
+/// Longer than any address and port, with the sign behind it.
+const ADDRESS_BYTES_MAX: usize = 64;
 
 /// Takes pairs as in `, client: 10.0.0.7, request: "GET / HTTP/1.1"` for as long as the text has them and they are
 /// wanted. Returns the rest.

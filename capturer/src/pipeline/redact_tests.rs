@@ -1,6 +1,7 @@
 //! Lines as programs print them, and exactly what is left of them.
 
 use super::*;
+use crate::decode::work;
 use crate::settings::pipeline::RedactPattern;
 use crate::sink::testing::Rng;
 
@@ -506,6 +507,39 @@ fn work_is_bounded_and_fails_closed() {
     let short = b"a".repeat(1_000);
     let (found, done) = redact(&rules, &short);
     assert_eq!((&*found, done.limited), (&b"*".repeat(1_000)[..], false), "no usual line is cut");
+}
+
+/// What begins like a secret again and again costs no more for each byte.
+#[test]
+fn work_grows_with_the_length_alone() {
+    let rules = preset(RedactPreset::KeySecret);
+    for unit in [
+        "tokens=",
+        "tokens=[",
+        "tokens={a",
+        "tokens:x",
+        "tokens=\"",
+        "%26pin%3D",
+        "pin%3D ",
+        "pin%3Da%20",
+        "password=('",
+        "password=Some(",
+        "('cookie', ",
+        "[\"cookie\",\"",
+        "password N'",
+        "by \"",
+        "cookie=a; ",
+        "-p'",
+        "curl -u \"a:",
+        "password=''",
+        "password=\\\\\"",
+        "<password>",
+        "--password ",
+    ] {
+        let of = |len: usize| work::of(|| drop(redact(&rules, unit.repeat(len / unit.len()).as_bytes())));
+        let (short, long) = (of(16_000), of(128_000));
+        assert!(long <= 10 * short + 1_000_000, "{unit:?}: {short} and {long} bytes looked at");
+    }
 }
 
 /// A replacement longer than what it replaces does not make lines of unbounded length.

@@ -111,7 +111,6 @@ pub(super) fn values(text: &[u8]) -> Vec<Range<usize>> {
             _ => value_behind(text, sign),
         };
         if let Some(range) = secret {
-            work::add(range.len());
             at = range.end.max(at);
             found.push(range);
         }
@@ -362,10 +361,22 @@ fn value_behind_encoded(text: &[u8], sign: usize) -> Option<Range<usize>> {
     if text[start..].starts_with(REDACTED) {
         return None;
     }
-    let plain_end = unquoted_end(text, start);
-    let value = &text[start..plain_end];
     let ends = [&b"%26"[..], b"%2526", b"%3B", b"%3b"];
-    let end = ends.iter().filter_map(|end| memchr::memmem::find(value, end)).min().unwrap_or(value.len());
+    let is_end = |at: &usize| ends.iter().any(|end| text[start + at..].starts_with(end));
+    // Looked at in growing windows: of many pairs in a row each ends soon.
+    let mut window = 4 * KEY_BYTES_MAX;
+    let end = loop {
+        let limit = text.len().min(start + window);
+        let plain_end = unquoted_end(&text[..limit], start);
+        if let Some(end) = memchr::memchr_iter(b'%', &text[start..plain_end]).find(is_end) {
+            break end;
+        }
+        // At the window's edge nobody sees what follows.
+        if plain_end + 2 * KEY_BYTES_MAX < limit || limit == text.len() {
+            break plain_end - start;
+        }
+        window *= 2;
+    };
     (end > 0).then_some(start..start + end)
 }
 
@@ -416,6 +427,8 @@ fn value_behind(text: &[u8], sign: usize) -> Option<Range<usize>> {
     if text[start + if quoted { escapes + 1 } else { 0 }..].starts_with(REDACTED) {
         return None;
     }
+    // A value that may hide nothing is looked at again by what it contains, so its end is not searched for far away.
+    let text = if is_secret { text } else { &text[..text.len().min(start + MAYBE_BYTES_MAX)] };
     let range = match text.get(start + escapes) {
         Some(quote @ (b'"' | b'\'' | b'`')) => {
             let inside = start + escapes + quotes_len(&text[start + escapes..], *quote);
@@ -452,6 +465,9 @@ fn quotes_len(text: &[u8], quote: u8) -> usize {
     // What is empty is closed by its second quote.
     if text.get(run).is_some_and(|byte| byte.is_ascii_alphanumeric()) { run } else { 1 }
 }
+
+/// Longest value that is hidden for what it looks like, not for its name.
+const MAYBE_BYTES_MAX: usize = 1024;
 
 fn ends_with(key: &[u8], word: &[u8]) -> bool {
     key.len().checked_sub(word.len()).is_some_and(|at| key[at..].eq_ignore_ascii_case(word))
@@ -540,6 +556,7 @@ fn closing_quote(text: &[u8], inside: usize, escapes: usize, quote: u8) -> usize
             b'\\' => run += 1,
             // In unescaped quotes, an odd number of escapes makes the quote part of the value.
             byte if byte == quote && (if escapes == 0 { run % 2 == 0 } else { run <= escapes }) => {
+                work::add(at - inside);
                 return at - run.min(escapes);
             }
             _ => run = 0,
@@ -548,6 +565,7 @@ fn closing_quote(text: &[u8], inside: usize, escapes: usize, quote: u8) -> usize
             run = 0;
         }
     }
+    work::add(text.len() - inside);
     text.len()
 }
 
@@ -563,12 +581,14 @@ fn nested_end(text: &[u8], start: usize) -> usize {
             b']' | b'}' if !quoted => {
                 depth -= 1;
                 if depth == 0 {
+                    work::add(at - start);
                     return at + 1;
                 }
             }
             _ => {}
         }
     }
+    work::add(text.len() - start);
     text.len()
 }
 
@@ -590,6 +610,7 @@ fn unquoted_end(text: &[u8], start: usize) -> usize {
         }
         end += 1;
     }
+    work::add(end - start);
     let is_scheme = SCHEMES.iter().any(|scheme| scheme.eq_ignore_ascii_case(&text[start..end]));
     match text.get(end) {
         Some(b' ') if is_scheme => {

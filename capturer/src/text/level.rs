@@ -173,9 +173,20 @@ fn names_a_level(word: &[u8], before: &[u8], behind: &[u8]) -> bool {
     if enclosed || is_value_of_level(before) || (capitals && is_behind_a_thread(before, behind)) {
         return true;
     }
+    if is_of_a_stack(word, before) {
+        return false;
+    }
     // In `no-error: x` the word is part of a name.
     let colon = behind.starts_with(b":") && !behind.starts_with(b"::") && !before.ends_with(b"-");
     (capitals || colon) && !is_in_a_path(before)
+}
+
+/// `PHP Stack trace:` heads what follows an error.
+fn is_of_a_stack(word: &[u8], before: &[u8]) -> bool {
+    const STACK: &[u8] = b"stack";
+    let before = before.trim_ascii_end();
+    word.eq_ignore_ascii_case(b"trace")
+        && before.len().checked_sub(STACK.len()).is_some_and(|at| before[at..].eq_ignore_ascii_case(STACK))
 }
 
 /// `[Server thread/WARN]`, but not `[GET /ERROR]` or `[a/b/ERROR]`.
@@ -312,6 +323,9 @@ mod tests {
             ("[ an error of x ]", None),
             ("[2026-11-22T10:00:00] app.EMERGENCY: x", Some("fatal")),
             ("ALERT: x", Some("fatal")),
+            ("[29-Nov-2026 10:00:00 UTC] PHP Stack trace:", None),
+            ("STACK TRACE: x", None),
+            ("trace: x", Some("trace")),
             ("t=2026 lvl=eror msg=x", Some("error")),
             ("lvl=dbug msg=x", Some("debug")),
             ("fail: Microsoft.Hosting[0]", Some("error")),
