@@ -76,8 +76,8 @@ impl Loop<'_> {
     /// Reports everything, and returns the events that tell the core of file systems that hang.
     pub fn look_at_sources(&mut self, now: Now) -> Vec<Event> {
         self.tell_losses(now);
-        let waiting = self.tell_descriptors(now);
-        self.tell_streams(now, waiting);
+        let (waiting, short) = self.tell_descriptors(now);
+        self.tell_streams(now, short);
         let unread = self.tell_containers(now);
         self.tell_pipelines(now);
         let mut events = self.tell_files(now, unread);
@@ -177,9 +177,9 @@ impl Loop<'_> {
         }
     }
 
-    /// `waiting`: how many files wait for a descriptor.
-    fn tell_streams(&mut self, now: Now, waiting: usize) {
-        let Named { count, text } = self.capture.stuck(now, waiting > 0);
+    /// `short`: descriptors are short, so files may wait for one.
+    fn tell_streams(&mut self, now: Now, short: bool) {
+        let Named { count, text } = self.capture.stuck(now, short);
         self.process.metrics.streams_stuck.set(count as i64);
         let message = match count {
             0 => {
@@ -304,8 +304,8 @@ impl Loop<'_> {
         self.process.status.set_note(component, message);
     }
 
-    /// Reports on descriptors, and returns how many files wait for one.
-    fn tell_descriptors(&mut self, now: Now) -> usize {
+    /// Reports on descriptors, and returns how many files wait for one, and whether they are short.
+    fn tell_descriptors(&mut self, now: Now) -> (usize, bool) {
         let waiting = self.shell.files_waiting();
         let limit = descriptors::limit();
         self.process.metrics.file_descriptors_limit.set(limit as i64);
@@ -330,7 +330,7 @@ impl Loop<'_> {
             (true, _) => HealthState::Bad,
         };
         self.tell(now, "descriptors", state, message);
-        waiting
+        (waiting, is_full)
     }
 
     /// Reports faults of files, and tells the core which streams wait for a file system that hangs.

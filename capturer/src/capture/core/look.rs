@@ -457,7 +457,7 @@ impl Capture {
         for id in self.sums.busy() {
             let Some(stream) = self.streams.get(id) else { continue };
             let Kind::File(source) = &stream.kind else { continue };
-            let waits_to_open = short && source.files_open() == 0;
+            let waits_to_open = short && !source.has_open_file();
             let outlet = &self.outlets[usize::from(stream.source.outlet.index)];
             let waits_for_sinks = stream.waits_for_sinks() || !outlet.credit.has_room(super::READ_BYTES);
             let may_read = !waits_for_sinks && !waits_to_open && !self.unreadable.by_stream.contains_key(id);

@@ -202,3 +202,15 @@ fn an_opening_that_is_refused_has_the_files_listed_again() {
     );
     assert!(scene.capture.drain_actions().any(|action| matches!(action, Action::Scan { .. })));
 }
+
+/// Of one that waits for a descriptor it was once said that it reads nothing because of a bug: it counts among the open files
+/// from the moment that its opening is ordered.
+#[test]
+fn a_file_that_is_being_opened_is_not_open() {
+    let mut scene = Scene::new();
+    let opens = scene.listed(Ok(vec![file("a.log", 0, 1)]));
+    let is_open = |scene: &Scene| scene.capture.file(scene.stream).is_some_and(FileSource::has_open_file);
+    assert_eq!((opens.len(), is_open(&scene)), (1, false));
+    scene.opened(opens[0], Ok(()));
+    assert!(is_open(&scene));
+}

@@ -16,6 +16,11 @@ impl FileSource {
         self.chain.in_hand().filter(|link| link.handle != Handle::None).count()
     }
 
+    /// One of its files is open. One that is being opened may wait for a descriptor.
+    pub fn has_open_file(&self) -> bool {
+        self.open_files().next().is_some()
+    }
+
     /// One of its files is being opened.
     pub(super) fn is_opening(&self) -> bool {
         self.chain.in_hand().any(|link| matches!(link.handle, Handle::Opening(_)))
