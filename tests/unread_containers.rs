@@ -213,6 +213,31 @@ fn removed(version: EngineVersion) -> Result<()> {
     agent.stop()
 }
 
+fn by_api(home: &Home, docker: &FakeDocker) -> Result<Agent> {
+    let socket = socket_setting(&docker.socket());
+    home.start(&home.config(&format!(
+        "container_monitor: {{socket_path: \"{socket}\", read_from: api, reconnect_interval: 1s, list_interval: 1s, \
+         circuit_breaker: {{failures: 50}}}}\n"
+    )))
+}
+
+/// After some failures health once had another cause for it, with a cure that does nothing.
+#[test]
+fn a_driver_that_keeps_nothing_stays_named() -> Result<()> {
+    let (home, docker) = (Home::new()?, FakeDocker::start()?);
+    let refusal = "{\"message\":\"configured logging driver does not support reading\"}";
+    docker.add_scripted("remote", logs_path, &Reply::status(501, refusal));
+    let agent = by_api(&home, &docker)?;
+    wait_until("many failures", PATIENCE, || {
+        let failures = agent.metric("container_stream_errors_total{error_type=\"driver_unreadable\"}")?;
+        ensure!(failures >= 8.0, "{failures}");
+        Ok(())
+    })?;
+    wait_for(&agent, false, false, &["remote", "keeps nothing that the Engine can read"])?;
+    ensure!(agent.metric("sources_unreadable{reason=\"driver\"}")? == 1.0, "by its reason");
+    agent.stop()
+}
+
 /// What refuses one container's log, be it dockerd, a plugin of it or a proxy before its socket: the container runs, its
 /// neighbours are captured, and nothing arrives.
 #[test]

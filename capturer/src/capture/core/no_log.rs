@@ -249,6 +249,10 @@ impl Capture {
 
     /// Why a container's stream captures nothing. Of one that fails again and again its row has the failures and the pauses.
     fn not_captured(&self, now: Now, stream: &Stream) -> Option<(UnreadableReason, String)> {
+        // The Engine says for each request why, and no other cause fits.
+        if self.no_logs.refused.contains(&stream.source.id) {
+            return self.no_log(now, stream);
+        }
         let breaker = self.settings.container_monitor.circuit_breaker.failures;
         let Some(words) = stream.fails_too_often(breaker, now.mono_ms) else {
             return self.no_log(now, stream);
