@@ -7,7 +7,7 @@ mod no_answers;
 
 use std::fs;
 use std::io::Write as _;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::{Context as _, Result, ensure};
 use capturer_tests::agent::{Agent, Home, Record};
@@ -533,6 +533,24 @@ fn a_stream_that_always_fails_is_paused_until_it_brings_a_line() -> Result<()> {
             ensure!((3..=second).contains(&failures), "{failures} failures, so they were not counted anew");
             Ok(())
         })
+    })
+}
+
+/// The host's clock was set back: what is printed then is older than what was delivered, and an Engine that is asked for what
+/// came after a time leaves it out.
+#[test]
+fn a_clock_set_back_loses_no_line() -> Result<()> {
+    beside_a_neighbour("list_interval: 1s", |scene| {
+        let id = scene.fake.add("victim");
+        scene.fake.print_at(&id, b"before", SystemTime::now() + Duration::from_secs(3600));
+        scene.await_messages("victim", &["before"])?;
+        let after = ["first", "second", "third"];
+        for (number, text) in (2..).zip(after) {
+            scene.fake.break_connections();
+            scene.fake.print_now(&id, text.as_bytes());
+            scene.await_messages("victim", &[&["before"], &after[..number - 1]].concat())?;
+        }
+        Ok(())
     })
 }
 

@@ -277,6 +277,12 @@ impl FakeDocker {
         self.shared.changed.notify_all();
     }
 
+    /// The same, at this time.
+    pub fn print_at(&self, id: &str, text: &[u8], at: SystemTime) {
+        self.shared.lock().print(id, text, at);
+        self.shared.changed.notify_all();
+    }
+
     /// From now on this path (without its query) answers with this.
     pub fn script(&self, path: &str, reply: Reply) {
         self.script_each(path, [reply]);

@@ -14,6 +14,7 @@
 
 #[cfg(test)]
 pub(crate) mod bench;
+mod clock;
 mod containers;
 mod gauges;
 mod held;
@@ -104,6 +105,7 @@ pub struct Capture {
     log_facts: log_facts::AllLogFacts,
     /// The first list has come: what is found from now on is new.
     listed_once: bool,
+    clock: clock::WallClock,
     stopping: Option<Stopping>,
     /// What its parts are lent.
     shared: Shared,
@@ -153,6 +155,7 @@ impl Capture {
             no_logs: no_log::NoLogs::default(),
             log_facts: log_facts::AllLogFacts::default(),
             listed_once: false,
+            clock: clock::WallClock::default(),
             stopping: None,
             shared,
             sums: gauges::Sums::default(),
@@ -207,6 +210,7 @@ impl Capture {
         if self.shared.actions.is_empty() {
             self.shared.actions.shrink_to(ACTIONS_KEPT);
         }
+        self.look_at_clock(now);
         self.dispatch(now, event);
         self.place_attached();
         self.begin_attached(now);

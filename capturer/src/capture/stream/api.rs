@@ -15,6 +15,7 @@
 //! (`tail`). It must begin with a line that was delivered, judging by its channel; if it does not, the tail is widened.
 
 mod lines;
+mod order;
 pub(crate) mod pace;
 
 use std::collections::VecDeque;
@@ -116,6 +117,8 @@ pub struct ApiSource {
     /// How many lines to ask for; `None` = all.
     tail: Option<u32>,
     catch_ups: u32,
+    /// The clock was set back behind what was delivered: the next answers are judged by their order, until a line comes.
+    by_order: bool,
     /// Since when, and how many, lines have been counted to tell whether the container is quiet; `None` = not yet.
     activity: Option<(u64, u64)>,
 }
@@ -178,6 +181,7 @@ impl ApiSource {
             prefers_files: false,
             tail: Some(TAIL_FIRST),
             catch_ups: 0,
+            by_order: false,
             activity: None,
         }
     }
@@ -271,7 +275,8 @@ impl ApiSource {
             grouped.clear();
         }
         self.whole = self.cursor.channels;
-        self.seen.iter_mut().for_each(Seen::begin_answer);
+        self.by_order |= self.is_ahead_of(cx.now.unix_ns);
+        self.seen.iter_mut().for_each(|seen| seen.begin_answer(self.by_order));
         let polled = self.answer.polled && !follow;
         self.answer =
             FollowAnswer { follow, polled, exited_at_ns: self.exited_at_ns, ..FollowAnswer::default() };
@@ -282,17 +287,19 @@ impl ApiSource {
         let id = &self.container_id;
         let follow = u8::from(follow);
         let mut path = format!("/containers/{id}/logs?stdout=1&stderr=1&timestamps=1&follow={follow}");
+        let Some(tail) = self.tail.filter(|_| !self.cursor.is_beginning()) else { return path };
         // The whole log is requested without a time: with one, Docker 20.10 omits every rotated file as soon as the
         // oldest compressed one ends before that time.
-        if let Some((since, tail)) = self.since().zip(self.tail) {
-            path += &format!("&since={}&tail={tail}", timestamp::to_since(since));
+        if let Some(since) = self.since() {
+            path += &format!("&since={}", timestamp::to_since(since));
         }
+        path += &format!("&tail={tail}");
         path
     }
 
     /// The time to ask from; `None` = from the beginning.
     fn since(&self) -> Option<i64> {
-        if self.cursor.is_beginning() {
+        if self.cursor.is_beginning() || self.by_order {
             // No delivered line could show that the answer reaches back to an open one.
             return None;
         }
@@ -564,6 +571,8 @@ impl ApiSource {
                 } else if self.answer.follow && self.guard.as_mut().is_some_and(|guard| guard.on_silence(cx))
                 {
                     self.stalled(cx, told);
+                } else if self.answer.follow && self.lost_its_place() {
+                    self.catch_up(cx);
                 } else if self.answer.follow && self.waits_in_vain() {
                     // Only an answer that ends shows that the line has no rest: a frozen daemon is just as silent.
                     self.catch_up(cx);
@@ -603,6 +612,10 @@ impl ApiSource {
     fn on_end(&mut self, cx: &mut Context<'_>, told: &mut Vec<SourceEvent>) {
         if !matches!(self.phase, Phase::Reading { .. }) {
             return; // decoding gave it up already
+        }
+        if !self.answer.follow && self.lost_its_place() {
+            self.begin_anew(cx);
+            return self.catch_up(cx);
         }
         // An exit that became known meanwhile may have left lines that the answer did not have.
         let known = self.answer.exited_at_ns == self.exited_at_ns;

@@ -62,14 +62,25 @@ pub struct Seen {
     began: bool,
     /// In the current answer: the time of the last line that began, and how many lines in a row had it.
     begun: (i64, u32),
+    /// In the current answer: the clock was set back behind the newest line, so older times say nothing behind that line.
+    by_order: bool,
+    /// Then: that line came, and what follows it is new unless it is remembered.
+    passed: bool,
 }
 
 impl Seen {
-    /// An answer begins.
-    pub fn begin_answer(&mut self) {
+    /// An answer begins. `by_order`: the clock was set back behind the newest line, so that lines printed since are older.
+    pub fn begin_answer(&mut self, by_order: bool) {
+        self.by_order = by_order;
+        self.passed = false;
         self.live = false;
         self.began = false;
         self.begun = (0, 0);
+    }
+
+    /// In an answer judged by its order: the newest delivered line came.
+    pub fn passed(&self) -> bool {
+        self.passed
     }
 
     /// A line begins; returns whether it is new. `mark` is the newest delivered line.
@@ -82,6 +93,8 @@ impl Seen {
         self.next = at.map_or(self.next, |at| at + 1);
         let is_known = at.is_some();
         let count = if self.begun.0 == key.time_ns { self.begun.1 + 1 } else { 1 };
+        // Of a stream that began at its log's end no line is the newest: there the step itself is looked for.
+        self.passed |= self.by_order && mark.count == 0 && key.time_ns < self.begun.0;
         self.begun = (key.time_ns, count);
         let new = if key.time_ns > mark.time_ns {
             !is_known
@@ -89,8 +102,10 @@ impl Seen {
             if self.live { !self.is_last_again(key) } else { count > mark.count }
         } else {
             // The first line of an answer may be the middle of a long one, so its content can't identify it.
-            !(first || is_known || (!self.live && (!self.filled || self.is_before_all(key))))
+            let is_old = !self.live && !self.passed && (!self.filled || self.is_before_all(key));
+            !(first || is_known || is_old)
         };
+        self.passed |= self.by_order && key.time_ns == mark.time_ns && count >= mark.count;
         self.filled |= new;
         if !self.filled && !is_known {
             self.remember(key);
@@ -164,7 +179,7 @@ mod tests {
         let (mut seen, mut mark) = (Seen::default(), ChannelMark::default());
         let mut out = Vec::new();
         for answer in answers {
-            seen.begin_answer();
+            seen.begin_answer(false);
             let mut new = Vec::new();
             for (time, text) in *answer {
                 let key = Key::new(*time, text.as_bytes());
@@ -241,6 +256,40 @@ mod tests {
         );
     }
 
+    /// The same while no connection is open, and with a new agent, which knows only the newest line. Nothing was lost but the
+    /// first line of an answer: it may be the middle of a long one.
+    #[test]
+    fn a_clock_set_back_between_two_answers_loses_nothing() {
+        let before = [(100, "a"), (101, "b"), (102, "c")];
+        let after = [(100, "a"), (101, "b"), (102, "c"), (5, "d"), (6, "e"), (5, "f")];
+        for knows in [true, false] {
+            let (mut seen, mut mark) = (Seen::default(), ChannelMark::default());
+            let mut new = |seen: &mut Seen, answer: &[(i64, &str)], by_order| {
+                seen.begin_answer(by_order);
+                let mut new = String::new();
+                for (time, text) in answer {
+                    let key = Key::new(*time, text.as_bytes());
+                    if seen.is_new(key, &mark) {
+                        seen.delivered(key, &mut mark);
+                        new += text;
+                    }
+                }
+                new
+            };
+            assert_eq!(new(&mut seen, &before, false), "abc");
+            if !knows {
+                seen = Seen::default();
+            }
+            assert_eq!(new(&mut seen, &after, true), "def", "{knows}");
+            assert_eq!(new(&mut seen, &[&after[..], &[(7, "g")]].concat(), false), "g", "{knows}");
+        }
+        // It began at the log's end: the first line is from before that.
+        let (mut seen, mark) = (Seen::default(), ChannelMark { time_ns: 200, count: 0 });
+        seen.begin_answer(true);
+        let mut new = |time, text: &str| seen.is_new(Key::new(time, text.as_bytes()), &mark);
+        assert_eq!([new(100, "a"), new(101, "b"), new(5, "c"), new(6, "d")], [false, false, true, true]);
+    }
+
     /// With the driver `local`, Docker 20.10 skips lines of a rotating log, sends them later, and then sends again what
     /// it had sent already.
     #[test]
@@ -265,16 +314,16 @@ mod tests {
     #[test]
     fn a_mark_alone_is_enough_after_a_restart() {
         let (mut seen, mark) = (Seen::default(), ChannelMark { time_ns: 10, count: 2 });
-        seen.begin_answer();
+        seen.begin_answer(false);
         let mut new = |time| seen.is_new(Key::new(time, b"x"), &mark);
         assert_eq!([8, 9, 10, 10, 10, 11].map(&mut new), [false, false, false, false, true, true]);
         // Docker 20.10 also sends known lines from before the restart behind an answer that ended too early.
         assert_eq!([8, 9, 10, 12].map(&mut new), [false, false, false, true]);
 
         let mut seen = Seen::default();
-        seen.begin_answer();
+        seen.begin_answer(false);
         assert!(!seen.is_new(Key::new(8, b"x"), &mark));
-        seen.begin_answer();
+        seen.begin_answer(false);
         let mut new = |time| seen.is_new(Key::new(time, b"x"), &mark);
         assert_eq!([8, 9, 10, 10, 11, 9].map(&mut new), [false, false, false, false, true, false]);
     }

@@ -228,8 +228,10 @@ impl ApiSource {
             return true;
         }
         let mark = &self.cursor.channels[channel];
-        // A line with the mark's time may be another one than the delivered line.
-        let delivered = key.time_ns < mark.time_ns || self.seen[channel].remembers(key);
+        // A line with the mark's time may be another one than the delivered line. After the clock was set back an older line
+        // may be a new one, too.
+        let is_older = key.time_ns < mark.time_ns && !self.by_order;
+        let delivered = is_older || self.seen[channel].remembers(key);
         let before_open = |(of, open): (usize, &i64)| {
             let late_ns = if of == channel { 0 } else { LATE_NS };
             *open == 0 || key.time_ns + late_ns < *open
@@ -263,6 +265,7 @@ impl ApiSource {
 
     fn move_behind(&mut self, channel: usize, key: Key) {
         self.answer.new_lines += 1;
+        self.by_order = false;
         if let Some((_, lines)) = &mut self.activity {
             *lines += 1;
         }

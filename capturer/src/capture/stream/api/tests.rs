@@ -52,6 +52,73 @@ fn all_of_a_log_is_asked_for_without_a_time() {
     }
 }
 
+/// What is printed after the clock was set back is older than what was delivered: the Engine would leave it out. Only the order
+/// of the lines shows what is new, so the answer must have a line that is known to be delivered.
+#[test]
+fn a_newest_line_in_the_future_is_no_time_to_ask_from() {
+    let second = 1_000_000_000;
+    let mark = ChannelMark { time_ns: 2_000 * second, count: 1 };
+    let cursor = ApiCursor { channels: [mark; 2], last_ns: mark.time_ns, ..ApiCursor::default() };
+    let mut bench = Bench::new(1);
+    let mut source = ApiSource::new(StreamId(1), "0".repeat(64), false, true, Some(cursor), LINE_BYTES_MAX);
+    source.open(&mut bench.cx(), &mut Vec::new());
+    let (conn, path) = asked(&mut bench);
+    assert!(!path.contains("since=") && path.contains("tail=1000"), "{path}");
+    source.on_opened(conn, Ok((200, Vec::new())), &mut bench.cx(), &mut Vec::new());
+    source.read_on(&mut bench.cx(), &mut Vec::new());
+    let frame = stdcopy::encode(1, format!("{} x\n", timestamp::format(999 * second)).as_bytes());
+    source.on_read(conn, BodyOutcome::Bytes, frame, &mut bench.cx(), &mut Vec::new());
+    assert!(matches!(source.phase, Phase::Closing(_, Then::Widen)), "{:?}", source.phase);
+}
+
+/// Since the clock was set back so much was printed that the newest delivered line was rotated away: the rest was once taken for
+/// older than that.
+#[test]
+fn a_log_without_its_newest_line_is_all_new_after_a_step() {
+    let second = 1_000_000_000;
+    let mark = ChannelMark { time_ns: 2_000 * second, count: 1 };
+    for (present_s, is_new) in [(999, true), (2_000, false)] {
+        let cursor = ApiCursor { channels: [mark; 2], last_ns: mark.time_ns, ..ApiCursor::default() };
+        let mut bench = Bench::new(1);
+        let mut source =
+            ApiSource::new(StreamId(1), "0".repeat(64), false, false, Some(cursor), LINE_BYTES_MAX);
+        source.tail = None;
+        source.open(&mut bench.cx(), &mut Vec::new());
+        let (conn, path) = asked(&mut bench);
+        assert!(!path.contains("since=") && !path.contains("tail="), "{path}");
+        source.on_opened(conn, Ok((200, Vec::new())), &mut bench.cx(), &mut Vec::new());
+        source.read_on(&mut bench.cx(), &mut Vec::new());
+        let frame = stdcopy::encode(1, format!("{} x\n", timestamp::format(present_s * second)).as_bytes());
+        source.on_read(conn, BodyOutcome::Bytes, frame, &mut bench.cx(), &mut Vec::new());
+        source.read_on(&mut bench.cx(), &mut Vec::new());
+        source.on_read(conn, BodyOutcome::End, Vec::new(), &mut bench.cx(), &mut Vec::new());
+        assert_eq!(source.cursor.is_beginning(), is_new, "{:?}", source.phase);
+        assert_eq!(matches!(source.phase, Phase::Closing(_, Then::CatchUp)), is_new);
+    }
+}
+
+/// An answer that was asked for from a later time brings nothing until that time has come again, and says nothing of it.
+#[test]
+fn after_a_clock_set_back_an_open_answer_is_asked_for_again() {
+    for (unix_s, again) in [(1_000, false), (800, true)] {
+        let mut bench = Bench::new(1);
+        let mut source = source(1);
+        let conn = follow(&mut source, &mut bench);
+        source.on_read(conn, BodyOutcome::Bytes, printed(3), &mut bench.cx(), &mut Vec::new());
+        bench.now.unix_ns = unix_s * 1_000_000_000;
+        source.on_clock_set_back(&mut bench.cx());
+        assert_eq!(matches!(source.phase, Phase::Closing(_, Then::Open)), again, "{unix_s}");
+        if again {
+            // By then the clock may have passed the newest line.
+            bench.now.unix_ns = 2_000_000_000_000;
+            bench.actions();
+            close(&mut source, conn, &mut bench);
+            let (_, path) = asked(&mut bench);
+            assert!(!path.contains("since="), "{path}");
+        }
+    }
+}
+
 /// A slot that is not returned is lost for ever; with all of them lost, no container is read any more.
 #[test]
 fn a_slot_comes_back_on_every_way_out() {
