@@ -7,10 +7,12 @@ use std::os::unix::fs::PermissionsExt as _;
 use anyhow::{Context as _, Result, ensure};
 use capturer_tests::agent::{Agent, Home};
 use capturer_tests::engine::{Engine, EngineVersion, RunSpec};
-use capturer_tests::fake_docker::{FakeDocker, Reply, logs_path, socket_setting};
+use capturer_tests::fake_docker::{
+    FakeDocker, Reply, frame, inspect_path, inspection, logs_path, socket_setting,
+};
 use capturer_tests::one_engine;
 use capturer_tests::wait::{PATIENCE, wait_until};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 one_engine! { V28_5:
     drivers_that_leave_nothing => drivers;
@@ -219,6 +221,69 @@ fn by_api(home: &Home, docker: &FakeDocker) -> Result<Agent> {
         "container_monitor: {{socket_path: \"{socket}\", read_from: api, reconnect_interval: 1s, list_interval: 1s, \
          circuit_breaker: {{failures: 50}}}}\n"
     )))
+}
+
+/// A record that dockerd can't read makes an error of each answer that begins before it, for ever. What was printed behind it
+/// can be had by asking for fewer lines.
+#[test]
+fn what_lies_behind_a_damaged_record_is_read() -> Result<()> {
+    let (home, docker) = (Home::new()?, FakeDocker::start()?);
+    let id = docker.add("web");
+    let mut expected: Vec<String> = (0..5).map(|number| format!("before {number}")).collect();
+    let agent = by_api(&home, &docker)?;
+    let arrives = |expected: &[String]| {
+        wait_until("its lines", PATIENCE, || {
+            let got: Vec<String> = home.records_of("web")?.into_iter().map(|record| record.message).collect();
+            ensure!(got == expected, "{} of {}", got.len(), expected.len());
+            Ok(())
+        })
+    };
+    let print = |lines: &[String]| lines.iter().for_each(|line| docker.print(&id, line.as_bytes()));
+    print(&expected);
+    arrives(&expected)?;
+    docker.damage(&id);
+    docker.break_connections();
+    let behind: Vec<String> = (0..300).map(|number| format!("behind {number}")).collect();
+    print(&behind);
+    expected.extend(behind);
+    arrives(&expected)?;
+    let declared = "losses_total{reason=\"record_damaged\"}";
+    wait_until("the loss", PATIENCE, || {
+        let (_, _, told) = component(&agent, "losses")?;
+        ensure!(told.contains("web") && told.contains("record_damaged"), "{told}");
+        Ok(())
+    })?;
+    ensure!(agent.metric(declared)? == 1.0, "once");
+    // The next connection finds its place behind the damage, and nothing more is lost.
+    docker.break_connections();
+    let last = vec!["at last".to_owned()];
+    print(&last);
+    expected.extend(last);
+    arrives(&expected)?;
+    ensure!(agent.metric(declared)? == 1.0, "once more");
+    agent.stop()
+}
+
+/// Nobody looks at a container that has ended: without a word its last lines would be missed by nobody.
+#[test]
+fn the_last_lines_of_a_container_that_ended_are_missed() -> Result<()> {
+    let (home, docker) = (Home::new()?, FakeDocker::start()?);
+    let id = docker.add_hidden("job", false);
+    let mut ended = inspection(&id, "job", false);
+    ended["State"] = json!({"Running": false, "FinishedAt": "2026-11-22T00:00:00Z"});
+    docker.script(&inspect_path(&id), Reply::json(&ended));
+    let error = frame(3, b"unexpected number of bytes");
+    docker.script(&logs_path(&id), Reply::chunks([&error[..]]).last_chunk());
+    docker.set_state(&id, "exited");
+    docker.show(&id);
+    let agent = by_api(&home, &docker)?;
+    let words =
+        ["1 container that has ended", "job", "unexpected number", "damaged", "recreate the container"];
+    wait_for(&agent, false, false, &words)?;
+    ensure!(agent.metric("sources_unreadable{reason=\"other\"}")? == 1.0, "not counted");
+    docker.remove(&id);
+    wait_for(&agent, true, false, &["0 running containers are captured"])?;
+    agent.stop()
 }
 
 /// After some failures health once had another cause for it, with a cure that does nothing.

@@ -136,6 +136,8 @@ struct Container {
     /// As the list has it.
     state: &'static str,
     log: Vec<Line>,
+    /// So many lines of it, the oldest, can't be read.
+    damaged: usize,
 }
 
 #[derive(Clone, Debug)]
@@ -224,8 +226,14 @@ impl FakeDocker {
     pub fn add_hidden(&self, name: &str, tty: bool) -> String {
         let mut state = self.shared.lock();
         let id = format!("fa{:06x}{}", state.containers.len(), "0".repeat(56));
-        let container =
-            Container { name: name.to_owned(), tty, listed: false, state: "running", log: Vec::new() };
+        let container = Container {
+            name: name.to_owned(),
+            tty,
+            listed: false,
+            state: "running",
+            log: Vec::new(),
+            damaged: 0,
+        };
         state.containers.insert(id.clone(), container);
         id
     }
@@ -281,6 +289,13 @@ impl FakeDocker {
     pub fn print_at(&self, id: &str, text: &[u8], at: SystemTime) {
         self.shared.lock().print(id, text, at);
         self.shared.changed.notify_all();
+    }
+
+    /// What it printed until now can't be read: an answer that would begin there has only the daemon's error.
+    pub fn damage(&self, id: &str) {
+        let mut state = self.shared.lock();
+        let container = state.containers.get_mut(id).expect("a container that was added");
+        container.damaged = container.log.len();
     }
 
     /// From now on this path (without its query) answers with this.

@@ -221,7 +221,9 @@ impl Loop<'_> {
                 notes.push(format!("no container matches {names}{hint}"));
             }
         }
-        faults.extend([unread.faults, unread.replaced].into_iter().filter(|text| !text.is_empty()));
+        faults.extend(
+            [unread.faults, unread.ended, unread.replaced].into_iter().filter(|text| !text.is_empty()),
+        );
         notes.extend(Some(unread.notes).filter(|text| !text.is_empty()));
         notes.extend(self.skipped_by_docker(&unread.local));
         if !unread.may_drop.is_empty() {

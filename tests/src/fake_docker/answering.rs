@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use super::{HEAD_CHUNKED, LAST_CHUNK, LOOK, Part, Reply, Shared, inspection, push_chunk};
+use super::{HEAD_CHUNKED, LAST_CHUNK, LOOK, Part, Reply, Shared, frame, inspection, push_chunk};
 
 /// One connection: one request, one answer.
 pub(super) struct Answering {
@@ -156,8 +156,14 @@ impl Answering {
                 }
                 let log = state.containers.get(id).map(|container| &container.log[..]).unwrap_or_default();
                 let from = next.unwrap_or(log.len().saturating_sub(tail));
-                next = Some(log.len());
+                let damaged = state.containers.get(id).map_or(0, |container| container.damaged);
                 let mut bytes = Vec::new();
+                if next.is_none() && from < damaged {
+                    drop(state);
+                    push_chunk(&mut bytes, &frame(3, b"error finding file position to start log tailing"));
+                    return self.write(&[&bytes[..], LAST_CHUNK].concat());
+                }
+                next = Some(log.len());
                 log[from..]
                     .iter()
                     .filter(|line| line.at_ns >= since)

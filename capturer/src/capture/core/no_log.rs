@@ -135,6 +135,8 @@ impl NoLogs {
 pub struct UnreadContainers {
     /// A sentence that names them, with causes and cures; empty = there are none.
     pub faults: String,
+    /// The same of containers that have ended, and whose last lines are waited for.
+    pub ended: String,
     /// The same for those where somebody chose it.
     pub notes: String,
     /// Names those that are captured only until the agent ends: Docker writes to files that no name leads to.
@@ -257,6 +259,13 @@ impl Capture {
         let Some(words) = stream.fails_too_often(breaker, now.mono_ms) else {
             return self.no_log(now, stream);
         };
+        if matches!(&stream.kind, Kind::Api(api) if api.is_damaged()) {
+            let why = format!(
+                "dockerd can't read its log, nor the newest line alone: {words}; the log is damaged, as a full disk, a power cut or \
+                 a killed dockerd leaves it; recreate the container, which makes a new log"
+            );
+            return Some((UnreadableReason::Other, why));
+        }
         let why = format!(
             "reading its log over the API failed each of the last times: {words}; docker logs should show the same; look at \
              dockerd's own log, at authorization plugins and at proxies before its socket, or read the container's file \
@@ -269,7 +278,7 @@ impl Capture {
     /// more: this counts a possible loss.
     pub fn unread_containers(&mut self, now: Now) -> UnreadContainers {
         let mut told = UnreadContainers::default();
-        let (mut faults, mut notes, mut lost) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut faults, mut notes, mut lost, mut ended) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
         for unread in self.no_logs.by_key.values().filter(|unread| unread.running) {
             let named = (unread.name.clone(), unread.why.clone());
             if unread.chosen {
@@ -281,6 +290,13 @@ impl Capture {
         }
         for stream in self.suspects() {
             let Some((reason, why)) = self.not_captured(now, stream) else { continue };
+            if !stream.is_running() {
+                if stream.source.outlet.index == 0 {
+                    let name = stream.source.container.as_ref().map_or("", |it| it.name.as_str());
+                    ended.push((name.to_owned(), why));
+                }
+                continue;
+            }
             if reason == UnreadableReason::Missing
                 && matches!(stream.acked(), Cursor::File(_))
                 && !stream.has_lines()
@@ -322,6 +338,15 @@ impl Capture {
         told.count = faults.len() + notes.len();
         if !faults.is_empty() {
             told.faults = format!("{} not captured: {}", containers(faults.len()), sentence(&faults));
+        }
+        if !ended.is_empty() {
+            *told.counts.entry(UnreadableReason::Other).or_default() += ended.len();
+            let are = if ended.len() == 1 {
+                "1 container that has"
+            } else {
+                &format!("{} containers that have", ended.len())
+            };
+            told.ended = format!("what {are} ended printed last can't be read: {}", sentence(&ended));
         }
         if !notes.is_empty() {
             told.notes = format!("{} not captured: {}", containers(notes.len()), sentence(&notes));
@@ -373,8 +398,9 @@ impl Capture {
     pub(super) fn captured_containers(&self, now: Now) -> usize {
         let running = self.discovery.as_ref().map_or(0, Discovery::running);
         let without = self.no_logs.by_key.values().filter(|unread| unread.running).count();
-        let first =
-            |stream: &&Stream| stream.source.outlet.index == 0 && self.not_captured(now, stream).is_some();
+        let first = |stream: &&Stream| {
+            stream.is_running() && stream.source.outlet.index == 0 && self.not_captured(now, stream).is_some()
+        };
         running.saturating_sub(without + self.suspects().filter(first).count())
     }
 

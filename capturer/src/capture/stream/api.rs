@@ -14,6 +14,7 @@
 //! A bare `since` makes dockerd scan the whole log (3.3 s of CPU for 143 MB), so the answer is cut to the newest lines
 //! (`tail`). It must begin with a line that was delivered, judging by its channel; if it does not, the tail is widened.
 
+mod damage;
 mod lines;
 mod order;
 pub(crate) mod pace;
@@ -50,6 +51,9 @@ const TAIL_MAX: u32 = 1_000_000;
 /// At most this many catch-up reads in a row that still bring new lines; then the rest is left to the next opening.
 const CATCH_UPS_MAX: u32 = 5;
 
+/// Why a damaged log could not be read, if dockerd does not say it.
+const EMPTY: &str = "the Engine's answer has no line of a log in which it can't read a record";
+
 #[derive(Debug, PartialEq, Eq)]
 enum Phase {
     Idle,
@@ -75,6 +79,8 @@ enum Then {
     CatchUp,
     /// Ask again with a larger tail.
     Widen,
+    /// Ask again as it was asked, but for the number of lines.
+    Again,
     /// Read from the files instead.
     Files,
     /// Give the slot to others, and ask again later.
@@ -119,6 +125,8 @@ pub struct ApiSource {
     catch_ups: u32,
     /// The clock was set back behind what was delivered: the next answers are judged by their order, until a line comes.
     by_order: bool,
+    /// What can be had of a log with a record that dockerd can't read.
+    damage: damage::Damage,
     /// Since when, and how many, lines have been counted to tell whether the container is quiet; `None` = not yet.
     activity: Option<(u64, u64)>,
 }
@@ -182,6 +190,7 @@ impl ApiSource {
             tail: Some(TAIL_FIRST),
             catch_ups: 0,
             by_order: false,
+            damage: damage::Damage::default(),
             activity: None,
         }
     }
@@ -287,7 +296,8 @@ impl ApiSource {
         let id = &self.container_id;
         let follow = u8::from(follow);
         let mut path = format!("/containers/{id}/logs?stdout=1&stderr=1&timestamps=1&follow={follow}");
-        let Some(tail) = self.tail.filter(|_| !self.cursor.is_beginning()) else { return path };
+        let is_whole = self.cursor.is_beginning() && !self.damage.is_searched();
+        let Some(tail) = self.tail.filter(|_| !is_whole) else { return path };
         // The whole log is requested without a time: with one, Docker 20.10 omits every rotated file as soon as the
         // oldest compressed one ends before that time.
         if let Some(since) = self.since() {
@@ -295,6 +305,11 @@ impl ApiSource {
         }
         path += &format!("&tail={tail}");
         path
+    }
+
+    /// Whether the last answer ended with dockerd's error about the log, and no line came since.
+    pub fn is_damaged(&self) -> bool {
+        self.damage.fails()
     }
 
     /// The time to ask from; `None` = from the beginning.
@@ -434,6 +449,7 @@ impl ApiSource {
                 let follow = self.answer.follow;
                 self.request(follow, cx, told);
             }
+            Then::Again => self.request(self.answer.follow, cx, told),
         }
     }
 
@@ -566,6 +582,10 @@ impl ApiSource {
                 self.read_timeouts += 1;
                 cx.metrics.stream_read_timeouts_total.inc();
                 self.answer.held = buffer;
+                if self.is_lost_in_damage() {
+                    return self.on_damage(EMPTY.to_owned(), cx, told);
+                }
+                self.damage.is_over();
                 if self.gone {
                     self.close(Then::Stop, cx);
                 } else if self.answer.follow && self.guard.as_mut().is_some_and(|guard| guard.on_silence(cx))
@@ -613,6 +633,10 @@ impl ApiSource {
         if !matches!(self.phase, Phase::Reading { .. }) {
             return; // decoding gave it up already
         }
+        if self.is_lost_in_damage() {
+            return self.on_damage(EMPTY.to_owned(), cx, told);
+        }
+        self.damage.is_over();
         if !self.answer.follow && self.lost_its_place() {
             self.begin_anew(cx);
             return self.catch_up(cx);

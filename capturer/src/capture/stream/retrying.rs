@@ -183,7 +183,7 @@ impl Stream {
     /// that is away, are not counted: they are the Engine's faults, and said as such.
     pub fn fails_too_often(&self, breaker: usize, now_ms: u64) -> Option<&str> {
         let reads = self.state == State::Following && now_ms >= self.state_since_ms + WELL_AFTER_MS;
-        let fails = self.running && !reads && matches!(self.kind, Kind::Api(_));
+        let fails = !reads && matches!(self.kind, Kind::Api(_));
         (fails && self.own_failures >= breaker.min(FAILURES_MAX)).then_some(self.last_error.text.as_ref())
     }
 

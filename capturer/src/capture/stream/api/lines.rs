@@ -6,7 +6,7 @@
 //! ```
 //! Not here: when to read and what to do at an answer's end ([`super`]).
 
-use super::{ApiSource, LATE_NS, Phase, SourceEvent, Then};
+use super::{ApiSource, LATE_NS, Phase, SourceEvent, TAIL_FIRST, TAIL_MAX, Then};
 use crate::capture::context::Context;
 use crate::capture::stream::rotation_guard::RotationGuard;
 use crate::capture::stream::seen::Key;
@@ -41,7 +41,10 @@ impl ApiSource {
                 Found::Skip(reason) => cx.metrics.skipped(reason, 1),
                 Found::GiveUp(reason, text) => {
                     cx.metrics.skipped(reason, 1);
-                    verdict = Some(Shortfall::GiveUp(text));
+                    verdict = Some(match reason {
+                        SkipReason::DaemonErrorFrame => Shortfall::Error(text),
+                        _ => Shortfall::GiveUp(text),
+                    });
                 }
             }
             at += took;
@@ -67,7 +70,11 @@ impl ApiSource {
             self.tell(lines, buffer, at as u64, cx, told);
         }
         match verdict {
-            Some(Shortfall::Widen) => self.close(Then::Widen, cx),
+            Some(Shortfall::Widen) => match self.damage.fell_short(self.tail.unwrap_or(TAIL_MAX)) {
+                Some(lines) => self.ask_for(lines, cx),
+                None => self.close(Then::Widen, cx),
+            },
+            Some(Shortfall::Error(text)) => self.on_damage(text, cx, told),
             Some(Shortfall::Gap) => self.go_to_files(cx, told),
             Some(Shortfall::GiveUp(text)) => {
                 self.close(Then::Rest, cx);
@@ -75,6 +82,31 @@ impl ApiSource {
             }
             None => {}
         }
+    }
+
+    /// The answer ended with dockerd's error, or has no line where a damaged log should have some.
+    pub(super) fn on_damage(&mut self, text: String, cx: &mut Context<'_>, told: &mut Vec<SourceEvent>) {
+        let is_whole = self.cursor.is_beginning() && !self.damage.is_searched();
+        let asked = self.tail.filter(|_| !is_whole).unwrap_or(TAIL_MAX);
+        let brought = self.gone || self.answer.new_lines > 0;
+        match if brought { None } else { self.damage.failed(asked) } {
+            Some(lines) => self.ask_for(lines, cx),
+            None => {
+                self.tail = Some(TAIL_FIRST);
+                self.close(Then::Rest, cx);
+                told.push(SourceEvent::Failed(StreamError::ApiError, text.into()));
+            }
+        }
+    }
+
+    /// Docker 20.10 may lose its place in a damaged log: an answer of some number of lines then has none, and no error.
+    pub(super) fn is_lost_in_damage(&self) -> bool {
+        self.damage.is_searched() && !self.answer.overlaps && !self.gone
+    }
+
+    fn ask_for(&mut self, lines: u32, cx: &mut Context<'_>) {
+        self.tail = Some(lines);
+        self.close(Then::Again, cx);
     }
 
     fn tell(
@@ -177,17 +209,19 @@ impl ApiSource {
         if self.assembler.begins_line(buffer, piece) {
             let key = Key::new(time_ns, &buffer[piece.text.clone()]);
             if !self.answer.overlaps {
-                if !self.reaches_back(channel, key) {
+                let is_all = self.damage.takes_what_comes();
+                if !is_all && !self.reaches_back(channel, key) {
                     return Some(Shortfall::Widen);
                 }
                 self.answer.overlaps = true;
                 let behind = time_ns > self.cursor.channels[channel].time_ns;
-                if self.cursor.has_lines() && behind && !self.seen[channel].remembers(key) {
-                    // The whole log was requested, and the last delivered line is not in it.
+                let is_gap = self.cursor.has_lines() && behind && !self.seen[channel].remembers(key);
+                if is_all || is_gap {
+                    // All that can be had was requested, and the last delivered line is not in it.
                     if self.guard.as_ref().is_some_and(RotationGuard::is_readable) {
                         return Some(Shortfall::Gap);
                     }
-                    self.declare_gap(time_ns, cx);
+                    if is_all { self.declare_damaged(time_ns, cx) } else { self.declare_gap(time_ns, cx) }
                 }
             }
             if self.assembler.close(piece.std_type, lines) {
@@ -210,6 +244,17 @@ impl ApiSource {
         None
     }
 
+    fn declare_damaged(&self, first_ns: i64, cx: &Context<'_>) {
+        cx.metrics.lost(LossReason::RecordDamaged, 0);
+        tracing::warn!(
+            container = %self.container_id,
+            after = %timestamp::format(self.cursor.last_ns),
+            before = %timestamp::format(first_ns),
+            "dockerd can't read a record of its log, which a full disk, a power cut or a killed dockerd damaged: what lies before \
+             the damage and was not delivered is lost, what lies behind it is captured; recreate the container to be rid of it"
+        );
+    }
+
     fn declare_gap(&self, first_ns: i64, cx: &Context<'_>) {
         cx.metrics.lost(LossReason::EngineSkippedRotation, 0);
         tracing::debug!(
@@ -224,6 +269,9 @@ impl ApiSource {
     /// delivered, because everything before a delivered line was delivered, too. Only the line's own channel can show
     /// it: on a busy machine a line of the other one gets into the log hundreds of milliseconds after its time.
     fn reaches_back(&self, channel: usize, key: Key) -> bool {
+        if self.cursor.last_ns == 0 && self.damage.is_searched() {
+            return false; // as many as can be had
+        }
         if self.tail.is_none() || self.cursor.last_ns == 0 {
             return true;
         }
@@ -265,6 +313,7 @@ impl ApiSource {
 
     fn move_behind(&mut self, channel: usize, key: Key) {
         self.answer.new_lines += 1;
+        self.damage.is_over();
         self.by_order = false;
         if let Some((_, lines)) = &mut self.activity {
             *lines += 1;
@@ -317,5 +366,7 @@ enum Shortfall {
     Widen,
     /// The answer does not reach back, but the files may.
     Gap,
+    /// The daemon's own error.
+    Error(String),
     GiveUp(String),
 }

@@ -119,6 +119,34 @@ fn after_a_clock_set_back_an_open_answer_is_asked_for_again() {
     }
 }
 
+/// Docker 20.10 loses its place in a damaged log: of some numbers of lines its answer has none, and ends well. That was once taken
+/// for the end of the log.
+#[test]
+fn an_empty_answer_of_a_damaged_log_is_not_its_end() {
+    let mark = ChannelMark { time_ns: EXIT_NS, count: 1 };
+    let cursor = ApiCursor { channels: [mark; 2], last_ns: EXIT_NS, ..ApiCursor::default() };
+    let mut bench = Bench::new(1);
+    let mut source = ApiSource::new(StreamId(1), "0".repeat(64), false, false, Some(cursor), LINE_BYTES_MAX);
+    let answer = |source: &mut ApiSource, bench: &mut Bench, outcome: BodyOutcome, bytes: Vec<u8>| {
+        let (conn, path) = asked(bench);
+        source.on_opened(conn, Ok((200, Vec::new())), &mut bench.cx(), &mut Vec::new());
+        source.read_on(&mut bench.cx(), &mut Vec::new());
+        source.on_read(conn, outcome, bytes, &mut bench.cx(), &mut Vec::new());
+        bench.actions();
+        close(source, conn, bench);
+        path.split("tail=").nth(1).map(str::to_owned)
+    };
+    for _ in 0..5 {
+        source.open(&mut bench.cx(), &mut Vec::new());
+        let error = stdcopy::encode(3, b"unexpected number of bytes");
+        assert_eq!(answer(&mut source, &mut bench, BodyOutcome::Bytes, error).as_deref(), Some("1000"));
+    }
+    for lines in ["500", "250", "125"] {
+        let tail = answer(&mut source, &mut bench, BodyOutcome::End, Vec::new());
+        assert_eq!(tail.as_deref(), Some(lines));
+    }
+}
+
 /// A slot that is not returned is lost for ever; with all of them lost, no container is read any more.
 #[test]
 fn a_slot_comes_back_on_every_way_out() {
