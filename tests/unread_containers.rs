@@ -212,6 +212,13 @@ fn removed(version: EngineVersion) -> Result<()> {
     wait_for(&agent, true, true, &words)?;
     engine.docker(&["rm", "-f", "skipped"])?;
     wait_for(&agent, true, false, &["1 running container is captured"])?;
+    agent.stop()?;
+
+    // The same of a json-file that the agent may not read.
+    let home = Home::new()?;
+    let agent = home.start_as_nobody(&config(&home, &engine, "auto"), engine.socket())?;
+    let words = ["1 container with a json-file", "Docker 20.10", "which lines: web", "CAP_DAC_READ_SEARCH"];
+    wait_for(&agent, true, true, &words)?;
     agent.stop()
 }
 

@@ -226,6 +226,7 @@ impl Loop<'_> {
         );
         notes.extend(Some(unread.notes).filter(|text| !text.is_empty()));
         notes.extend(self.skipped_by_docker(&unread.local));
+        notes.extend(self.skipped_without_files());
         if !unread.may_drop.is_empty() {
             let are = counted(unread.may_drop.len() as u64, "container");
             let told = advice::dropped_by_docker(&are, &named(unread.may_drop.into_iter()));
@@ -259,6 +260,16 @@ impl Loop<'_> {
         let (are, names) = (counted(local.len() as u64, "container"), named(local.iter().cloned()));
         let told = advice::skipped_by_docker(&are, &version, &names);
         (!local.is_empty()).then(|| format!("{told}. {}", advice::SKIPPED_BY_DOCKER.trim_end_matches('.')))
+    }
+
+    /// The same of json-files that the agent can't read, so that it has only the follow.
+    fn skipped_without_files(&self) -> Option<String> {
+        let version = self.shell.docker_version().filter(|version| skips_local(version))?;
+        let names = self.capture.followed_without_files();
+        let are = counted(names.len() as u64, "container");
+        let told = advice::skipped_without_files(&are, &version, &named(names.iter().cloned()));
+        (!names.is_empty())
+            .then(|| format!("{told}. {}", advice::SKIPPED_WITHOUT_FILES.trim_end_matches('.')))
     }
 
     fn tell_pipelines(&mut self, now: Now) {

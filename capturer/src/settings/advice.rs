@@ -55,6 +55,18 @@ pub fn skipped_by_docker(containers: &str, version: &str, names: &str) -> String
     )
 }
 
+/// The same of containers whose files the agent can't read.
+pub fn skipped_without_files(containers: &str, version: &str, names: &str) -> String {
+    format!(
+        "{containers} with a json-file that the agent does not read itself: Docker {version} skips lines when such a log rotates \
+         while it is followed, and sends others again, and nothing shows which lines: {names}"
+    )
+}
+
+/// What to do about them.
+pub const SKIPPED_WITHOUT_FILES: &str = "Give the agent the right to read Docker's containers directory (CAP_DAC_READ_SEARCH) with container_monitor.read_from: auto, \
+     update Docker to 23.0 or later, or raise their max-size.";
+
 /// What Docker does to the lines of these containers, for `doctor` and for health.
 pub fn dropped_by_docker(containers: &str, names: &str) -> String {
     format!(

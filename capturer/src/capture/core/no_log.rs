@@ -354,6 +354,21 @@ impl Capture {
         told
     }
 
+    /// Names of running containers with a json-file that the agent has only over the API, where nothing shows what the Engine
+    /// skips.
+    pub fn followed_without_files(&self) -> Vec<String> {
+        let has_only_api = |stream: &Stream| match &stream.kind {
+            Kind::Api(api) => !api.has_readable_files(),
+            Kind::File(_) => false,
+        };
+        let is_one =
+            |stream: &&Stream| stream.is_running() && stream.source.outlet.index == 0 && has_only_api(stream);
+        let containers = self.streams.values().map(Box::as_ref).filter(is_one);
+        let is_json_file = |stream: &&Stream| !self.no_logs.drivers.contains_key(&stream.source.key);
+        let name = |stream: &Stream| stream.source.container.as_ref().map(|container| container.name.clone());
+        containers.filter(is_json_file).filter_map(name).collect()
+    }
+
     /// Names of captured containers that run.
     fn running_names(&self, is_one: impl Fn(&StreamKey) -> bool) -> Vec<String> {
         let named = |stream: &Stream| {

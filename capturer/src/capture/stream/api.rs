@@ -307,6 +307,12 @@ impl ApiSource {
         path
     }
 
+    /// Whether its files can show what the Engine skips. Until they were looked at, they are taken to.
+    pub fn has_readable_files(&self) -> bool {
+        self.files.is_some()
+            || self.hold.as_ref().is_some_and(|hold| hold.must_look_first() || hold.is_readable())
+    }
+
     /// Whether the last answer ended with dockerd's error about the log, and no line came since.
     pub fn is_damaged(&self) -> bool {
         self.damage.fails()

@@ -1,5 +1,5 @@
 //! Which lines of an answer were delivered before. The Engine can't be asked for "what comes after this line", so each
-//! answer begins with known lines, and around a rotation Docker 20.10 even sends up to 1,284 of them again.
+//! answer begins with known lines, and around a rotation Docker 20.10 even sends a whole rotated file again.
 //!
 //! Within a channel times never decrease, so the newest delivered line (its time, and how many lines had exactly that
 //! time) says almost everything, and survives a restart in the cursor. Almost: if a clock is set back, new lines have
@@ -21,8 +21,8 @@ use std::collections::VecDeque;
 
 use crate::model::cursor::ChannelMark;
 
-/// Lines remembered per channel. Docker 20.10 was seen to send 1,284 again.
-const REMEMBERED_MAX: usize = 2048;
+/// Lines remembered per channel, 16 bytes each. Docker 20.10 was seen to send 6,600 again: a whole rotated file of 500 kB.
+const REMEMBERED_MAX: usize = 8192;
 
 /// So many lines in a row with different times show that this host's clock distinguishes lines.
 const APART_MIN: usize = 16;
@@ -298,6 +298,15 @@ mod tests {
             [(1, "a"), (5, "e"), (6, "f"), (2, "b"), (3, "c"), (5, "e"), (6, "f"), (7, "g"), (8, "h")];
         let new = [(1, "a"), (5, "e"), (6, "f"), (2, "b"), (3, "c"), (7, "g"), (8, "h")];
         check(&[&answer, &[(7, "g"), (8, "h"), (9, "i")]], &[&new, &[(9, "i")]]);
+    }
+
+    /// Docker 20.10 sends a rotated file of 500 kB with short lines again, from its first line on.
+    #[test]
+    fn a_rotated_file_sent_again_is_dropped() {
+        let texts: Vec<String> = (0..6_600).map(|number| number.to_string()).collect();
+        let file: Vec<(i64, &str)> = (1..).zip(&texts).map(|(time, text)| (time, text.as_str())).collect();
+        let answer = [&file[..], &file, &[(10_000, "next")]].concat();
+        assert_eq!(new_lines(&[&answer])[0].len(), file.len() + 1);
     }
 
     /// More lines with one time than are remembered: the first of them is still known.
