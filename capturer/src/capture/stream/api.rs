@@ -310,7 +310,7 @@ impl ApiSource {
     /// Whether its files can show what the Engine skips. Until they were looked at, they are taken to.
     pub fn has_readable_files(&self) -> bool {
         self.files.is_some()
-            || self.hold.as_ref().is_some_and(|hold| hold.must_look_first() || hold.is_readable())
+            || self.guard.as_ref().is_some_and(|guard| guard.must_look_first() || guard.is_readable())
     }
 
     /// Whether the last answer ended with dockerd's error about the log, and no line came since.
