@@ -16,6 +16,7 @@ use std::time::{Duration, Instant};
 use rustix::fs::inotify::{WatchFlags, add_watch};
 use rustix::io::Errno;
 
+use super::led;
 use super::listings::Listings;
 use super::look;
 use super::own::Own;

@@ -647,9 +647,12 @@ mod tests {
             live_name: "l",
             wanted: &[first.id],
             apart: &["l.1".to_owned(), "l".to_owned()],
-            olddirs: &[],
+            ..Chain::default()
         };
-        let found = super::scan(chain, &mut Listings::default()).0.unwrap();
+        let (found, beside) = super::scan(chain, &mut Listings::default());
+        let found = found.unwrap();
+        let renamed: Vec<_> = beside.renamed.iter().map(|(id, at_ns)| (*id, *at_ns >= id.birth_ns)).collect();
+        assert_eq!(renamed, [(first.id, true)]);
         let names: Vec<_> = found.iter().map(|file| (file.name.as_str(), file.rank)).collect();
         assert_eq!(names, [("l", 0), ("moved", RANK_UNKNOWN)]);
         assert_eq!(found[1].id, first.id);

@@ -99,8 +99,10 @@ impl Chain {
         let made_ns = next.id.birth_ns;
         let is_before = |ns: i64| made_ns > ns.saturating_add(ROTATION_NS);
         let renamed_ns = self.doubts.renamed_ns;
-        // If it was renamed again after that, the time says nothing of the rotation.
-        let is_of_rotation = renamed_ns != 0 && renamed_ns <= made_ns.saturating_add(ROTATION_NS);
+        // If it was renamed again after that, the time says nothing of the rotation. Nor does it if the rotation gives other
+        // names, as a file beside it shows: then somebody else renamed this one.
+        let is_only = found.iter().all(|file| file.rank == 0 || file.rank >= FoundFile::RANK_STRANGE);
+        let is_of_rotation = is_only && renamed_ns != 0 && renamed_ns <= made_ns.saturating_add(ROTATION_NS);
         let is_gap = is_before(read.modified_ns) && !(is_of_rotation && !is_before(renamed_ns));
         is_gap.then(|| (read.name.clone(), next.name.clone()))
     }
@@ -168,6 +170,8 @@ mod tests {
         assert_eq!(begun(&[saved(20), live(40)], 60, &[]), gap("l"), "it was renamed once more");
         let rotated = file(1, "l.1", 30, 40);
         assert_eq!(begun(&[saved(20), rotated.clone(), live(40)], 20, &[]), gap("l.1"));
+        // Whoever saved it did so as the next rotation began.
+        assert_eq!(begun(&[saved(20), rotated, live(40)], 30, &[]), gap("l.1"));
         let by_birth = file(FoundFile::RANK_BY_BIRTH, "saved-2", 30, 40);
         assert_eq!(begun(&[saved(20), by_birth, live(40)], 20, &[]), gap("saved-2"));
     }
