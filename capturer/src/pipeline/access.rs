@@ -10,8 +10,6 @@
 //! ```
 //! Times become ISO 8601, which the timestamp step reads without a format. Error logs have no zone.
 
-use std::net::{IpAddr, SocketAddr};
-
 use super::parse::{Found, NotThis};
 use crate::decode::work;
 use crate::model::fields::Value;
@@ -216,14 +214,10 @@ fn pairs_begin(message: &[u8]) -> Result<usize, NotThis> {
 
 /// An address, perhaps with a port, or a Unix socket, and then the end or the next pair.
 fn is_client(value: &[u8]) -> bool {
-    let value = &value[..value.len().min(ADDRESS_BYTES_MAX)];
-    let len = value.iter().position(|byte| *byte == b',').unwrap_or(value.len());
-    let Ok(text) = std::str::from_utf8(&value[..len]) else { return false };
-    text.parse::<IpAddr>().is_ok() || text.parse::<SocketAddr>().is_ok() || text == "unix:"
+    let end = memchr::memchr(b',', &value[..value.len().min(HEAD_BYTES_MAX)]);
+    let client = &value[..end.unwrap_or(value.len())];
+    is_address(client) || client == b"unix:"
 }
-
-/// Longer than any address and port, with the sign behind it.
-const ADDRESS_BYTES_MAX: usize = 64;
 
 /// Takes pairs as in `, client: 10.0.0.7, request: "GET / HTTP/1.1"` for as long as the text has them and they are
 /// wanted. Returns the rest.

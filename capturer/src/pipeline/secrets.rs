@@ -206,8 +206,11 @@ fn value_of_pair(text: &[u8], sign: usize) -> Option<Range<usize>> {
     let (inside, end) = string_at(text, start, escapes)?;
     let value = &text[inside..end];
     let is_last = text.get(end + escapes + 1) == Some(&close) && text.get(end + escapes) == Some(&quote);
-    (is_last && !is_secret_key(value) && !value.starts_with(REDACTED) && !value.is_empty())
-        .then_some(inside..end)
+    // What is said of a field, as by ["password","is too short"], is no value. Nor are names of tests and tags.
+    let is_said = value.contains(&b' ') && !value.contains(&b'=');
+    let is_word = SECRET_LAST_WORDS.iter().any(|word| name.eq_ignore_ascii_case(word.as_bytes()));
+    let hides = !value.is_empty() && !is_said && !is_secret_key(value) && (!is_word || has_token(value));
+    (is_last && hides && !value.starts_with(REDACTED)).then_some(inside..end)
 }
 
 /// The string that begins here, perhaps with a prefix: its inside. Its quotes are behind so many escapes.
@@ -431,8 +434,12 @@ fn value_behind(text: &[u8], sign: usize) -> Option<Range<usize>> {
     let text = if is_secret { text } else { &text[..text.len().min(start + MAYBE_BYTES_MAX)] };
     let range = match text.get(start + escapes) {
         Some(quote @ (b'"' | b'\'' | b'`')) => {
-            let inside = start + escapes + quotes_len(&text[start + escapes..], *quote);
-            inside..quoted_end(text, inside, escapes, *quote)
+            let quotes = quotes_len(&text[start + escapes..], *quote);
+            let inside = start + escapes + quotes;
+            match quotes {
+                1 => inside..tuple_end(text, start, quoted_end(text, inside, escapes, *quote), escapes),
+                _ => inside..closing_quote(text, inside, escapes, *quote),
+            }
         }
         Some(b'[' | b'{') if escapes == 0 => start..nested_end(text, start),
         _ if is_cookies(key) => start..cookies_end(text, start),
@@ -457,6 +464,20 @@ fn wrapper_len(value: &[u8]) -> usize {
     let prefix = wrapper.iter().rposition(|byte| *byte == b'(').map_or(wrapper, |at| &wrapper[at + 1..]);
     let is_string = STRING_PREFIXES.contains(&prefix) || (prefix.is_empty() && len > 0);
     if is_quoted && is_string { len } else { 0 }
+}
+
+/// `auth=('bob', 'x')`: behind the last string of a tuple whose first one ends at `end`.
+fn tuple_end(text: &[u8], start: usize, mut end: usize, escapes: usize) -> usize {
+    let is_tuple = start > 0
+        && text[start - 1] == b'('
+        && text[..start - 1].last().is_none_or(|byte| b"=: ".contains(byte));
+    while is_tuple && text.get(end + escapes + 1) == Some(&b',') {
+        let blanks =
+            text[end + escapes + 2..].iter().take(BLANKS_MAX).take_while(|byte| **byte == b' ').count();
+        let Some((_, next)) = string_at(text, end + escapes + 2 + blanks, escapes) else { break };
+        end = next;
+    }
+    end
 }
 
 /// How many quotes open the string: more than one in `"""x"""` and where a quote within quotes is written twice, `""x""`.

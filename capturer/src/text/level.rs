@@ -86,11 +86,12 @@ fn without_colours<'p>(line: &[u8], plain: &'p mut [u8; LOOKED_AT_BYTES]) -> &'p
 /// A level in JSON is looked for in this many bytes: its key may stand behind a long message.
 const JSON_LOOKED_AT_BYTES: usize = 16 * 1024;
 
-/// The value of the first key that is called level. A key of the object itself goes before one of an object within it.
+/// The value of the first key that is called level. A key of the object itself that is called so and no more goes before one
+/// of an object within it, and before `app_level`.
 /// What a string contains is text, whatever it looks like.
 fn of_json(line: &[u8]) -> Option<&'static str> {
     let line = &line[..line.len().min(JSON_LOOKED_AT_BYTES)];
-    let (mut at, mut depth, mut nested) = (0, 0_usize, None);
+    let (mut at, mut depth, mut other) = (0, 0_usize, None);
     while let Some(next) = line[at..].iter().position(|byte| b"\"{}[]".contains(byte)) {
         at += next + 1;
         match line[at - 1] {
@@ -103,14 +104,15 @@ fn of_json(line: &[u8]) -> Option<&'static str> {
                 if !is_called_level(key) {
                     continue;
                 }
-                match json_level(value.trim_ascii_start()) {
-                    Some(level) if depth == 1 => return Some(level),
-                    level => nested = nested.or(level),
+                let is_exact = is_level(key);
+                match json_level(value.trim_ascii_start(), is_exact) {
+                    Some(level) if depth == 1 && is_exact => return Some(level),
+                    level => other = other.or(level),
                 }
             }
         }
     }
-    nested
+    other
 }
 
 /// The string that begins here, as it is written, and the place behind its quote.
@@ -126,18 +128,17 @@ fn json_string(line: &[u8], start: usize) -> (&[u8], usize) {
     (&line[start..], line.len())
 }
 
-/// The level that a value names. It may be a number, as pino writes it; one with a fraction is none.
-fn json_level(value: &[u8]) -> Option<&'static str> {
-    match value.strip_prefix(b"\"") {
-        Some(_) => {
-            let (text, _) = json_string(value, 1);
-            named(text.trim_ascii()).or_else(|| numbered(text))
+/// The level that a value names. It may be a number, as pino writes it, if the key says level and no more: `water_level` is
+/// another thing. A number with a fraction or an exponent is none.
+fn json_level(value: &[u8], may_be_number: bool) -> Option<&'static str> {
+    let text = match value.first() {
+        Some(b'"') => json_string(value, 1).0,
+        _ => {
+            let is_of_number = |byte: &&u8| byte.is_ascii_alphanumeric() || b".+-".contains(byte);
+            &value[..value.iter().take_while(is_of_number).count()]
         }
-        None => {
-            let len = value.iter().take_while(|byte| byte.is_ascii_digit() || **byte == b'.').count();
-            numbered(&value[..len])
-        }
-    }
+    };
+    named(text.trim_ascii()).or_else(|| may_be_number.then(|| numbered(text))?)
 }
 
 /// The level of the first word that names one and is meant as one, by what stands before and behind it.
@@ -248,9 +249,17 @@ fn is_value_of_level(before: &[u8]) -> bool {
     is_called_level(unquoted(text))
 }
 
+const LEVEL_KEYS: [&[u8]; 6] = [b"level", b"lvl", b"severity", b"levelname", b"level_name", b"@l"];
+
+/// Nothing else stands in front but what ECS and OpenTelemetry put there.
+fn is_level(key: &[u8]) -> bool {
+    let key = key.strip_prefix(b"log.").unwrap_or(key);
+    LEVEL_KEYS.iter().any(|name| key.eq_ignore_ascii_case(name))
+}
+
 /// A key may say more in front: `log.level`.
 fn is_called_level(key: &[u8]) -> bool {
-    [&b"level"[..], b"lvl", b"severity", b"levelname", b"level_name", b"@l"]
+    LEVEL_KEYS
         .iter()
         .any(|name| key.len() >= name.len() && key[key.len() - name.len()..].eq_ignore_ascii_case(name))
 }
@@ -361,6 +370,11 @@ mod tests {
             (r#"{"query":"?loglevel=debug","level":"error","msg":"x"}"#, Some("error")),
             (r#"{"request":{"level":"debug"},"list":["level",{"level":7}],"level":"error"}"#, Some("error")),
             (r#"{"log":{"level":"warn"},"msg":"ERROR"}"#, Some("warn")),
+            (r#"{"water_level":3,"level":"info"}"#, Some("info")),
+            (r#"{"log_level":"debug","event":"config loaded","level":"error"}"#, Some("error")),
+            (r#"{"noise_level":60,"message":"ok"}"#, None),
+            (r#"{"app_level":"warn","message":"ok"}"#, Some("warn")),
+            (r#"{"level":1e1}"#, None),
             (r#"{"msg":"\\","level":"warn"}"#, Some("warn")),
             (r#"{"msg":"level=warn"}"#, Some("warn")),
             (r#"{"level":"#, None),

@@ -61,7 +61,8 @@ pub(super) fn led_to(
     let ends = ends.chain(between.iter().map(|(.., modified_ns)| *modified_ns));
     let mut ends: Vec<i64> = ends.collect();
     let mut begins: Vec<i64> = between.iter().map(|(birth_ns, ..)| *birth_ns).chain([to_ns]).collect();
-    (ends.reverse(), begins.reverse());
+    ends.reverse();
+    begins.reverse();
     let is_one_log = ends.iter().zip(&begins).all(|(end_ns, next_ns)| *end_ns <= next_ns + GRACE_NS);
     let (rank, count) = match is_one_log {
         true => (FoundFile::RANK_BY_BIRTH, between.len()),

@@ -159,9 +159,10 @@ impl Chain {
 
     /// The denied archive that seems to have what a saved position named.
     pub(super) fn denied_home(&self, cursor: &FileCursor, found: &[FoundFile]) -> Option<&FoundFile> {
-        let (born_ns, had_lines) = (cursor.file.birth_ns, cursor.offset > 0 || cursor.len > 0);
+        let born_ns = cursor.file.birth_ns;
         let is_there = file_of(&cursor.place(), found).is_some() || self.is_denied(cursor.file);
-        if is_there || cursor.ended || born_ns == 0 || !had_lines {
+        // One that was empty when it was seen last may have been written to since.
+        if is_there || cursor.ended || born_ns == 0 {
             return None;
         }
         let listed = self.denied_files();

@@ -102,8 +102,8 @@ impl Chain {
         // If it was renamed again after that, the time says nothing of the rotation. Nor does it if the rotation gives other
         // names, as a file beside it shows: then somebody else renamed this one.
         let is_only = found.iter().all(|file| file.rank == 0 || file.rank >= FoundFile::RANK_STRANGE);
-        let is_of_rotation = is_only && renamed_ns != 0 && renamed_ns <= made_ns.saturating_add(ROTATION_NS);
-        let is_gap = is_before(read.modified_ns) && !(is_of_rotation && !is_before(renamed_ns));
+        let at_once = renamed_ns != 0 && made_ns.abs_diff(renamed_ns) <= ROTATION_NS.unsigned_abs();
+        let is_gap = is_before(read.modified_ns) && !(is_only && at_once);
         is_gap.then(|| (read.name.clone(), next.name.clone()))
     }
 
