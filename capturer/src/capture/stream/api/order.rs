@@ -1,6 +1,6 @@
 //! A stream whose newest line has a time that the clock has yet to reach, because the clock was set back: what is printed now
 //! is older, and the Engine would leave it out of an answer from a time on. So the newest lines are asked for, whatever their
-//! time, and what follows the newest delivered line is new ([`Seen`](super::Seen)).
+//! time, and what follows the newest delivered line is new ([`Seen`]).
 //!
 //! ```text
 //! clock set back ─▶ the newest lines ─┬ begin with a line that was delivered ─▶ what follows the newest one is new
