@@ -102,6 +102,7 @@ pub(super) fn values(text: &[u8]) -> Vec<Range<usize>> {
                 .or_else(|| password_of_program(text, sign, &mut programs))
                 .or_else(|| value_of_option(text, sign)),
             b'<' => inside_element(text, sign),
+            b'"' if !may_begin(text, sign) => None,
             b'\'' | b'"' => password_of_sql(text, sign).or_else(|| value_of_pair(text, sign)),
             b'%' => value_behind_encoded(text, sign),
             b':' if text[sign..].starts_with(b"://") => {
@@ -173,6 +174,19 @@ const STATEMENT_BYTES_MAX: usize = 128;
 /// What may stand right before a quote and belong to the string: `b'x'`, `N'x'`, `@"x"`.
 const STRING_PREFIXES: [&[u8]; 16] =
     [b"b", b"B", b"u", b"U", b"r", b"f", b"n", b"N", b"e", b"E", b"L", b"br", b"rb", b"@", b"$", b"&"];
+
+/// Whether a string that [`password_of_sql`] and [`value_of_pair`] look at may begin with this quote. A line of JSON has many
+/// others.
+fn may_begin(text: &[u8], sign: usize) -> bool {
+    let before = |count: usize| sign.checked_sub(count).map(|at| text[at]);
+    match before(1) {
+        Some(b' ' | b'(' | b'[' | b'\\' | b'@' | b'$' | b'&') => true,
+        Some(b'b' | b'B' | b'u' | b'U' | b'r' | b'f' | b'n' | b'N' | b'e' | b'E' | b'L') => {
+            before(2).is_none_or(|byte| !byte.is_ascii_alphanumeric() || matches!(byte, b'b' | b'r'))
+        }
+        _ => false,
+    }
+}
 
 /// The prefix of a string at the end of a text; empty if it has none.
 fn string_prefix(text: &[u8]) -> &[u8] {
