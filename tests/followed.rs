@@ -553,7 +553,9 @@ fn a_rotated_file_that_may_not_be_read_is_named_and_read_once_it_may_be() -> Res
     allow(&host, 0o644)?;
     host.all_came()?;
     await_health(&agent, true, &[])?;
-    ensure!(agent.log_text()?.contains("over after"), "{}", agent.log_text()?);
+    wait_until("the end in the log", DEADLINE, || {
+        agent.log_text().is_ok_and(|log| log.contains("over after"))
+    })?;
     agent.assert_nothing_lost()?;
     agent.stop()?;
     // The next one is removed before it could be read.

@@ -154,7 +154,13 @@ impl Chain {
         let newest = &unread[unread.len().saturating_sub(DENIED_MAX)..];
         let place =
             |denied: &Denied| DeniedPlace { place: denied.place, name: denied.name.clone(), len: denied.len };
-        newest.iter().map(place).collect()
+        // Of one that can be read again, and of which nothing was read yet, only this says how far a channel was delivered.
+        let waits = |link: &Link| {
+            let place = self.known.place_in(link.found.id)?;
+            let is_to_skip = place.skip != [0; 2] && place.offset == link.offset;
+            is_to_skip.then(|| DeniedPlace { place, name: link.found.name.clone(), len: link.len })
+        };
+        newest.iter().map(place).chain(self.in_hand().filter_map(waits)).collect()
     }
 
     /// The denied archive that seems to have what a saved position named.

@@ -140,6 +140,9 @@ fn what_one_channel_has_already_is_passed_over() {
     list(&mut chain, from_ref(&new), from_ref(&old));
     assert!(!chain.is_within_delivered());
     list(&mut chain, &[new, old], &[]);
+    // It waits for its turn. A restart must not forget what it has to skip.
+    let places = chain.denied_places();
+    assert_eq!(places.iter().map(|denied| denied.place.skip).collect::<Vec<_>>(), [[20, 0]]);
     chain.unpark(0);
     let position = chain.position();
     assert_eq!((links(&chain)[0], chain.delivered_to), ((1, 40), [position + 20, position]));
