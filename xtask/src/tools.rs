@@ -19,13 +19,18 @@ struct Needed {
     is_here: fn() -> bool,
 }
 
-const NEEDED: [Needed; 9] = [
+/// What building needs.
+const LINKER: [Needed; 2] = [
     Needed { package: "gcc", what_for: "`cc`, by which rustc links", is_here: || on_path("cc") },
     Needed {
         package: "libc6-dev",
         what_for: "the C library's startup files, for linking",
         is_here: || Path::new("/usr/include/stdlib.h").exists(),
     },
+];
+
+/// What the usual tests need.
+const NEEDED: [Needed; 7] = [
     Needed {
         package: "cgroupfs-mount",
         what_for: "a cgroup hierarchy, for containers; this machine has none mounted",
@@ -65,18 +70,18 @@ const NEEDED: [Needed; 9] = [
 ];
 
 /// What `cargo xtask count` needs.
-const CALLGRIND: [Needed; 1] = [Needed {
+const CALLGRIND: Needed = Needed {
     package: "valgrind",
     what_for: "callgrind, which counts instructions",
     is_here: || on_path("valgrind"),
-}];
+};
 
-/// What only `cargo xtask vm` needs.
-const EMULATOR: [Needed; 1] = [Needed {
+/// What `cargo xtask vm` needs.
+const EMULATOR: Needed = Needed {
     package: "qemu-system-x86",
     what_for: "a machine for other kernels",
     is_here: || on_path("qemu-system-x86_64"),
-}];
+};
 
 /// What only the part `walks` needs.
 const ROTATORS: [Needed; 2] = [
@@ -119,17 +124,9 @@ const CPP: [Needed; 1] =
 /// What `tests/loki/decode.py` imports: Google's protobuf with its compiler, and a snappy of its own.
 const PYTHON_PACKAGES: [&str; 3] = ["protobuf==7.36.2", "grpcio-tools==1.85.1", "cramjam==2.14.0"];
 
-/// Installs what is missing. Uses no network if nothing is.
-pub fn install() -> Result<()> {
-    bring(&NEEDED)?;
-    make_python()?;
-    if !cgroups_are_mounted() {
-        if !is_root() {
-            bail!("no cgroup hierarchy is mounted, which containers need: as root, run cgroupfs-mount");
-        }
-        run(&mut Command::new("cgroupfs-mount")).context("mounting the cgroup hierarchies")?;
-        println!("mounted the cgroup hierarchies");
-    }
+/// Installs what building needs and is missing. Uses no network if nothing is.
+pub fn install_linker() -> Result<()> {
+    bring(&LINKER)?;
     for component in ["fmt", "clippy"] {
         run(cargo().args([component, "--version"])).with_context(|| {
             format!("the toolchain has no {component}: rustup component add rustfmt clippy brings it")
@@ -138,14 +135,32 @@ pub fn install() -> Result<()> {
     Ok(())
 }
 
+/// Installs what the usual tests need and is missing. Uses no network if nothing is.
+pub fn install() -> Result<()> {
+    bring(&NEEDED)?;
+    // Without root the parts that use them say so themselves.
+    if is_root() {
+        bring(&[CALLGRIND, EMULATOR])?;
+    }
+    make_python()?;
+    if !cgroups_are_mounted() {
+        if !is_root() {
+            bail!("no cgroup hierarchy is mounted, which containers need: as root, run cgroupfs-mount");
+        }
+        run(&mut Command::new("cgroupfs-mount")).context("mounting the cgroup hierarchies")?;
+        println!("mounted the cgroup hierarchies");
+    }
+    Ok(())
+}
+
 /// Installs callgrind, if it is missing.
 pub fn install_callgrind() -> Result<()> {
-    bring(&CALLGRIND)
+    bring(&[CALLGRIND])
 }
 
 /// Installs the emulator, if it is missing.
 pub fn install_emulator() -> Result<()> {
-    bring(&EMULATOR)
+    bring(&[EMULATOR])
 }
 
 /// Installs programs that rotate logs, if they are missing.
@@ -165,8 +180,8 @@ pub fn install_cpp() -> Result<()> {
 
 /// Why there is no emulator and none can be installed; `None` = there is one.
 pub fn no_emulator() -> Option<String> {
-    let cant = !is_root() && !(EMULATOR[0].is_here)();
-    cant.then(|| format!("no {0}: as root, run apt-get install {0}", EMULATOR[0].package))
+    let cant = !is_root() && !(EMULATOR.is_here)();
+    cant.then(|| format!("no {0}: as root, run apt-get install {0}", EMULATOR.package))
 }
 
 fn bring(needed: &[Needed]) -> Result<()> {

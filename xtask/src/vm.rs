@@ -89,21 +89,9 @@ pub fn missing() -> Option<String> {
 /// Runs the tests in each kernel and reports the failed ones once all machines have ended: their output is mixed.
 pub fn run_in(kernels: &[String]) -> Result<Outcome> {
     ensure!(cfg!(target_arch = "x86_64"), "the machines are x86-64, and so must be the tests built here");
-    let named: Vec<&str> =
-        if kernels.is_empty() { USUAL.to_vec() } else { kernels.iter().map(String::as_str).collect() };
-    let chosen: Result<Vec<&Kernel>> = named
-        .into_iter()
-        .map(|series| {
-            let known = || KERNELS.map(|kernel| kernel.series).join(", ");
-            let kernel = KERNELS.iter().find(|kernel| kernel.series == series);
-            kernel.with_context(|| format!("no kernel {series:?} is known here, but {}", known()))
-        })
-        .collect();
-    let chosen = chosen?;
+    let chosen = choose(kernels)?;
     tools::install_emulator()?;
-
-    let dir = paths::target().join("vm");
-    fs::create_dir_all(&dir).with_context(|| format!("making {}", dir.display()))?;
+    let dir = home()?;
     let initramfs = dir.join("initramfs.cpio");
     fs::write(&initramfs, pack(&dir)?).context("writing the initramfs")?;
     let images: Result<Vec<PathBuf>> = chosen.iter().map(|kernel| kernel.image(&dir)).collect();
@@ -140,6 +128,32 @@ pub fn run_in(kernels: &[String]) -> Result<Outcome> {
         said.iter().for_each(|line| println!("  {line}"));
     }
     Ok(outcome)
+}
+
+/// Brings kernels and what else the machines are made of, so that it is there when they run.
+pub fn download(kernels: &[String]) -> Result<()> {
+    let dir = home()?;
+    busybox(&dir)?;
+    choose(kernels)?.iter().try_for_each(|kernel| kernel.image(&dir).map(drop))
+}
+
+/// The kernels of these series; if none is named, the usual ones.
+fn choose(kernels: &[String]) -> Result<Vec<&'static Kernel>> {
+    let named: Vec<&str> =
+        if kernels.is_empty() { USUAL.to_vec() } else { kernels.iter().map(String::as_str).collect() };
+    let of = |series: &str| {
+        let known = || KERNELS.map(|kernel| kernel.series).join(", ");
+        let kernel = KERNELS.iter().find(|kernel| kernel.series == series);
+        kernel.with_context(|| format!("no kernel {series:?} is known here, but {}", known()))
+    };
+    named.into_iter().map(of).collect()
+}
+
+/// The folder of all that is downloaded or built for them.
+fn home() -> Result<PathBuf> {
+    let dir = paths::target().join("vm");
+    fs::create_dir_all(&dir).with_context(|| format!("making {}", dir.display()))?;
+    Ok(dir)
 }
 
 fn next<T>(list: &Mutex<Vec<T>>) -> Option<T> {
@@ -191,16 +205,19 @@ fn newest(names: &[String]) -> Option<String> {
     names.iter().filter(is_kernel).max_by_key(|name| (numbers(name), name.ends_with("-unsigned"))).cloned()
 }
 
-/// All files of the machine, as one archive.
-fn pack(dir: &Path) -> Result<Vec<u8>> {
-    let bookworm = Suite::open("bookworm", &dir.join("debian/bookworm"))?;
+/// A static busybox.
+fn busybox(dir: &Path) -> Result<PathBuf> {
     let unpacked = dir.join("busybox");
     if !unpacked.exists() {
-        bookworm.unpack("busybox-static", &unpacked)?;
+        Suite::open("bookworm", &dir.join("debian/bookworm"))?.unpack("busybox-static", &unpacked)?;
     }
-    let busybox = ["bin/busybox", "usr/bin/busybox"].map(|path| unpacked.join(path));
-    let busybox = busybox.iter().find(|path| path.exists()).context("busybox-static has no busybox")?;
+    let paths = ["bin/busybox", "usr/bin/busybox"].map(|path| unpacked.join(path));
+    paths.into_iter().find(|path| path.exists()).context("busybox-static has no busybox")
+}
 
+/// All files of the machine, as one archive.
+fn pack(dir: &Path) -> Result<Vec<u8>> {
+    let busybox = busybox(dir)?;
     let mut archive = Archive::default();
     for folder in ["bin", "dev", "proc", "sys", "tmp"] {
         archive.add(folder, 0o040_755, &[]);

@@ -21,10 +21,17 @@ use crate::{build_ebpf, clean, compiler, engines, paths, programs, release, tidy
 pub const PARTS: &[Part] = &[
     Part {
         name: "tools",
-        what: "what building and testing need is on the machine, or is installed",
+        what: "what building needs is on the machine, or is installed",
         needs: &[],
         pace: Pace::InTurn,
-        run: || tools::install().map(|()| Outcome::Passed),
+        run: || tools::install_linker().map(|()| Outcome::Passed),
+    },
+    Part {
+        name: "downloads",
+        what: "what the tests run is on the machine, or is installed: programs, Docker Engines, kernels",
+        needs: &["tools"],
+        pace: Pace::Beside,
+        run: || download().map(|()| Outcome::Passed),
     },
     Part {
         name: "fmt",
@@ -71,14 +78,14 @@ pub const PARTS: &[Part] = &[
     Part {
         name: "unit",
         what: "every test that needs no Docker Engine",
-        needs: &["build"],
+        needs: &["build", "downloads"],
         pace: Pace::InTurn,
         run: unit,
     },
     Part {
         name: "count",
         what: "the data path takes no more instructions than are committed (cargo xtask count)",
-        needs: &["build"],
+        needs: &["build", "downloads"],
         pace: Pace::InTurn,
         run: count_instructions,
     },
@@ -97,30 +104,23 @@ pub const PARTS: &[Part] = &[
         run: || programs::sim_of_this_tree(2_000).map(|()| Outcome::Passed),
     },
     Part {
-        name: "engines",
-        what: "unpacks the Docker Engines (cargo xtask engines)",
-        needs: &["tools"],
-        pace: Pace::InTurn,
-        run: || engines::unpack_all().map(|()| Outcome::Passed),
-    },
-    Part {
         name: "vm",
         what: "witness, ring and files inside Linux 5.10 and 6.12 (cargo xtask vm)",
-        needs: &["build"],
+        needs: &["build", "downloads"],
         pace: Pace::Beside,
         run: || vm_tests(&[]),
     },
     Part {
         name: "quickstart",
         what: "the README's first run, as a user types it (tests/quickstart.rs)",
-        needs: &["build", "agent", "engines"],
+        needs: &["build", "downloads", "agent"],
         pace: Pace::Beside,
         run: || engine_tests(|| 1, &[], |_, target| target == QUICKSTART),
     },
     Part {
         name: "engine-tests",
         what: "tests against private Docker Engines, several programs at a time",
-        needs: &["build", "agent", "engines"],
+        needs: &["build", "downloads", "agent"],
         pace: Pace::InTurn,
         run: || {
             engine_tests(usual_width, &[], |tests, target| tests.is_usual(target) && !tests.is_timed(target))
@@ -129,7 +129,7 @@ pub const PARTS: &[Part] = &[
     Part {
         name: "timed-tests",
         what: "those that judge times, with nothing beside them but one that mostly waits",
-        needs: &["build", "agent", "engines"],
+        needs: &["build", "downloads", "agent"],
         pace: Pace::Alone,
         run: || engine_tests(|| 2, &[], |tests, target| tests.is_usual(target) && tests.is_timed(target)),
     },
@@ -203,6 +203,13 @@ fn unit() -> Result<Outcome> {
         tally.add(&ran);
     }
     Ok(Outcome::Tests(tally))
+}
+
+/// All that tests need and no build makes. The processors have little to do with it, so it runs beside the build.
+fn download() -> Result<()> {
+    tools::install()?;
+    engines::unpack_all()?;
+    if vm::missing().is_none() { vm::download(&[]) } else { Ok(()) }
 }
 
 /// With another compiler or processor the committed counts mean nothing.
