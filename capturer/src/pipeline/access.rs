@@ -262,7 +262,16 @@ pub(super) fn apache_error(line: &[u8], into: &mut Found) -> Result<(), NotThis>
     into.set("time", Value::Text(&time));
     into.set("level", Value::Text(level));
     module.iter().for_each(|module| set_text("module", module, into));
-    while let Some((inside, behind)) = after_blank(rest).ok().and_then(bracketed) {
+    let (mut before_error, mut is_behind_error) = (rest, false);
+    loop {
+        let Some((inside, behind)) = after_blank(rest).ok().and_then(bracketed) else {
+            // Apache 2.4 puts the error of the system between process and client.
+            match after_blank(rest).ok().and_then(behind_error).filter(|_| !is_behind_error) {
+                Some(behind) => (before_error, rest, is_behind_error) = (rest, behind, true),
+                None => break,
+            }
+            continue;
+        };
         let (name, value) = word(inside);
         let Ok(value) = after_blank(value) else { break };
         match name {
@@ -278,13 +287,28 @@ pub(super) fn apache_error(line: &[u8], into: &mut Found) -> Result<(), NotThis>
         rest = behind;
     }
     // The message may be empty, but text must not be taken for an empty one.
-    let message = if rest.is_empty() { rest } else { after_blank(rest)? };
-    let (code, _) = word(message);
+    let said = if rest.is_empty() { rest } else { after_blank(rest)? };
+    let (code, _) = word(said);
     if let Some(code) = code.strip_suffix(b":").filter(|code| is_code(code)) {
         into.set_bytes("code", code);
     }
+    let message = if is_behind_error { after_blank(before_error)? } else { said };
     into.set_bytes("message", message);
     Ok(())
+}
+
+/// What stands behind `mod_x.c(12): (13)Permission denied:`, from its blank on; either may be missing. `None` = neither is there.
+fn behind_error(text: &[u8]) -> Option<&[u8]> {
+    let (first, behind) = word(text);
+    let is_place = first.ends_with(b"):") && memchr::memmem::find(first, b".c(").is_some();
+    let error = if is_place { after_blank(behind).unwrap_or_default() } else { text };
+    let of_system = error.strip_prefix(b"(").and_then(|rest| {
+        let close = memchr::memchr(b')', rest)?;
+        let is_number = close > 0 && rest[..close].iter().all(u8::is_ascii_digit);
+        let colon = is_number.then(|| memchr::memmem::find(rest, b": "))??;
+        Some(&rest[colon + 1..])
+    });
+    of_system.or(is_place.then_some(behind))
 }
 
 /// One of Apache's codes, such as AH00126.

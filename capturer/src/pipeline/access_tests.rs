@@ -238,6 +238,20 @@ fn error_logs() {
             ),
         ),
         (
+            "[Sun Nov 22 00:52:48.1 2026] [core:error] [pid 12:tid 1] (13)Permission denied: [client 1.2.3.4:5] AH00035: access to / denied",
+            Some(
+                "time=2026-11-22T00:52:48.1 | level=error | module=core | pid=12 | tid=1 | client=1.2.3.4:5 | code=AH00035 | \
+                 message=(13)Permission denied: [client 1.2.3.4:5] AH00035: access to / denied",
+            ),
+        ),
+        (
+            "[Sun Nov 22 00:52:48.1 2026] [proxy:debug] [pid 12:tid 1] proxy_util.c(2): (111)Connection refused: AH00957: http: no",
+            Some(
+                "time=2026-11-22T00:52:48.1 | level=debug | module=proxy | pid=12 | tid=1 | code=AH00957 | \
+                 message=proxy_util.c(2): (111)Connection refused: AH00957: http: no",
+            ),
+        ),
+        (
             "[Sun Nov 22 00:52:48.1 2026] [core:info] [pid 12:tid 1] [client [::1]:5] AH00128: File does not exist",
             Some(
                 "time=2026-11-22T00:52:48.1 | level=info | module=core | pid=12 | tid=1 | client=[::1]:5 | code=AH00128 | \
