@@ -568,3 +568,55 @@ fn a_log_that_is_renamed_before_the_agent_is_back_from_a_crash_brings_nothing_ag
     }
     Ok(())
 }
+
+/// The position is the end of something whole, and of a file that was emptied there is nothing: the next run found the same
+/// file emptied once more.
+#[test]
+fn a_log_that_is_emptied_is_told_once() -> Result<()> {
+    let mut host = Host::new("app.log")?;
+    host.write("app.log", 100)?;
+    let agent = host.start()?;
+    host.came_once()?;
+    File::create(host.path("app.log"))?;
+    wait_until("the possible loss", DEADLINE, || {
+        let told = agent.metric("possible_losses_total{reason=\"file_truncated\"}")?;
+        ensure!(told == 1.0, "{told}");
+        anyhow::Ok(())
+    })?;
+    agent.stop()?;
+    for _ in 0..2 {
+        let agent = host.start()?;
+        await_followed(&agent)?;
+        agent.assert_nothing_lost()?;
+        agent.stop()?;
+    }
+    host.write("app.log", 10)?;
+    let agent = host.start()?;
+    host.came_once()?;
+    agent.assert_nothing_lost()?;
+    agent.stop()
+}
+
+/// Nobody has seen its first file, which is one of a log all the same.
+#[test]
+fn a_log_that_is_made_and_rotated_while_the_agent_is_down_is_read_whole() -> Result<()> {
+    for at in ["beginning", "end"] {
+        let mut host = Host::new("*.log")?;
+        let entry = format!("start_at: {at}, format: raw");
+        host.config = host.config.replace("format: raw", &entry);
+        let agent = host.start()?;
+        host.write("old.log", 10)?;
+        host.came_once()?;
+        agent.stop()?;
+        for name in ["new.log", "1.log"] {
+            host.write(name, 30)?;
+            host.mv(name, &format!("{name}.20261130-130200"))?;
+            host.write(name, 10)?;
+        }
+        let agent = host.start()?;
+        host.came_once()?;
+        agent.assert_nothing_lost()?;
+        agent.stop()?;
+    }
+    Ok(())
+}

@@ -233,10 +233,10 @@ impl Tracker {
         (self.loaded_s > 0).then_some(ns(self.loaded_s))
     }
 
-    /// Whether something that was made at this time, nanoseconds since 1970, was made after the last run ended, so that nobody
-    /// has seen it.
-    pub fn is_made_since(&self, made_ns: Option<i64>) -> bool {
-        made_ns.zip(self.ran_until_ns()).is_some_and(|(made, until)| made > until)
+    /// When the last run ended, nanoseconds since 1970, if something that was made at `made_ns` was made after that, so that
+    /// nobody has seen it.
+    pub fn unseen_since_ns(&self, made_ns: i64) -> Option<i64> {
+        self.ran_until_ns().filter(|until| made_ns > *until)
     }
 
     /// When a log was looked at last, by this run or an earlier one, nanoseconds since 1970; `None` = nobody knows.

@@ -245,7 +245,9 @@ impl Capture {
             ..Source::new(id, key.clone())
         });
         let resume = self.tracker.resume_for(key, &self.outlets[outlet].tracked);
-        let is_new = self.tracker.is_made_since(timestamp::parse(inspect.created.as_bytes()));
+        let is_new = timestamp::parse(inspect.created.as_bytes())
+            .and_then(|made_ns| self.tracker.unseen_since_ns(made_ns))
+            .is_some();
         let at_end = monitor.start_at == StartAt::End && was_there && !is_new;
         let line_bytes_max = settings.line_bytes_max as usize;
         let api_cursor = match &resume {

@@ -424,6 +424,9 @@ impl FileSource {
             // A line that was open when its file was rewritten does not continue.
             self.assembler.reset();
         }
+        if !changes.gone.is_empty() || !changes.cut_off.is_empty() || !changes.lost.is_empty() {
+            self.chain.note_position_changed();
+        }
         self.declare(&changes, cx);
         self.declare_unseen(unseen, cx);
         for file in &changes.let_go {

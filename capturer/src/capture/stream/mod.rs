@@ -526,7 +526,7 @@ impl Stream {
         let may_read = self.may_read();
         match &mut self.kind {
             Kind::File(file) if may_read => {
-                file.tell_denied(&mut told);
+                file.tell_position(&mut told);
                 file.read_on(cx);
             }
             Kind::Api(api) if may_read => api.read_on(cx, &mut told),

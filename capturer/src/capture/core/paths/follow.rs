@@ -53,8 +53,9 @@ impl Capture {
         let changed_since_ns = entry.changed_since_ns(now.unix_ns);
         let mut rules = entry.text;
         rules.binary = rules.binary.of_path(|| self.is_named(path));
-        let is_new = self.tracker.is_made_since(look.id.map(|id| id.birth_ns));
-        let at_end = entry.start_at == StartAt::End && look.is_first && !is_new;
+        // Nobody has seen it, nor what it was rotated to since the last run.
+        let unseen_since_ns = look.id.and_then(|id| self.tracker.unseen_since_ns(id.birth_ns));
+        let at_end = entry.start_at == StartAt::End && look.is_first && unseen_since_ns.is_none();
         let key = StreamKey::file(path);
         let resume = self.tracker.resume_for(&key, &self.outlets[outlet].tracked);
         let acked = resume.clone().unwrap_or(Cursor::Beginning);
@@ -66,7 +67,7 @@ impl Capture {
             _ if look.is_first && look.target.is_none() && self.is_rotated_elsewhere(set, path) => {
                 Start::Oldest
             }
-            _ if look.is_first => Start::Live,
+            _ if look.is_first => unseen_since_ns.map_or(Start::Live, Start::Since),
             // It may have been rotated after it was made and before it was found.
             _ => Start::Since(self.paths.since_ns[set]),
         };

@@ -53,7 +53,7 @@ pub(super) struct DeniedFiles {
     listed: Vec<DeniedFile>,
     /// Those with something to read.
     unread: Vec<Denied>,
-    /// They changed, or their places.
+    /// They changed, or their places, or where the chain is read on: the position says something else.
     changed: bool,
 }
 
@@ -139,8 +139,13 @@ impl Chain {
         &self.doubts.denied.unread
     }
 
-    /// Whether they changed since the last call, and there is a position to say so.
-    pub fn take_denied_changed(&mut self) -> bool {
+    /// The position is another one though nothing was read: what was lost is not searched for again by the next run.
+    pub fn note_position_changed(&mut self) {
+        self.doubts.denied.changed = true;
+    }
+
+    /// Whether the position changed without a read since the last call, and there is one.
+    pub fn take_position_changed(&mut self) -> bool {
         let is_told = self.doubts.denied.changed && !self.stretches.is_empty();
         if is_told {
             self.doubts.denied.changed = false;

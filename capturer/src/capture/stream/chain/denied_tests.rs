@@ -99,7 +99,7 @@ fn a_restart_changes_nothing() {
     let begun = || {
         let mut chain = Chain::new(read(&old, 40));
         list(&mut chain, from_ref(&new), from_ref(&old));
-        assert!(chain.take_denied_changed() && !chain.take_denied_changed());
+        assert!(chain.take_position_changed() && !chain.take_position_changed());
         let Cursor::File(cursor) = chain.cursor(&Default::default()) else { panic!("no position") };
         let cursor: FileCursor = serde_json::from_str(&serde_json::to_string(&*cursor).unwrap()).unwrap();
         assert_eq!((cursor.file, cursor.denied.len()), (new.id, 1));

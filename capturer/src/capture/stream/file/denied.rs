@@ -19,9 +19,10 @@ impl FileSource {
         self.chain.set_denied(denied);
     }
 
-    /// The position has such files, so it is told when they change, once outputs are there.
-    pub fn tell_denied(&mut self, told: &mut Vec<SourceEvent>) {
-        if self.chain.take_denied_changed() {
+    /// The position has such files, so it is told when they change, once outputs are there; and when a loss was declared,
+    /// which another start would declare again.
+    pub fn tell_position(&mut self, told: &mut Vec<SourceEvent>) {
+        if self.chain.take_position_changed() {
             self.tell(Lines::default(), Vec::new(), 0, told);
         }
     }
