@@ -5,6 +5,7 @@
 
 mod names;
 mod pace;
+mod unseen;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{DefaultHasher, Hasher as _};
@@ -24,14 +25,10 @@ use crate::settings::path_pattern::Wild;
 use crate::text::path_text::text_of_bytes;
 use names::{Called, Names};
 pub use pace::{Look, Pace};
+use unseen::{Place, Unseen};
 
 /// At most this many events are kept while directories are listed.
 const KEPT_MAX: usize = 4096;
-
-/// At most this many new names are remembered until a listing may have shown them.
-const MADE_MAX: usize = 4096;
-/// The listing under way when a file was made may have missed it; the next one has not.
-const LISTINGS_KEPT: u64 = 2;
 
 /// Which new names in a directory matter to an entry of file_monitor.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -99,22 +96,21 @@ pub struct Watches {
     listing: usize,
     /// Events since the first of them began: watch, mask, name.
     kept: BTreeSet<(i32, u32, Vec<u8>)>,
-    /// New files that match a pattern, by watch and name, with how many listings had ended by then. If one is removed
-    /// while it is in here, nobody has seen it.
-    made: BTreeMap<(i32, Vec<u8>), u64>,
-    /// New files that nobody saw under their names and that were renamed to names that no pattern matches, with how many listings
-    /// had ended by then. A log of that name that comes soon finds them as its rotated files.
-    moved_away: BTreeMap<(i32, Vec<u8>), (u64, BTreeSet<usize>)>,
-    /// The last event was a move from this watch's directory of a name that would not have been read.
-    moved_from_nowhere: Option<i32>,
-    /// The last event was such a move.
-    last_moved_away: Option<(i32, Vec<u8>)>,
-    /// The last event was a move of this name from that watch's directory.
-    moved_from: Option<(i32, Box<str>)>,
+    unseen: Unseen,
+    /// The last event, if a name went by it: the next one may say where to.
+    moved: Option<Moved>,
     /// Files that matched a pattern and were removed before their directory was listed, by entry.
     never_listed: BTreeSet<(usize, i32, String)>,
-    /// How many listings of patterns have ended.
-    listed: u64,
+}
+
+/// A name was moved away, to another one or out of sight.
+#[derive(Debug)]
+struct Moved {
+    from: Place,
+    /// Nobody would have read the file under that name.
+    from_nowhere: bool,
+    /// A file that nobody had seen under it.
+    is_unseen: bool,
 }
 
 /// The watch of a stream's directory.
@@ -221,9 +217,7 @@ impl Watches {
 
     /// A stream's directory is about to be watched, perhaps for another live name than before.
     pub fn expect(&mut self, stream: StreamId, live_name: &str) {
-        if !self.moved_away.is_empty() {
-            self.moved_away.retain(|(_, name), _| *text_of_bytes(name) != *live_name);
-        }
+        self.unseen.retain_moved_away(|name| *text_of_bytes(name) != *live_name);
         let watched = self.streams.entry(stream).or_insert_with(|| Watched::of(live_name));
         if *watched.live_name != *live_name {
             let before = std::mem::replace(watched, Watched::of(live_name));
@@ -315,11 +309,8 @@ impl Watches {
         lane: Option<LaneId>,
         watches: Vec<(i32, Interest)>,
     ) -> bool {
-        self.listed += 1;
-        self.made.retain(|_, made_at| *made_at + LISTINGS_KEPT > self.listed);
-        let listed = self.listed;
-        let unseen = self.moved_away.extract_if(.., |_, (moved_at, _)| *moved_at + LISTINGS_KEPT <= listed);
-        self.never_listed.extend(unseen.flat_map(|((watch, name), (_, sets))| {
+        let unseen = self.unseen.on_listed();
+        self.never_listed.extend(unseen.flat_map(|((watch, name), sets)| {
             let name = text_of_bytes(&name).into_owned();
             sets.into_iter().map(move |set| (set, watch, name.clone()))
         }));
@@ -365,9 +356,11 @@ impl Watches {
         self.never_listed.extend(never);
     }
 
-    /// A listing of patterns found these paths in these directories, some of them over links that lead to others. Whoever reads a path tells if its file went before it could
-    /// be opened, so its removal is not to be told here, too. Returns the files that match a pattern and were removed before
-    /// their directory was listed: entry, name, and the path that the listing found all the same.
+    /// A listing of patterns found these paths in these directories, some of them over links that lead to others. Whoever
+    /// reads a path tells if its file went before it could be opened, so its removal is not to be told here, too.
+    ///
+    /// Returns the files that match a pattern and were removed before their directory was listed: entry, name, and the path
+    /// that the listing found all the same.
     pub fn saw_paths(
         &mut self,
         directories: &[(i32, u64)],
@@ -375,7 +368,7 @@ impl Watches {
         paths: &[FoundPath],
     ) -> Vec<(usize, String, Option<Arc<str>>)> {
         let never = std::mem::take(&mut self.never_listed);
-        if never.is_empty() && self.made.is_empty() {
+        if never.is_empty() && self.unseen.is_empty() {
             return Vec::new();
         }
         fn place_of(path: &str) -> (u64, &str) {
@@ -391,9 +384,9 @@ impl Watches {
         let path_of = |watch: i32, name: &str| shown.get(&(*hashes.get(&watch)?, name)).copied();
         let is_link =
             |watch: i32, name: &str| hashes.get(&watch).is_some_and(|hash| links.contains(&(*hash, name)));
-        self.made.retain(|(watch, name), _| {
+        self.unseen.retain(|watch, name| {
             let name = &*text_of_bytes(name);
-            path_of(*watch, name).is_none() && !is_link(*watch, name)
+            path_of(watch, name).is_none() && !is_link(watch, name)
         });
         never
             .into_iter()
@@ -407,11 +400,11 @@ impl Watches {
     /// Links that a listing found, or that lead to what it found: a later event for such a name is about another file.
     /// A stream watches the link's target, so the link's name is not known here otherwise.
     pub fn saw_links<'a>(&mut self, paths: impl Iterator<Item = &'a str>) {
-        if self.made.is_empty() {
+        if self.unseen.is_empty() {
             return;
         }
         let names: BTreeSet<&str> = paths.flat_map(|path| path.split('/')).collect();
-        self.made.retain(|(_, name), _| !names.contains(&*text_of_bytes(name)));
+        self.unseen.retain(|_, name| !names.contains(&*text_of_bytes(name)));
     }
 
     fn has_kept(&self, watch: i32, interest: &Interest) -> bool {
@@ -447,99 +440,31 @@ impl Watches {
             told.all = true;
             return;
         }
-        let moved_from = self.moved_from_nowhere.take();
-        let renamed_from = self.moved_from.take().filter(|(watch, _)| *watch == event.watch);
+        let moved = self.moved.take();
         if self.listing > 0 && !self.is_full() && event.mask != ATTRIB {
             self.kept.insert((event.watch, event.mask, event.name.to_vec()));
         }
-        if event.mask & IGNORED != 0 {
-            // The directory is gone, and the watch with it.
-            for stream in self.names.remove_watch(event.watch) {
-                if let Some(watched) = self.streams.get_mut(&stream) {
-                    *watched = Watched::of(&watched.live_name);
-                }
-                told.changed.insert(stream);
-            }
-            told.sets.extend(self.interests_of(event.watch).map(|(set, _)| set));
-            self.forget_interests(event.watch);
+        if event.mask & (IGNORED | MOVE_SELF) != 0 {
+            self.on_directory_gone(event, told);
             return;
         }
-        if event.mask & MOVE_SELF != 0 {
-            // Whatever has its old path now is another directory.
-            told.changed.extend(self.names.of_watch(event.watch));
-            told.sets.extend(self.interests_of(event.watch).map(|(set, _)| set));
-            self.forget_interests(event.watch);
-            return;
-        }
-        let is_write = event.mask & MODIFY != 0;
-        let matches = |(_, interest): &(usize, &Interest)| interest.has(event.name, event.mask);
-        let is_new = event.mask & (CREATE | MOVED_TO) != 0;
-        let mut is_concerned = false;
-        if is_new {
-            let concerned: BTreeSet<usize> =
-                self.interests_of(event.watch).filter(matches).map(|(set, _)| set).collect();
-            is_concerned = !concerned.is_empty();
-            // A file that had another name may have been read under it, unless that name would not have been read
-            // either: many programs write a file under another name and rename it when it is complete.
-            let is_file = event.mask & IS_DIRECTORY == 0;
-            let is_made = is_file && (event.mask & CREATE != 0 || moved_from == Some(event.watch));
-            if is_made && !concerned.is_empty() && self.made.len() < MADE_MAX {
-                self.made.insert((event.watch, event.name.to_vec()), self.listed);
-            }
-            if is_concerned
-                && is_file
-                && let Some(moved) = self.last_moved_away.take()
-            {
-                // Whoever finds it under its new name reads it.
-                self.moved_away.remove(&moved);
-            }
-            if !self.moved_away.is_empty() {
-                self.moved_away.remove(&(event.watch, event.name.to_vec()));
-            }
-            told.sets.extend(concerned);
-        }
-        self.last_moved_away = None;
+        let is_concerned =
+            event.mask & (CREATE | MOVED_TO) != 0 && self.on_new_name(event, moved.as_ref(), told);
         let name = text_of_bytes(event.name);
         let name = &*name;
         let live: Vec<StreamId> = self.called(event.watch, Called::Live, name).collect();
         let rotated: Vec<StreamId> = self.called(event.watch, Called::Rotated, name).collect();
         let is_known = !live.is_empty() || !rotated.is_empty();
-        if event.mask & MOVED_FROM != 0 {
-            self.moved_from = Some((event.watch, name.into()));
-        }
-        let renamed_from = renamed_from.filter(|_| event.mask & MOVED_TO != 0).map(|(_, from)| from);
-        let renamed_from = renamed_from.as_deref();
-        if let Some(from) = renamed_from {
+        let is_rename = |moved: &Moved| moved.from.0 == event.watch && event.mask & MOVED_TO != 0;
+        let renamed_from = moved.filter(is_rename).map(|moved| moved.from.1);
+        let renamed_from = renamed_from.as_deref().map(text_of_bytes);
+        if let Some(from) = &renamed_from {
             self.note_renamed(event.watch, from, name);
         }
-        if event.mask & MOVED_FROM != 0
-            && !is_known
-            && !self.interests_of(event.watch).any(|other| matches(&other))
-        {
-            self.moved_from_nowhere = Some(event.watch);
-        }
-        told.hurried |= is_concerned && !is_known && self.siblings_of(event.watch, name).next().is_none();
-        if event.mask & MOVED_FROM != 0
-            && !self.made.is_empty()
-            && self.moved_away.len() < MADE_MAX
-            && self.made.remove(&(event.watch, event.name.to_vec())).is_some()
-            && !is_known
-            && self.siblings_of(event.watch, name).next().is_none()
-        {
-            let concerned: BTreeSet<usize> =
-                self.interests_of(event.watch).filter(matches).map(|(set, _)| set).collect();
-            let moved = (event.watch, event.name.to_vec());
-            self.moved_away.insert(moved.clone(), (self.listed, concerned));
-            self.last_moved_away = Some(moved);
-        }
-        if event.mask & DELETE != 0
-            && !self.made.is_empty()
-            && self.made.remove(&(event.watch, event.name.to_vec())).is_some()
-            && !is_known
-            && self.siblings_of(event.watch, name).next().is_none()
-        {
-            let concerned = self.interests_of(event.watch).filter(matches).map(|(set, _)| set);
-            told.vanished.extend(concerned.map(|set| (set, name.to_owned())));
+        let is_rotated = || self.siblings_of(event.watch, name).next().is_some();
+        told.hurried |= is_concerned && !is_known && !is_rotated();
+        if event.mask & (MOVED_FROM | DELETE) != 0 {
+            self.on_name_gone(event, name, is_known, told);
         }
         if event.mask & ATTRIB != 0 {
             told.rights.extend(live.iter().chain(&rotated));
@@ -549,27 +474,102 @@ impl Watches {
                 told.sets.extend(self.interests_of(event.watch).map(|(set, _)| set));
             }
         }
+        let is_write = event.mask & MODIFY != 0;
         if name.is_empty() || event.mask & ATTRIB != 0 && is_known && !is_write {
             return;
         }
         match live.is_empty() {
             false if is_write => told.grew.extend(live),
-            false => {
-                told.hurried |= event.mask & DELETE != 0;
-                if is_new && event.mask & IS_DIRECTORY == 0 {
-                    told.hurried |= live.iter().any(|stream| told.renewed.contains_key(stream));
-                    for stream in live.iter().filter(|stream| !self.is_undone(**stream, renamed_from)) {
-                        *told.renewed.entry(*stream).or_default() += 1;
-                    }
-                }
-                told.changed.extend(live);
-            }
+            false => self.on_live_name(event, live, renamed_from.as_deref(), told),
             true if is_write => told.rotated_grew.extend(rotated),
             true => {
                 told.changed.extend(rotated);
                 told.changed.extend(self.siblings_of(event.watch, name));
             }
         }
+    }
+
+    /// A watched directory was removed, and the watch with it, or whatever has its old path now is another directory.
+    fn on_directory_gone(&mut self, event: &InotifyEvent<'_>, told: &mut Concerned) {
+        if event.mask & IGNORED != 0 {
+            for stream in self.names.remove_watch(event.watch) {
+                if let Some(watched) = self.streams.get_mut(&stream) {
+                    *watched = Watched::of(&watched.live_name);
+                }
+                told.changed.insert(stream);
+            }
+        } else {
+            told.changed.extend(self.names.of_watch(event.watch));
+        }
+        told.sets.extend(self.interests_of(event.watch).map(|(set, _)| set));
+        self.forget_interests(event.watch);
+    }
+
+    /// A name is new. Returns whether a pattern matches it.
+    fn on_new_name(&mut self, event: &InotifyEvent<'_>, moved: Option<&Moved>, told: &mut Concerned) -> bool {
+        let concerned = self.who_wants(event);
+        let is_concerned = !concerned.is_empty();
+        let place = (event.watch, event.name.to_vec());
+        if is_concerned && event.mask & IS_DIRECTORY == 0 {
+            // Whoever finds it under its new name reads it.
+            if let Some(moved) = moved.filter(|moved| moved.is_unseen) {
+                self.unseen.is_found(&moved.from);
+            }
+            // A file that had another name may have been read under it, unless that name would not have been read
+            // either: many programs write a file under another name and rename it when it is complete.
+            let was_unread = |moved: &Moved| moved.from_nowhere && moved.from.0 == event.watch;
+            if event.mask & CREATE != 0 || moved.is_some_and(was_unread) {
+                self.unseen.made(place.clone());
+            }
+        }
+        self.unseen.is_found(&place);
+        told.sets.extend(concerned);
+        is_concerned
+    }
+
+    /// A name is gone: moved away or removed.
+    fn on_name_gone(&mut self, event: &InotifyEvent<'_>, name: &str, is_known: bool, told: &mut Concerned) {
+        let is_move = event.mask & MOVED_FROM != 0;
+        if !is_move && self.unseen.is_empty() {
+            return;
+        }
+        let place = (event.watch, event.name.to_vec());
+        let was_unseen = self.unseen.went(&place);
+        let is_ours = is_known || was_unseen && self.siblings_of(event.watch, name).next().is_some();
+        let concerned =
+            if is_known || !(is_move || was_unseen) { BTreeSet::new() } else { self.who_wants(event) };
+        let from_nowhere = !is_known && concerned.is_empty();
+        let is_unseen = was_unseen && !is_ours;
+        if is_move {
+            let is_unseen = is_unseen && self.unseen.moved_away(place.clone(), concerned);
+            self.moved = Some(Moved { from: place, from_nowhere, is_unseen });
+        } else if is_unseen {
+            told.vanished.extend(concerned.into_iter().map(|set| (set, name.to_owned())));
+        }
+    }
+
+    /// Something happened to the name of the live file of these streams.
+    fn on_live_name(
+        &self,
+        event: &InotifyEvent<'_>,
+        live: Vec<StreamId>,
+        renamed_from: Option<&str>,
+        told: &mut Concerned,
+    ) {
+        told.hurried |= event.mask & DELETE != 0;
+        if event.mask & (CREATE | MOVED_TO) != 0 && event.mask & IS_DIRECTORY == 0 {
+            told.hurried |= live.iter().any(|stream| told.renewed.contains_key(stream));
+            for stream in live.iter().filter(|stream| !self.is_undone(**stream, renamed_from)) {
+                *told.renewed.entry(*stream).or_default() += 1;
+            }
+        }
+        told.changed.extend(live);
+    }
+
+    /// Entries with a pattern to which the event's name matters.
+    fn who_wants(&self, event: &InotifyEvent<'_>) -> BTreeSet<usize> {
+        let wants = |(_, interest): &(usize, &Interest)| interest.has(event.name, event.mask);
+        self.interests_of(event.watch).filter(wants).map(|(set, _)| set).collect()
     }
 
     /// A file was renamed within its directory.
