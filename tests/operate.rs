@@ -514,6 +514,38 @@ fn all_names_are_scraped(prometheus: &Prometheus) -> Result<()> {
 }
 
 /// Over the network, access needs the token and TLS; on the host it goes by the socket, as in `capturer top`.
+/// What listens there may be anything. A command that asks it ends by itself, and holds no more than a line.
+#[test]
+fn a_peer_that_never_ends_its_answer_holds_up_no_command() -> Result<()> {
+    const HEAD: &[u8] = b"HTTP/1.1 200 OK\r\n\r\n";
+    let peers: [(&str, &[u8], &[u8], Duration, &str); 4] = [
+        ("top", b"", b"H", Duration::from_millis(200), "gives no answer"),
+        ("top", HEAD, b" ", Duration::from_millis(200), "gives no answer"),
+        ("tap", b"", b"H", Duration::from_millis(200), "gives no answer"),
+        ("tap", HEAD, &[b'y'; 1 << 16], Duration::ZERO, "is not capturer"),
+    ];
+    for (word, head, piece, pause, says) in peers {
+        let listener = TcpListener::bind("127.0.0.1:0")?;
+        let address = listener.local_addr()?.to_string();
+        std::thread::scope(|scope| {
+            // It ends when the command does, which is what this test waits for.
+            scope.spawn(|| -> Result<()> {
+                let mut peer = listener.accept()?.0;
+                peer.write_all(head)?;
+                while peer.write_all(piece).is_ok() {
+                    std::thread::sleep(pause);
+                }
+                Ok(())
+            });
+            let asked = Command::new(program()).args([word, "--admin", &address]).output()?;
+            let said = String::from_utf8_lossy(&asked.stderr);
+            ensure!(!asked.status.success() && said.contains(says), "{word}: {}: {said}", asked.status);
+            Ok(())
+        })?;
+    }
+    Ok(())
+}
+
 #[test]
 fn a_server_that_is_open_to_others_is_locked() -> Result<()> {
     let home = Home::new()?;

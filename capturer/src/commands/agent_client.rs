@@ -3,16 +3,18 @@
 use std::io::{self, BufRead as _};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::commands::cli;
 use crate::commands::cli::{AgentArgs, Exit};
-use crate::commands::http::{self, Connection, Failure};
+use crate::commands::http::{self, Connection, Failure, Patience};
 use crate::settings::{Admin, Secret};
 use crate::telemetry::admin::server::SPEAKS_TLS;
 
 /// Longest wait to connect, and for each part of an answer that should come at once.
 const PATIENCE: Duration = Duration::from_secs(5);
+/// Longest wait for the whole body of such an answer: the largest come from an agent of 20,000 streams.
+const WHOLE_PATIENCE: Duration = Duration::from_secs(10);
 /// What is printed of an agent that hangs.
 pub const NO_ANSWER: &str = "gives no answer";
 /// A longer answer is not read.
@@ -98,13 +100,15 @@ impl AgentClient {
     /// # Errors
     /// Names the address and what to do.
     pub fn get(&self, path: &str) -> anyhow::Result<(u16, Vec<u8>)> {
-        let answer = self.open(path)?;
+        let mut answer = self.open(path)?;
+        answer.body.get_mut().set_patience(Patience::Until(Instant::now() + WHOLE_PATIENCE));
         let status = answer.status;
-        let body = answer.read_all(ANSWER_BYTES_MAX).map_err(|error| self.explain(&error.into()))?;
+        let body =
+            answer.read_all(ANSWER_BYTES_MAX).map_err(|error| self.explain(&error.into(), WHOLE_PATIENCE))?;
         Ok((status, body))
     }
 
-    /// Returns the answer. Each read of its body waits at most 5 s, unless that is changed.
+    /// Returns the answer as far as its body. Each read of that waits at most 5 s, unless that is changed.
     ///
     /// # Errors
     /// As [`AgentClient::get`].
@@ -113,13 +117,16 @@ impl AgentClient {
             let token = self.token.as_ref();
             let token = token.map(|token| format!("Authorization: Bearer {}\r\n", token.reveal()));
             let host = self.address.to_string();
-            let mut answer = http::get(self.connect()?, &host, path, &token.unwrap_or_default())?;
+            let mut connection = self.connect()?;
+            connection.set_patience(Patience::Until(Instant::now() + PATIENCE));
+            let mut answer = http::get(connection, &host, path, &token.unwrap_or_default())?;
             if answer.status == 400 && answer.body.fill_buf()?.starts_with(SPEAKS_TLS.as_bytes()) {
                 return Err(Failure::Tls);
             }
+            answer.body.get_mut().set_patience(Patience::EachRead(PATIENCE));
             Ok(answer)
         };
-        let answer = ask().map_err(|failure| self.explain(&failure))?;
+        let answer = ask().map_err(|failure| self.explain(&failure, PATIENCE))?;
         if answer.status == 401 {
             anyhow::bail!("{}", self.unknown_here());
         }
@@ -154,14 +161,14 @@ impl AgentClient {
         Ok(Connection::tcp(&self.address, PATIENCE)?)
     }
 
-    fn explain(&self, failure: &Failure) -> anyhow::Error {
+    fn explain(&self, failure: &Failure, patience: Duration) -> anyhow::Error {
         let address = self.address;
         let cause = match failure {
             Failure::Tls => return anyhow::anyhow!("the agent at {address} {TLS}"),
             Failure::Io(error) if is_of_time(error) => {
                 return anyhow::anyhow!(
                     "the agent at {address} {NO_ANSWER} within {} s: look with systemctl status capturer and journalctl -u capturer",
-                    PATIENCE.as_secs()
+                    patience.as_secs()
                 );
             }
             Failure::Io(error) => error.to_string(),
@@ -191,7 +198,7 @@ mod tests {
     fn an_agent_that_hangs_is_said_to_give_no_answer() {
         let client = client("127.0.0.1:9".parse().unwrap());
         for kind in [io::ErrorKind::WouldBlock, io::ErrorKind::TimedOut] {
-            let said = client.explain(&io::Error::from(kind).into()).to_string();
+            let said = client.explain(&io::Error::from(kind).into(), PATIENCE).to_string();
             assert!(said.starts_with("the agent at 127.0.0.1:9 gives no answer within 5 s"), "{said}");
         }
     }

@@ -1,7 +1,7 @@
 //! `capturer tap`: shows on this terminal what a running agent delivers, at that moment. It never holds up the agent:
 //! records that are not read fast enough are skipped, and the command says so.
 
-use std::io::{self, BufRead as _, IsTerminal as _, Write};
+use std::io::{self, BufRead as _, IsTerminal as _, Read as _, Write};
 
 use anyhow::Context as _;
 use serde_json::Value;
@@ -10,10 +10,16 @@ use crate::commands::agent_client::AgentClient;
 use crate::commands::cli;
 use crate::commands::cli::{Exit, TapArgs};
 use crate::commands::http::{self, Patience};
+use crate::limits::RECORD_BYTES_MAX;
 use crate::sink;
 use crate::telemetry::taps;
 use crate::text::percent::quote;
 use crate::text::terminal;
+
+/// No record is longer: each byte of the longest takes at most six in JSON, and fields come on top.
+const LINE_BYTES_MAX: u64 = 8 * RECORD_BYTES_MAX as u64;
+/// More of a refusal is not shown.
+const REFUSAL_BYTES_MAX: u64 = 4 * 1024;
 
 /// Shows records until it is interrupted or the agent ends.
 pub fn run(arguments: &TapArgs, err: &mut dyn Write) -> Exit {
@@ -42,26 +48,32 @@ fn watch(client: &AgentClient, arguments: &TapArgs) -> anyhow::Result<Exit> {
     let http::Answer { status, body: mut answer } =
         client.open(&format!("/api/v1/tap?{}", query.join("&")))?;
     if status != 200 {
-        let mut said = String::new();
-        io::Read::read_to_string(&mut answer, &mut said).context("reading the agent's answer")?;
+        let mut said = Vec::new();
+        (&mut answer).take(REFUSAL_BYTES_MAX).read_to_end(&mut said).context("reading the agent's answer")?;
+        let said = String::from_utf8_lossy(&said);
         anyhow::bail!("the agent at {} refused: {}", client.address, terminal::shown(said.trim_end()));
     }
     // A container may be quiet for days.
     answer.get_mut().set_patience(Patience::Endless);
     let mut out = io::stdout().lock();
     let coloured = io::stdout().is_terminal();
-    let mut line = String::new();
+    let mut line = Vec::new();
     loop {
         line.clear();
-        match answer.read_line(&mut line) {
-            Ok(0) => break,
-            Ok(_) => {}
-            Err(error) => return Err(error).context("reading records"),
+        (&mut answer).take(LINE_BYTES_MAX).read_until(b'\n', &mut line).context("reading records")?;
+        if line.is_empty() {
+            break;
         }
+        anyhow::ensure!(
+            line.len() < LINE_BYTES_MAX as usize,
+            "what answers at {} is not capturer: it sends a line of more than {} MiB",
+            client.address,
+            LINE_BYTES_MAX >> 20
+        );
         let written = if arguments.json {
-            out.write_all(line.as_bytes())
+            out.write_all(&line)
         } else {
-            out.write_all(&shown(&line, coloured))
+            out.write_all(&shown(&String::from_utf8_lossy(&line), coloured))
         };
         // A reader that closed the pipe (`| head`) is not an error.
         if written.and_then(|()| out.flush()).is_err() {
