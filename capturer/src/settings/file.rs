@@ -197,6 +197,17 @@ fn read_settings(s: &mut Section, into: &mut Settings) {
     s.section("sinks", |s| read_sinks(s, &mut into.sinks));
     s.section("resource_monitoring", |s| read_resource_monitoring(s, &mut into.resource_monitoring));
     s.section("metrics", |s| s.count("max_containers", 0..=SERIES_CEILING, &mut into.metrics.max_containers));
+    let data_dir = &into.data_dir;
+    let own = [data_dir.clone(), data_dir.join("spool"), data_dir.join("dead-letters")];
+    let outputs = into.sinks.local_file.as_ref().map(|sink| &sink.directory);
+    if outputs.is_some_and(|outputs| own.contains(outputs)) {
+        // A container may have any name.
+        s.problem(
+            "sinks.local_file.directory",
+            "this is where the agent keeps positions and spool (data_dir), and an output that has the name of such a file \
+             would be replaced by it: name another directory",
+        );
+    }
 }
 
 fn read_admin(s: &mut Section, into: &mut Admin) {

@@ -180,6 +180,10 @@ fn wrong_values() {
     );
     check("log: debug", "c.yaml:1:6: log: expected a section with keys, found \"debug\"");
     check("- a", "c.yaml:1:1: expected a section with keys, found a list");
+    check(
+        "data_dir: /d\nsinks:\n  local_file:\n    directory: /d/",
+        "c.yaml:4:16: sinks.local_file.directory: this is where the agent keeps positions and spool (data_dir)",
+    );
     check("data_dir: ''", "c.yaml:1:11: data_dir: expected a path, found \"\"");
     check(
         "container_monitor: {include_names: web}",

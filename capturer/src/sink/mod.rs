@@ -244,7 +244,11 @@ impl SinkError {
             (_, io::ErrorKind::PermissionDenied) => "give the agent the right to write there",
             (_, io::ErrorKind::ReadOnlyFilesystem) => "mount it writable or choose another directory",
             (_, io::ErrorKind::FileTooLarge) => "raise the file size limit or move the file away",
-            (_, io::ErrorKind::IsADirectory | io::ErrorKind::NotADirectory) => "move away what stands there",
+            // Making a directory where a file is ends in EEXIST.
+            (
+                _,
+                io::ErrorKind::AlreadyExists | io::ErrorKind::IsADirectory | io::ErrorKind::NotADirectory,
+            ) => "move away what stands there",
             _ if errno == Some(rustix::io::Errno::LOOP) => "links are not followed there, move it away",
             // A socket; and what local_file/beneath.rs refuses, as a FIFO.
             _ if errno == Some(rustix::io::Errno::NXIO) => "no regular file stands there, move it away",
@@ -291,6 +295,7 @@ mod tests {
             (Errno::PERM.into(), "chattr -i -a"),
             (Errno::ROFS.into(), "mount it writable"),
             (Errno::ISDIR.into(), "move away"),
+            (Errno::EXIST.into(), "move away"),
             (Errno::LOOP.into(), "move it away"),
             (Errno::NXIO.into(), "move it away"),
             (no_file, "move it away"),

@@ -272,6 +272,11 @@ impl LocalFileSink {
 
     /// Somebody moved, deleted, cut or appended to the file.
     fn leave(&mut self, path: &Arc<str>) {
+        let stat = rustix::fs::statx(&**self.root.fd(), &**path, AtFlags::SYMLINK_NOFOLLOW, FileId::ASKED);
+        if stat.is_err_and(|error| error != rustix::io::Errno::NOENT) {
+            // Nobody knows whether somebody did. It is opened anew, and what fails then is told.
+            return self.close(path);
+        }
         tracing::warn!(
             output = %self.shown(&**path),
             "moved, deleted, emptied or appended to by somebody; writing continues at the end of what is there now"
