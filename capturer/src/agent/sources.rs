@@ -1,7 +1,7 @@
 //! Once a second: reports on sources to health and the log, from what the core and the threads of files know. Each
 //! component says which sources are affected, why, and what to do.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::faults::{Faults, Kind};
 use super::turn::{LOOK_MS, Loop};
@@ -24,6 +24,16 @@ use crate::text::over::over;
 
 /// The message of the component `files` when nothing is wrong.
 const FILES_WELL: &str = "everything to be read can be read";
+
+/// What was last seen of the disk of Docker's logs.
+#[derive(Default)]
+pub(super) struct DockerDisk {
+    look_at_ms: u64,
+    was_full: bool,
+}
+
+/// Time between two looks at the room on Docker's disk.
+const DISK_MS: u64 = 5_000;
 
 /// What was last reported of each component, so that the log has the beginning and the end of each fault once.
 #[derive(Default)]
@@ -179,7 +189,11 @@ impl Loop<'_> {
 
     /// `short`: descriptors are short, so files may wait for one.
     fn tell_streams(&mut self, now: Now, short: bool) {
-        let Named { count, text } = self.capture.stuck(now, short);
+        let Named { mut count, text } = self.capture.stuck(now, short);
+        if self.shell.full_docker_disk().is_some() {
+            // They wait for the rest of a record, which dockerd can't write. Component containers says so.
+            count = 0;
+        }
         self.process.metrics.streams_stuck.set(count as i64);
         let message = match count {
             0 => {
@@ -221,6 +235,7 @@ impl Loop<'_> {
                 notes.push(format!("no container matches {names}{hint}"));
             }
         }
+        let is_disk_full = self.look_at_docker_disk(now, &mut faults);
         faults.extend(
             [unread.faults, unread.ended, unread.replaced].into_iter().filter(|text| !text.is_empty()),
         );
@@ -249,7 +264,11 @@ impl Loop<'_> {
                 format!("{}; {well}", all.collect::<Vec<_>>().join("; "))
             }
         };
-        let kind = if state == HealthState::Warning { Fault::NoContainerMatches } else { Fault::Usual };
+        let kind = match state {
+            HealthState::Warning => Fault::NoContainerMatches,
+            _ if is_disk_full => Fault::DockerDiskFull,
+            _ => Fault::Usual,
+        };
         self.tell_kind(now, "containers", (state, kind), message);
         unread.counts
     }
@@ -263,6 +282,30 @@ impl Loop<'_> {
     }
 
     /// The same of json-files that the agent can't read, so that it has only the follow.
+    /// Says if Docker can't write its logs any more, and returns whether that is so.
+    fn look_at_docker_disk(&mut self, now: Now, faults: &mut Vec<String>) -> bool {
+        if now.mono_ms >= self.docker_disk.look_at_ms {
+            self.docker_disk.look_at_ms = now.mono_ms + DISK_MS;
+            if let Some(directory) = self.capture.docker_logs_directory() {
+                self.shell.look_for_room(directory);
+            }
+        }
+        let was_full = self.docker_disk.was_full;
+        let full = self.shell.full_docker_disk();
+        self.docker_disk.was_full = full.is_some();
+        if let Some((directory, free)) = full {
+            faults.push(format!(
+                "Docker's disk is full ({free} at {directory}): what containers print now does not reach their logs and is \
+                 lost, and nobody can count it. Free some room: df -h {directory} shows it, docker system df what Docker \
+                 takes, docker image prune removes unused images; max-size and max-file bound the logs"
+            ));
+        }
+        if self.docker_disk.was_full && !was_full {
+            self.capture.note_docker_disk_full(now);
+        }
+        self.docker_disk.was_full
+    }
+
     fn skipped_without_files(&self) -> Option<String> {
         let version = self.shell.docker_version().filter(|version| skips_local(version))?;
         let names = self.capture.followed_without_files();
@@ -377,10 +420,6 @@ impl Loop<'_> {
             self.process.metrics.paths_passed_over.with_label_values(&[reason.as_str()]).set(count as i64);
         }
         self.process.metrics.patterns_unmatched.set(patterns.unmatched.len() as i64);
-        let of_streams = self.shell.unwatched();
-        let denied = of_streams.values().filter(|why| **why == Unwatched::Denied).count();
-        let unwatched = patterns.unwatched + of_streams.len() - denied;
-        self.process.metrics.directories_unwatched.set((unwatched + denied) as i64);
         let mut faults = Faults::default();
         for hung in &hung {
             faults.add(Kind::Hung, hung.place.clone(), describe(hung));
@@ -404,6 +443,37 @@ impl Loop<'_> {
         for (pattern, text) in patterns.unmatched_yet {
             faults.add(Kind::UnmatchedYet, pattern, text);
         }
+        self.add_unwatched(patterns.unwatched, &mut faults);
+        self.files_said.tell(now.mono_ms, &faults);
+        match (faults.state(), faults.health()) {
+            (HealthState::Well, Some(note)) => self.process.status.set_note("files", note),
+            (state, message) => {
+                // The log has a line for each of them.
+                let message = message.unwrap_or_else(|| FILES_WELL.to_owned());
+                let _ = self.process.status.put("files", state, &faults.kinds(), message);
+            }
+        }
+        let told = hung.into_iter().flat_map(|Hung { place, operation, streams, .. }| {
+            streams.into_iter().map(move |stream| Event::FileHung {
+                stream,
+                place: place.clone(),
+                operation: operation.clone(),
+            })
+        });
+        told.collect()
+    }
+
+    /// Counts the directories that inotify does not watch, and says what that costs. `unwatched` are those of walks.
+    fn add_unwatched(&self, mut unwatched: BTreeSet<u64>, faults: &mut Faults) {
+        let of_streams = self.shell.unwatched();
+        let denied = of_streams.values().filter(|why| **why == Unwatched::Denied).count();
+        // A walk and the streams of its files may want the same one.
+        unwatched.extend(of_streams.values().filter_map(|why| match why {
+            Unwatched::Other(directory) => Some(directory),
+            Unwatched::Denied => None,
+        }));
+        let unwatched = unwatched.len();
+        self.process.metrics.directories_unwatched.set((unwatched + denied) as i64);
         if unwatched > 0 {
             let what = if self.shell.has_inotify() { "watches" } else { "instances" };
             let sweep = std::time::Duration::from_millis(self.capture.sweep_interval_ms());
@@ -425,23 +495,6 @@ impl Loop<'_> {
             );
             faults.add(Kind::UnwatchedDenied, String::new(), text);
         }
-        self.files_said.tell(now.mono_ms, &faults);
-        match (faults.state(), faults.health()) {
-            (HealthState::Well, Some(note)) => self.process.status.set_note("files", note),
-            (state, message) => {
-                // The log has a line for each of them.
-                let message = message.unwrap_or_else(|| FILES_WELL.to_owned());
-                let _ = self.process.status.put("files", state, &faults.kinds(), message);
-            }
-        }
-        let told = hung.into_iter().flat_map(|Hung { place, operation, streams, .. }| {
-            streams.into_iter().map(move |stream| Event::FileHung {
-                stream,
-                place: place.clone(),
-                operation: operation.clone(),
-            })
-        });
-        told.collect()
     }
 }
 

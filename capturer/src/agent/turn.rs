@@ -18,7 +18,7 @@ use super::faults::FilesSaid;
 use super::pipelines::{Pipelines, Unused};
 use super::reload::ReloadDecision;
 use super::run::FromThread;
-use super::sources::Said;
+use super::sources::{DockerDisk, Said};
 use super::unmatched::Patterns;
 use super::{Message, Process};
 use crate::capture::core::Capture;
@@ -77,6 +77,7 @@ pub(super) struct Loop<'a> {
     /// What was last reported of sources.
     pub said: Said,
     pub files_said: FilesSaid,
+    pub docker_disk: DockerDisk,
     /// Since when Docker has not answered.
     pub docker_silent_since_ms: Option<u64>,
     /// The log has the beginning of a fault of Docker and not yet its end.
@@ -167,6 +168,7 @@ impl Process {
             inbox,
             said,
             files_said,
+            docker_disk: DockerDisk::default(),
             docker_silent_since_ms: None,
             docker_has_failed: false,
             patterns,

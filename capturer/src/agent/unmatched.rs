@@ -29,8 +29,8 @@ pub(super) struct Look {
     pub unlistable: BTreeSet<String>,
     /// Directories and names that the system answers with an error for, with the error.
     pub failing: BTreeSet<String>,
-    /// Directories that inotify does not watch.
-    pub unwatched: usize,
+    /// Directories that inotify does not watch, by their hashes: several entries may walk through one.
+    pub unwatched: BTreeSet<u64>,
     /// Paths that matched and are not followed, counted by reason.
     pub passed: BTreeMap<PassedOver, usize>,
 }
@@ -48,7 +48,7 @@ impl Patterns {
             for walked in walks {
                 look.unlistable.extend(walked.unlistable.iter().cloned());
                 look.failing.extend(walked.failing.iter().cloned());
-                look.unwatched += walked.unwatched;
+                look.unwatched.extend(&walked.unwatched);
                 for (why, named) in walked.reports.iter().flat_map(|report| &report.passed) {
                     *look.passed.entry(*why).or_default() += named.count;
                 }

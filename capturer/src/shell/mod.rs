@@ -68,6 +68,8 @@ pub struct Shell {
     engine: Rc<RefCell<String>>,
     open_files: BTreeMap<FileNo, Opened>,
     watches: Watches,
+    /// The directory of Docker's logs and how much is free, if nothing can be written there.
+    docker_disk: Option<(Arc<str>, String)>,
     /// Streams whose directory inotify does not watch.
     unwatched: BTreeMap<StreamId, Unwatched>,
     in_flight: FuturesUnordered<LocalBoxFuture<'static, Done>>,
@@ -137,6 +139,7 @@ impl Shell {
             engine: Rc::default(),
             open_files: BTreeMap::new(),
             watches: Watches::default(),
+            docker_disk: None,
             unwatched: BTreeMap::new(),
             in_flight: FuturesUnordered::new(),
             stopped: false,
@@ -327,6 +330,16 @@ impl Shell {
         engine.strip_prefix("Docker/")?.split_whitespace().next().map(str::to_owned)
     }
 
+    /// Has the disk looked at that has this directory of Docker's logs.
+    pub fn look_for_room(&self, directory: Arc<str>) {
+        self.files.ask(files::Request::LookForRoom { directory });
+    }
+
+    /// The directory of Docker's logs and how much is free, if nothing could be written there at the last look.
+    pub fn full_docker_disk(&self) -> Option<&(Arc<str>, String)> {
+        self.docker_disk.as_ref()
+    }
+
     /// How many files wait to be opened, for lack of a descriptor.
     pub fn files_waiting(&self) -> usize {
         self.files.without_room()
@@ -374,6 +387,10 @@ impl Shell {
                 vec![Event::FileOpened { stream, file, result }]
             }
             files::FilesAnswer::Waits { stream, file, len } => vec![Event::FileWaits { stream, file, len }],
+            files::FilesAnswer::Room { directory, none_left } => {
+                self.docker_disk = none_left.map(|free| (directory, free));
+                vec![Event::Tick]
+            }
             files::FilesAnswer::Closed { file } => {
                 self.open_files.remove(&file);
                 vec![Event::Tick]

@@ -28,6 +28,8 @@ pub enum Fault {
     EventsRefused,
     /// No container has a name that the config names.
     NoContainerMatches,
+    /// dockerd has no room to write its logs.
+    DockerDiskFull,
     /// A directory can't be listed.
     DirectoryUnlistable,
     /// The same of several.
@@ -102,6 +104,7 @@ impl Fault {
             Fault::DockerAway => "Docker is not running here",
             Fault::EventsRefused => "Docker's events are refused",
             Fault::NoContainerMatches => "No container matches a pattern",
+            Fault::DockerDiskFull => "Docker's disk is full: lines are being lost",
             Fault::DirectoryUnlistable => "A directory cannot be listed",
             Fault::DirectoriesUnlistable => "Directories cannot be listed",
             Fault::NotWatched => "inotify is at its limit",
@@ -143,7 +146,7 @@ impl Fault {
     /// The page in docs/runbooks that helps.
     pub fn runbook(self, component: &str) -> &'static str {
         match (component, self) {
-            ("losses", _) => "losses",
+            ("losses", _) | (_, Fault::DockerDiskFull) => "losses",
             ("leak_detector", _) => "leak",
             ("capture_loop", _) => "capture-stalled",
             ("checkpoint", _) => "checkpoint-failing",

@@ -135,8 +135,18 @@ impl Key {
                  rotation later (delaycompress) or with gzip"
             ));
         }
-        let is_emptied = self.reason == LossReason::FileTruncated && self.source.starts_with("container ");
-        is_emptied.then(|| "leave Docker's log files alone: max-size and max-file bound them".to_owned())
+        let of_container = match self.reason {
+            _ if !self.source.starts_with("container ") => None,
+            LossReason::FileTruncated => {
+                Some("leave Docker's log files alone: max-size and max-file bound them")
+            }
+            // dockerd writes every line of such a file.
+            LossReason::RecordDamaged => {
+                Some("dockerd did not write it whole: look for a full disk, a killed dockerd or a power cut")
+            }
+            _ => None,
+        };
+        of_container.map(str::to_owned)
     }
 
     fn sentence(&self, sum: &Sum) -> String {
@@ -263,6 +273,9 @@ fn together(of_cause: &[(&Key, Sum)]) -> (LossState, String) {
     (all.state(), all.sentence_with(&sum, first.other_cure()))
 }
 
+/// How Docker's disk does not fill up.
+const KEEP_ROOM: &str = "keep room on Docker's disk: bound its logs (max-size, max-file) and remove unused images (docker system df, docker image prune)";
+
 /// What may be lost, and what to change so that the next time it is known.
 fn doubt(reason: LossReason) -> (&'static str, &'static str) {
     match reason {
@@ -279,6 +292,9 @@ fn doubt(reason: LossReason) -> (&'static str, &'static str) {
             "the content of files that were removed before they could be opened,",
             "let a file stay for a tenth of a second, or let its program write to one file that stays",
         ),
+        LossReason::DockerDiskFull => {
+            ("what containers printed while Docker's disk was full, which never reached a log,", KEEP_ROOM)
+        }
         LossReason::ContainerGoneUnread => (
             "what was printed after the last read",
             "remove containers no sooner than a second after they end, and only while the agent runs",
@@ -313,6 +329,7 @@ fn cure(reason: LossReason) -> &'static str {
         LossReason::RecordDamaged => {
             "check for a full disk, a crash of the host, or a format in file_monitor that does not fit this file"
         }
+        LossReason::DockerDiskFull => KEEP_ROOM,
         LossReason::FileNeverOpened => "let a file stay for a tenth of a second",
         LossReason::RecordTooLong => "let the program write shorter lines",
         LossReason::ArchiveDamaged => "check for a full disk or a crash of the host",

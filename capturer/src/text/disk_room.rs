@@ -12,6 +12,19 @@ pub fn room(directory: &Path) -> Option<String> {
     Some(format!("{} of {} free", shown(stat.f_bavail), shown(stat.f_blocks)))
 }
 
+/// As [`room`], if nothing can be written there; `None` = there is room, or the kernel does not say.
+pub fn none_left(directory: &Path) -> Option<String> {
+    let stat = rustix::fs::statvfs(directory).ok()?;
+    // Also what only root may use: the daemons that write there are root's.
+    if stat.f_bfree.saturating_mul(stat.f_frsize) < FULL_BYTES {
+        return room(directory);
+    }
+    (stat.f_files > 0 && stat.f_ffree == 0).then(|| format!("all {} inodes are used", stat.f_files))
+}
+
+/// Less is no room: some file systems keep the last blocks for themselves.
+const FULL_BYTES: u64 = 64 * 1024;
+
 /// What to do where data_dir can't stay. An empty one has no positions: everything would be delivered again.
 pub const MOVE_DATA_DIR: &str =
     "copy data_dir to another, local disk (cp -a) and name the copy with data_dir";
@@ -38,6 +51,9 @@ mod tests {
         let told = room(Path::new("/")).expect("a root");
         assert!(told.contains("B of ") && told.ends_with("B free"), "{told}");
         assert_eq!(room(Path::new("/no/such/directory")), None);
+        assert_eq!(none_left(Path::new("/dev/shm")), None);
+        // No block of it is free.
+        assert!(none_left(Path::new("/proc")).is_some_and(|told| told.contains("free")));
         let cure = cure(Path::new("/o"), "data_dir");
         assert!(cure.contains("df -h /o") && cure.ends_with("with data_dir"), "{cure}");
     }

@@ -2,6 +2,7 @@
 //! what was lost. It is asked for once a second; nothing here changes what streams do.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use super::{Capture, Kind, Loss, Losses, Stream};
 use crate::capture::discover::Unmatched;
@@ -350,6 +351,24 @@ impl Capture {
         let sinks = network.map(String::as_str).collect::<Vec<_>>().join(", ");
         let sinks = if sinks.is_empty() { self.sinks.join(", ") } else { sinks };
         self.note_all(now, "", &sinks, false, None, lost);
+    }
+
+    /// Docker's disk has just become full. Nobody knows how much its containers print meanwhile.
+    pub fn note_docker_disk_full(&mut self, now: Now) {
+        self.metrics.possibly_lost(LossReason::DockerDiskFull);
+        let (sinks, lost) = (self.sinks.join(", "), self.metrics.take_source_losses());
+        self.note_all(now, "", &sinks, false, None, lost);
+    }
+
+    /// The directory that has the directories of Docker's logs, if one of them is read.
+    pub fn docker_logs_directory(&self) -> Option<Arc<str>> {
+        let mut containers = self.streams.values().filter(|stream| stream.source.container.is_some());
+        let log = containers.find_map(|stream| match &stream.kind {
+            Kind::File(file) if stream.is_running() => Some(file.path()),
+            _ => None,
+        })?;
+        let (of_container, _) = log.rsplit_once('/')?;
+        of_container.rsplit_once('/').map(|(directory, _)| directory.into())
     }
 
     fn note_all(

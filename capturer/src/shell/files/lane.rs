@@ -31,6 +31,7 @@ use crate::model::record::StreamId;
 use crate::settings::FileSet;
 use crate::shell::descriptors;
 use crate::shell::watches::{Interest, hash_of_directory};
+use crate::text::disk_room;
 use crate::text::path_text::{name_of, text_of_path};
 
 /// Listings are kept for this long after the last request.
@@ -70,8 +71,8 @@ pub struct Walked {
     pub unlistable: BTreeSet<String>,
     /// Directories and names that the system answers with an error for, with the error.
     pub failing: BTreeSet<String>,
-    /// Directories that inotify does not watch.
-    pub unwatched: usize,
+    /// Directories that inotify does not watch, by `hash_of_directory`.
+    pub unwatched: Vec<u64>,
 }
 
 /// Watches that a walk requested.
@@ -350,6 +351,10 @@ impl Worker {
                 }
                 Some(FilesAnswer::Read { stream, file, result, buffer, file_len, data_at })
             }
+            Request::LookForRoom { directory } => {
+                let none_left = disk_room::none_left(Path::new(&name_of(&directory)));
+                Some(FilesAnswer::Room { directory, none_left })
+            }
             Request::Close { file } => {
                 drop(self.open.remove(&file));
                 Some(FilesAnswer::Closed { file })
@@ -408,7 +413,7 @@ impl Worker {
             reports: found.reports.clone(),
             unlistable: found.unlistable.clone(),
             failing: found.failing.clone(),
-            unwatched: watching.unwatched.len(),
+            unwatched: watching.unwatched.iter().map(|path| hash_of_directory(&text_of_path(path))).collect(),
         };
         self.progress.set_walked(set, walked);
         (found, watching)
@@ -428,7 +433,10 @@ impl Worker {
 
     fn watch(&self, directory: &Path) -> Result<i32, Unwatched> {
         let watch = self.add_watch(directory, NAMES | WatchFlags::MODIFY | WatchFlags::ATTRIB);
-        watch.map_err(|errno| if errno == Errno::ACCESS { Unwatched::Denied } else { Unwatched::Other })
+        watch.map_err(|errno| match errno {
+            Errno::ACCESS => Unwatched::Denied,
+            _ => Unwatched::Other(hash_of_directory(&text_of_path(directory))),
+        })
     }
 
     /// Flags that others need stay set.

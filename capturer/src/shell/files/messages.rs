@@ -61,6 +61,11 @@ pub enum Request {
         /// Buffer to append to; its spare capacity is how much to read.
         buffer: Vec<u8>,
     },
+    /// See whether the disk of this directory has room.
+    LookForRoom {
+        /// Its absolute path.
+        directory: Arc<str>,
+    },
     /// Close a file that a lane opened.
     Close {
         /// Number of the file.
@@ -86,13 +91,18 @@ impl Request {
             Request::Scan { stream, .. } | Request::Open { stream, .. } | Request::Read { stream, .. } => {
                 Some(*stream)
             }
-            Request::Close { .. } | Request::FindPaths { .. } | Request::FindRest { .. } => None,
+            Request::LookForRoom { .. }
+            | Request::Close { .. }
+            | Request::FindPaths { .. }
+            | Request::FindRest { .. } => None,
         }
     }
 
     pub(super) fn directory(&self) -> Option<Cow<'_, OsStr>> {
         match self {
-            Request::Scan { directory, .. } | Request::Open { directory, .. } => Some(name_of(directory)),
+            Request::Scan { directory, .. }
+            | Request::Open { directory, .. }
+            | Request::LookForRoom { directory } => Some(name_of(directory)),
             _ => None,
         }
     }
@@ -106,6 +116,7 @@ impl Request {
             Request::Scan { directory, .. } => format!("listing {directory}"),
             Request::Open { directory, found, .. } => format!("opening {directory}/{}", found.name),
             Request::Read { .. } => "reading a file".to_owned(),
+            Request::LookForRoom { directory } => format!("asking how much room {directory} has"),
             Request::Close { .. } => "closing a file".to_owned(),
             Request::FindPaths { set } | Request::FindRest { set, .. } => {
                 format!("matching the patterns of file_monitor.files[{set}]")
@@ -128,8 +139,8 @@ pub enum OpenFile {
 pub enum Unwatched {
     /// This user may not list it, which a watch requires, too.
     Denied,
-    /// inotify is at its limit, or the directory does not exist.
-    Other,
+    /// inotify is at its limit, or the directory does not exist. Which directory, by `hash_of_directory`.
+    Other(u64),
 }
 
 /// An answer of the threads.
@@ -187,6 +198,13 @@ pub enum FilesAnswer {
         file_len: Option<u64>,
         /// Where the file's data continues, if only NULs came and a hole follows.
         data_at: Option<u64>,
+    },
+    /// The answer to [`Request::LookForRoom`].
+    Room {
+        /// That directory.
+        directory: Arc<str>,
+        /// How much is free, if nothing can be written there.
+        none_left: Option<String>,
     },
     /// The answer to [`Request::Close`].
     Closed {

@@ -50,6 +50,7 @@ use crate::limits::LANES_MAX;
 use crate::settings::Settings;
 use crate::shell::checkpoint::kept::DataDir;
 use crate::shell::checkpoint::saver::Saver;
+use crate::shell::watches::hash_of_directory;
 pub(super) use look::cause_of;
 pub use messages::{FilesAnswer, OpenFile, Request, Unwatched};
 
@@ -364,9 +365,9 @@ impl Router {
     fn refuse(&self, request: Request, error: &io::Error) {
         let error = FileError::Other { what: "reading logs there".to_owned(), cause: look::cause_of(error) };
         let answer = match request {
-            Request::Scan { stream, .. } => FilesAnswer::Scanned {
+            Request::Scan { stream, directory, .. } => FilesAnswer::Scanned {
                 stream,
-                watch: Err(Unwatched::Other),
+                watch: Err(Unwatched::Other(hash_of_directory(&directory))),
                 result: Err(error),
                 beside: Beside::default(),
             },

@@ -8,11 +8,12 @@ use super::{LossReason, Metrics};
 
 impl LossReason {
     /// Reasons for which a loss may be only possible.
-    pub(super) const POSSIBLE: [LossReason; 6] = [
+    pub(super) const POSSIBLE: [LossReason; 7] = [
         LossReason::FileGoneUnread,
         LossReason::FileUnreadable,
         LossReason::FileTruncated,
         LossReason::FileNeverOpened,
+        LossReason::DockerDiskFull,
         LossReason::ContainerGoneUnread,
         LossReason::SpoolDamaged,
     ];

@@ -139,6 +139,8 @@ label_values! {
         DeletedOpenLimit = "deleted_open_limit",
         /// A file was made and removed before it could be opened.
         FileNeverOpened = "file_never_opened",
+        /// Docker's disk was full, so dockerd could not write what containers printed.
+        DockerDiskFull = "docker_disk_full",
         /// A container was removed before anything of it could be read.
         ContainerGoneUnread = "container_gone_unread",
         /// A part of a sink's spool could not be read back.
