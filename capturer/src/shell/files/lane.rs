@@ -332,6 +332,7 @@ impl Worker {
                 let (mut result, beside) = look::scan(chain, listings);
                 if let Ok(found) = &mut result {
                     found.append(&mut led::in_other_directories(chain, found));
+                    self.own.leave_out(directory, found);
                 }
                 Some(FilesAnswer::Scanned { stream, watch, result, beside })
             }

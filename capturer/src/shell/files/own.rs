@@ -7,9 +7,11 @@ use glob::Pattern;
 use rustix::fs::{AtFlags, statx};
 
 use super::mounts::other_ways;
+use crate::capture::io::FoundFile;
 use crate::model::cursor::FileId;
+use crate::model::rotated_name;
 use crate::settings::{NamePart, Settings};
-use crate::text::path_text::text_of;
+use crate::text::path_text::{name_of, text_of};
 
 /// The agent's own files; see the head of this file.
 #[derive(Clone, Debug, Default)]
@@ -60,11 +62,20 @@ impl Own {
         self.has_directory(at) || self.streams.contains(&id) || self.is_output(at)
     }
 
+    /// Takes the agent's own files out of a listing of this directory: a path may have led to another file before, when it
+    /// was followed.
+    pub fn leave_out(&self, directory: &str, found: &mut Vec<FoundFile>) {
+        let directory = Path::new(&name_of(directory)).to_owned();
+        found.retain(|file| !self.has_file(&directory.join(&*name_of(&file.name)), file.id));
+    }
+
     fn is_output(&self, at: &Path) -> bool {
         self.outputs.iter().any(|(directory, template)| {
             let Ok(beneath) = at.strip_prefix(directory) else { return false };
             let names: Vec<_> = beneath.components().map(|name| text_of(name.as_os_str())).collect();
-            let fits = |(name, pattern): (_, &Pattern)| pattern.matches(name) || fits_older(pattern, name);
+            let fits = |(name, pattern): (_, &Pattern)| {
+                pattern.matches(name) || fits_older(pattern, name) || fits_rotated(pattern, name)
+            };
             names.len() == template.len() && names.iter().map(AsRef::as_ref).zip(template).all(fits)
         })
     }
@@ -98,6 +109,11 @@ fn fits_older(pattern: &Pattern, name: &str) -> bool {
     let Some((stem, stamp)) = plain.rsplit_once('~') else { return false };
     let ending = stamp.find('Z').map_or("", |at| &stamp[at + 1..]);
     pattern.matches(&format!("{stem}{ending}"))
+}
+
+/// Whether the name is what an operator's logrotate makes of an output: `web.ndjson.1`, `web.ndjson-20261125.gz`.
+fn fits_rotated(pattern: &Pattern, name: &str) -> bool {
+    rotated_name::live_names(name).any(|live| pattern.matches(&live))
 }
 
 #[cfg(test)]
@@ -156,7 +172,11 @@ mod tests {
             ("{path}.ndjson", "out/a.log~20261125T034118.123Z.ndjson", true),
             ("{path}.ndjson", "out/a.log~20261125T034118.123Z.ndjson.zst", true),
             ("{path}.ndjson", "out/a.log~20261125T034118.123Z.ndjson.zst.tmp", true),
+            ("{path}.ndjson", "out/a.log.ndjson.1", true),
+            ("{path}.ndjson", "out/a.log.ndjson-20261125", true),
+            ("{path}.ndjson", "out/a.log.ndjson.2.gz", true),
             ("{path}.ndjson", "out/a.log", false),
+            ("{path}.ndjson", "out/a.log.1", false),
             ("{path}.ndjson", "out/x/a.ndjson", false),
             ("{path}.ndjson", "a.ndjson", false),
             ("all.ndjson", "out/all.ndjson", true),
