@@ -8,10 +8,11 @@ use std::io::{self, Read};
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 
-use rustix::fs::{AtFlags, FileType, Mode, OFlags, ResolveFlags};
+use rustix::fs::{AtFlags, FileType, Mode, OFlags};
 use rustix::io::Errno;
 
 use super::aside::{aside, renamed_ns};
+use super::beneath::{open_beneath, to_be_read};
 use super::listings::{Listing, Listings};
 use super::{olddir, unpack};
 use crate::capture::io::{Beside, DeniedFile, FileError, FoundFile, NO_DATA, NoFile, OpenedFile};
@@ -137,7 +138,7 @@ fn only_live(dir: &OwnedFd, chain: Chain<'_>, listings: &mut Listings) -> Arc<Li
 /// and some more.
 pub(super) fn still_live(directory: &str, live_name: &str, id: FileId) -> Option<FoundFile> {
     let path = format!("{directory}/{live_name}");
-    let file = rustix::fs::open(&*name_of(&path), for_reading(), Mode::empty()).ok()?;
+    let file = to_be_read(|flags| rustix::fs::open(&*name_of(&path), flags, Mode::empty())).ok()?;
     let (now, len, modified_ns) = identify(&file).ok()?;
     if now != id {
         return None;
@@ -356,7 +357,7 @@ fn open_directory(directory: &str) -> Result<(OwnedFd, bool), FileError> {
     })
 }
 
-fn classify(errno: Errno, shown: &str, what: &str) -> FileError {
+pub(super) fn classify(errno: Errno, shown: &str, what: &str) -> FileError {
     match errno {
         Errno::NOENT => FileError::Changed(shown.to_owned()),
         Errno::LOOP => FileError::NotRegular(shown.to_owned(), NoFile::Link),
@@ -366,35 +367,6 @@ fn classify(errno: Errno, shown: &str, what: &str) -> FileError {
         Errno::ACCESS | Errno::PERM => FileError::Denied(shown.to_owned()),
         Errno::MFILE | Errno::NFILE => FileError::NoDescriptor { what: what.to_owned(), len: None },
         errno => FileError::Other { what: format!("opening {what}"), cause: cause_of(&errno.into()) },
-    }
-}
-
-/// How files are opened. Non-blocking, so that opening a named pipe that was put there can't hang; for regular files it means
-/// nothing.
-fn for_reading() -> OFlags {
-    OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY
-}
-
-fn open_beneath(dir: &OwnedFd, directory: &str, name: &str) -> Result<OwnedFd, FileError> {
-    let flags = for_reading();
-    let is_beneath = name.contains('/');
-    let here = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
-    let resolve = if is_beneath { olddir::BENEATH } else { here };
-    let shown = format!("{directory}/{name}");
-    let name = name_of(name);
-    let file = match rustix::fs::openat2(dir, &*name, flags, Mode::empty(), resolve) {
-        // A seccomp profile may not allow openat2; a plain name can't lead out of the directory either.
-        Err(Errno::NOSYS | Errno::PERM) if !is_beneath => {
-            rustix::fs::openat(dir, &*name, flags, Mode::empty())
-        }
-        result => result,
-    };
-    let file = file.map_err(|errno| classify(errno, &shown, &shown))?;
-    let stat = rustix::fs::fstat(&file).map_err(|errno| classify(errno, &shown, &shown))?;
-    match FileType::from_raw_mode(stat.st_mode) {
-        FileType::RegularFile => Ok(file),
-        FileType::Directory => Err(FileError::NotRegular(shown, NoFile::Directory)),
-        _ => Err(FileError::NotRegular(shown, NoFile::Special)),
     }
 }
 

@@ -14,6 +14,7 @@
 //! Not here: reading local files (ring/), and what a listing means (capture/stream/chain.rs).
 
 mod aside;
+mod beneath;
 mod lane;
 mod led;
 pub(crate) mod listing;
