@@ -1,10 +1,12 @@
 //! What inotify reports, and what replaces it where it does not watch.
 
 use std::collections::{BTreeMap, HashSet};
+use std::os::fd::OwnedFd;
 use std::rc::Rc;
 use std::time::Duration;
 
 use rustix::buffer::spare_capacity;
+use rustix::event::{PollFd, PollFlags, Timespec};
 
 use super::{Done, Shell, Unwatched, ring};
 use crate::capture::io::Event;
@@ -15,6 +17,12 @@ use crate::shell::watches::{Concerned, Look};
 
 /// Bytes of one read of inotify: some 2,000 events.
 const INOTIFY_BYTES: usize = 64 * 1024;
+
+fn has_events(inotify: &OwnedFd) -> bool {
+    let mut fds = [PollFd::new(inotify, PollFlags::IN)];
+    let now = Timespec { tv_sec: 0, tv_nsec: 0 };
+    rustix::event::poll(&mut fds, Some(&now)).is_ok_and(|ready| ready > 0)
+}
 
 impl Shell {
     /// Events for streams whose directory inotify does not watch; with `listed`, also for other files of theirs.
@@ -59,8 +67,9 @@ impl Shell {
                 tokio::time::sleep(pause).await;
             }
             let mut buffer = Vec::with_capacity(INOTIFY_BYTES);
-            // Events that are there are read at once: the ring would give the read to a kernel thread.
-            let at_once = rustix::io::ioctl_fionread(&**inotify).is_ok_and(|bytes| bytes > 0);
+            // Events that are there are read at once: the ring would give the read to a kernel thread. To ask how many bytes
+            // there are (FIONREAD) would make the kernel walk all of them.
+            let at_once = has_events(&inotify);
             if at_once && let Ok(count) = rustix::io::read(&**inotify, spare_capacity(&mut buffer)) {
                 return Done::Inotify(ReadOutcome::Bytes(count), buffer, at_once);
             }
