@@ -36,6 +36,8 @@ mod turns;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use prometheus::IntCounter;
+
 use crate::capture::checkpoint::Checkpoint;
 use crate::capture::checkpoint::tracker::Tracker;
 use crate::capture::discover::{Discovery, OwnContainer};
@@ -67,6 +69,8 @@ pub struct Capture {
     settings: Arc<Settings>,
     metrics: Arc<Metrics>,
     sinks: Vec<String>,
+    /// Lines and bytes that each sink acknowledged.
+    sent: Vec<[IntCounter; 2]>,
     outlets: Vec<OutletState>,
     tracker: Tracker,
     discovery: Option<Discovery>,
@@ -130,8 +134,10 @@ impl Capture {
         tracker.memory_mut().set_bounds(settings.remember);
         let names = outlets.iter().map(|outlet| outlet.names.to_vec()).collect();
         let shared = Shared::new(&settings, ReadCounts::new(names), seed);
+        let sent = sinks.iter().map(|sink| metrics.sent_by(&sink.name)).collect();
         Capture {
             tracker,
+            sent,
             sinks: sinks.into_iter().map(|sink| sink.name).collect(),
             outlets,
             discovery: settings.container_monitor.enabled.then(Discovery::new),
@@ -406,8 +412,9 @@ impl Capture {
         let Ack { sink, batch, mark, delivered } = ack;
         let name = &self.sinks[usize::from(sink.0)];
         let Amount { lines, bytes } = delivered.unwrap_or_else(|| Amount::of(&batch));
-        self.metrics.logs_sent_total.with_label_values(&[name]).inc_by(lines);
-        self.metrics.log_bytes_sent_total.with_label_values(&[name]).inc_by(bytes);
+        let [sent_lines, sent_bytes] = &self.sent[usize::from(sink.0)];
+        sent_lines.inc_by(lines);
+        sent_bytes.inc_by(bytes);
         if self.outlets.iter().any(|outlet| outlet.tracked.contains(name)) {
             if mark.is_none() {
                 self.saving.count_repeatable(batch.source.id, bytes);

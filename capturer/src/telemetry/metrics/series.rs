@@ -2,7 +2,7 @@
 
 use std::sync::PoisonError;
 
-use prometheus::IntGaugeVec;
+use prometheus::{IntCounter, IntGaugeVec};
 
 use super::{
     DeadLetterReason, LossReason, Metrics, PassedOver, PushFailure, ReloadResult, RequestResult, SkipReason,
@@ -59,6 +59,11 @@ impl Metrics {
         self.sink_errors_total.with_label_values(&[sink]);
         self.outputs_blocked.with_label_values(&[sink]);
         self.sink_batches_waiting.with_label_values(&[sink]);
+    }
+
+    /// Lines and bytes that a sink acknowledged: counters that are looked up once and not with every batch.
+    pub fn sent_by(&self, sink: &str) -> [IntCounter; 2] {
+        [&self.logs_sent_total, &self.log_bytes_sent_total].map(|counter| counter.with_label_values(&[sink]))
     }
 
     /// Creates the series of a network sink at zero.
