@@ -4,10 +4,11 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::fs::{self, File, OpenOptions};
 use std::io;
-use std::os::unix::fs::FileExt as _;
+use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
+use std::path::Path;
 use std::sync::Arc;
 
-use rustix::fs::{FallocateFlags, fallocate};
+use rustix::fs::{FallocateFlags, OFlags, fallocate};
 
 use super::cursor::{self, Cursor, Rest, Start};
 use super::format::{self, HEAD_BYTES, Record, Step};
@@ -15,6 +16,9 @@ use super::writer::gone_is_fine;
 use super::{Position, Segment, Shared, Shares, unix_ms};
 use crate::ledger::claims::Claimed;
 
+/// Bytes that are read of a record at first: most are whole then. At least its head.
+const FIRST_BYTES: u64 = 4096;
+const _: () = assert!(FIRST_BYTES >= HEAD_BYTES as u64);
 /// Segments that are held open: the one being read and a few from which records are sent.
 const FILES_OPEN_MAX: usize = 4;
 /// Holes consist of whole blocks of the file system.
@@ -228,7 +232,7 @@ impl Reader {
         let Some(file) = self.file(at.segment)? else { return Ok(None) };
         // Somebody may have cut the file.
         let left = left.min(file.metadata()?.len().saturating_sub(at.offset));
-        let mut bytes = vec![0; left.min(HEAD_BYTES as u64) as usize];
+        let mut bytes = vec![0; left.min(FIRST_BYTES) as usize];
         file.read_exact_at(&mut bytes, at.offset)?;
         let mut step = format::decode(&bytes);
         if let Step::NeedMore(whole) = step
@@ -248,7 +252,7 @@ impl Reader {
             let found = self.files.remove(index);
             self.files.extend(found);
         } else {
-            match File::open(self.shared.path(segment)) {
+            match open_quietly(&self.shared.path(segment)) {
                 Ok(file) => self.files.push_back((segment, self.shared.hold(file))),
                 Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
                 Err(error) => return Err(error),
@@ -482,4 +486,11 @@ impl Reader {
         self.shared.state().segments.insert(number, segment);
         Ok(())
     }
+}
+
+/// Opens a segment to be read. Nobody wants its access time, and setting that is a change of its inode with each read.
+fn open_quietly(path: &Path) -> io::Result<File> {
+    let quietly = OpenOptions::new().read(true).custom_flags(OFlags::NOATIME.bits() as i32).open(path);
+    // Only who owns a file may do that.
+    quietly.or_else(|_| File::open(path))
 }
