@@ -37,6 +37,9 @@ const REPEATED: &str = "repeated";
 const FAILED: &str = "failed";
 const MARKS: [&str; 5] = [TRUNCATED, PARTIAL, CONTINUED, REPEATED, FAILED];
 
+/// About what an encoded line takes beside its text.
+const ENTRY_BYTES: usize = 24;
+
 /// Lines of one label set.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Chunk {
@@ -53,13 +56,14 @@ pub struct Chunk {
 }
 
 impl Chunk {
-    fn new(channel: &ChannelHead) -> Chunk {
+    /// With room for this many bytes of encoded lines.
+    fn new(channel: &ChannelHead, room: usize) -> Chunk {
         Chunk {
             label_set: channel.label_set,
             tenant: channel.tenant.clone(),
             lines: 0,
             labels: channel.labels.clone(),
-            entries: Vec::new(),
+            entries: Vec::with_capacity(room),
         }
     }
 
@@ -307,7 +311,7 @@ fn put_lines<'b>(
     config: &Loki,
     channel: &ChannelHead,
     batch: &'b Batch,
-    records: impl Iterator<Item = (usize, &'b Record)>,
+    records: impl Iterator<Item = (usize, &'b Record)> + Clone,
     gathered: &mut Gathered,
     counts: &mut Counts,
 ) {
@@ -318,6 +322,8 @@ fn put_lines<'b>(
     let mut chunk = gathered.open.remove(&channel.label_set);
     let times = gathered.times.of(channel.label_set);
     let (mut text, mut metadata) = (Vec::new(), Vec::new());
+    let sizes = records.clone().map(|(_, record)| record.message_len as usize + ENTRY_BYTES);
+    let room = sizes.sum::<usize>().min(config.batch_bytes as usize);
     for (index, record) in records {
         let line = line(config, batch, record, &mut text, counts);
         let metadata = metadata_of(config, channel, batch, (index, record), line.1, &mut metadata);
@@ -328,8 +334,12 @@ fn put_lines<'b>(
             let bytes = (chunk.entries.len() + entry.len) as u64;
             chunk.lines > 0 && (bytes > config.batch_bytes || chunk.lines as usize >= config.batch_lines)
         };
-        gathered.full.extend(chunk.take_if(is_full));
-        let chunk = chunk.get_or_insert_with(|| Chunk::new(channel));
+        if let Some(full) = chunk.take_if(is_full) {
+            // The next is likely to fill, too: a buffer that grows is copied each time.
+            chunk = Some(Chunk::new(channel, full.entries.len()));
+            gathered.full.push_back(full);
+        }
+        let chunk = chunk.get_or_insert_with(|| Chunk::new(channel, room));
         let before = chunk.entries.len();
         entry.put(&mut chunk.entries);
         chunk.lines += 1;
