@@ -188,6 +188,46 @@ fn the_completion_is_a_script() -> Result<()> {
     Ok(())
 }
 
+/// An empty report looked like a good one: each printed nothing to a full disk and ended with 0.
+#[test]
+fn an_answer_that_can_not_be_written_is_74() -> Result<()> {
+    let home = Home::new()?;
+    fs::create_dir(home.path().join("data"))?;
+    let config = write_config(&home, &follows_files(&home))?;
+    let config = config.to_str().context("not UTF-8")?;
+    let commands: &[&[&str]] = &[
+        &["--help"],
+        &["--version"],
+        &["help", "tap"],
+        &["completion", "bash"],
+        &["check", "-c", config],
+        &["positions", "-c", config],
+        &["positions", "--json", "-c", config],
+        &["dead-letters", "list", "-c", config],
+        &["dead-letters", "purge", "-c", config],
+    ];
+    for words in commands {
+        let write_to = |out: Stdio| -> Result<(Option<i32>, String)> {
+            let err = home.path().join("err");
+            let mut command = Command::new(program());
+            command.args(*words).stdin(Stdio::null()).stdout(out).stderr(File::create(&err)?);
+            let mut child = Killed(command.spawn()?);
+            drop(command);
+            Ok((child.ended()?.code(), fs::read_to_string(err)?))
+        };
+        let full = File::options().write(true).open("/dev/full")?;
+        let (code, err) = write_to(full.into())?;
+        assert_eq!(code, Some(74), "{words:?}: {err}");
+        let said = "capturer: standard output could not be written: No space left on device (os error 28)\n";
+        assert_eq!(err, said, "{words:?}");
+        // `| head`: whoever closed the pipe has seen enough.
+        let (reader, pipe) = std::io::pipe()?;
+        drop(reader);
+        assert_eq!(write_to(pipe.into())?, (Some(0), String::new()), "{words:?}");
+    }
+    Ok(())
+}
+
 /// Checking must not create anything: as root it would leave directories that the agent's user can't use.
 #[test]
 fn commands_that_look_change_nothing() -> Result<()> {

@@ -37,6 +37,7 @@ Exit codes:
   69  something needed is unavailable: a port, a directory, io_uring, Loki for `check --online`;
       or a stop left something undelivered, which the log names
   70  a bug in capturer: please report the line that it left in the log
+  74  what a command printed could not be written, as to a full disk
   77  a permission is missing
   78  the config is wrong
   130 a second signal ended it at once";
@@ -237,6 +238,8 @@ pub enum Exit {
     Usage = 64,
     /// A port, a directory, a kernel feature or the like is unavailable (EX_UNAVAILABLE).
     Unavailable = 69,
+    /// What was to be printed could not be written (EX_IOERR).
+    Unwritten = 74,
     /// A permission is missing (EX_NOPERM).
     NoPermission = 77,
     /// The config is invalid (EX_CONFIG).
@@ -331,7 +334,7 @@ pub fn check(
             for error in &unusable {
                 say(out, format_args!("FAILED: {error}; the agent would not start with this config\n"));
             }
-            // As in `say`: whoever closed the pipe has seen enough.
+            // As in `say`.
             let _ = list_files(&settings, out);
             let mut exit = if unusable.is_empty() { Exit::Ok } else { Exit::Unavailable };
             if arguments.online {
@@ -355,6 +358,13 @@ pub fn refuse(error: &ConfigError, err: &mut dyn Write) -> Exit {
 pub fn fail(error: &anyhow::Error) -> Exit {
     say(&mut Printable(std::io::stderr()), format_args!("capturer: {error:#}\n"));
     exit_of(error)
+}
+
+/// How the process ends if not all of its output could be written: an answer that nobody got is no success.
+pub fn unless_unwritten(exit: Exit, trouble: Option<&std::io::Error>, err: &mut dyn Write) -> Exit {
+    let Some(error) = trouble else { return exit };
+    say(err, format_args!("capturer: standard output could not be written: {error}\n"));
+    if exit == Exit::Ok { Exit::Unwritten } else { exit }
 }
 
 /// The exit code for an error.
@@ -389,7 +399,7 @@ pub fn quickstart_settings(arguments: &QuickstartArgs) -> Settings {
     settings
 }
 
-/// A reader that closed the pipe (`| head`) is not an error.
+/// Standard output remembers its own errors (text/output.rs).
 fn say(writer: &mut dyn Write, text: std::fmt::Arguments) {
     let _ = writer.write_fmt(text).and_then(|()| writer.flush());
 }

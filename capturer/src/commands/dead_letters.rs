@@ -160,7 +160,7 @@ fn short(text: &str) -> String {
     format!("{}{more}", shown(&short))
 }
 
-/// A reader that closed the pipe (`| head`) is not an error.
+/// Standard output remembers its errors (text/output.rs).
 fn say(out: &mut dyn Write, text: &str) {
     let _: io::Result<()> = out.write_all(text.as_bytes());
 }

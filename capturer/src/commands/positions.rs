@@ -38,7 +38,7 @@ pub fn show(arguments: &PositionsArgs, out: &mut dyn Write, err: &mut dyn Write)
         let names = names(&settings.container_monitor, &checkpoint);
         table(&checkpoint, &names, &settings.data_dir.display().to_string())
     };
-    // A reader that closed the pipe (`| head`) is not an error.
+    // Standard output remembers its errors (text/output.rs).
     let _ = out.write_all(text.as_bytes());
     Exit::Ok
 }

@@ -1,6 +1,6 @@
 //! The program: arguments → settings → agent → exit code.
 
-use std::io::{stderr, stdout};
+use std::io::stderr;
 use std::process::ExitCode;
 use std::sync::Arc;
 
@@ -12,18 +12,23 @@ use crate::settings::LogFormat;
 use crate::shell::files::listing;
 use crate::shell::{descriptors, privilege};
 use crate::telemetry::own_log;
+use crate::text::output::{self, stdout};
 use crate::text::terminal::Printable;
 
 /// What `capturer` and `capturer-with-faults` run.
 pub fn main() -> ExitCode {
     agent::keep_little_memory();
-    let cli = match cli::parse(std::env::args_os(), &mut stdout(), &mut stderr()) {
-        Ok(cli) => cli,
-        Err(exit) => return exit.into(),
+    let exit = match cli::parse(std::env::args_os(), &mut stdout(), &mut stderr()) {
+        Ok(cli) => carry_out(cli.command),
+        Err(exit) => exit,
     };
+    cli::unless_unwritten(exit, output::trouble(), &mut Printable(stderr())).into()
+}
+
+fn carry_out(command: Command) -> Exit {
     // Others choose names in the output. Completions are our own text; `tap` and `top` filter their output themselves.
     let (mut out, mut err) = (Printable(stdout()), Printable(stderr()));
-    match cli.command {
+    match command {
         Command::Run(arguments) => run(&arguments),
         Command::Check(arguments) => {
             cli::check(&arguments, online::unusable_files, listing::show, online::check, &mut out, &mut err)
@@ -37,7 +42,6 @@ pub fn main() -> ExitCode {
         Command::Try(arguments) => try_out::run(&arguments, &mut out, &mut err),
         Command::Completion { shell } => cli::completion(shell, &mut stdout()),
     }
-    .into()
 }
 
 fn run(arguments: &ConfigArgs) -> Exit {

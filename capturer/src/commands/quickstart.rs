@@ -25,7 +25,7 @@ use crate::shell::{descriptors, privilege};
 use crate::telemetry::own_log;
 use crate::telemetry::status::{Snapshot, Status};
 use crate::text::counted::counted;
-use crate::text::terminal;
+use crate::text::{output, terminal};
 use anyhow::Context as _;
 
 /// The table is redrawn this often.
@@ -38,7 +38,7 @@ const DEMO_LINES_PER_SECOND: u64 = 20;
 
 /// Prints a line. If a reader closed the pipe (`| head`), capturing goes on.
 macro_rules! say {
-    ($($text:tt)*) => {{ let _ = writeln!(io::stdout(), $($text)*); }};
+    ($($text:tt)*) => {{ let _ = writeln!(output::stdout(), $($text)*); }};
 }
 
 /// Runs the command.

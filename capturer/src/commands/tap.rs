@@ -13,6 +13,7 @@ use crate::commands::http::{self, Patience};
 use crate::limits::RECORD_BYTES_MAX;
 use crate::sink;
 use crate::telemetry::taps;
+use crate::text::output;
 use crate::text::percent::quote;
 use crate::text::terminal;
 
@@ -55,7 +56,7 @@ fn watch(client: &AgentClient, arguments: &TapArgs) -> anyhow::Result<Exit> {
     }
     // A container may be quiet for days.
     answer.get_mut().set_patience(Patience::Endless);
-    let mut out = io::stdout().lock();
+    let mut out = output::stdout();
     let coloured = io::stdout().is_terminal();
     let mut line = Vec::new();
     loop {
@@ -75,7 +76,7 @@ fn watch(client: &AgentClient, arguments: &TapArgs) -> anyhow::Result<Exit> {
         } else {
             out.write_all(&shown(&String::from_utf8_lossy(&line), coloured))
         };
-        // A reader that closed the pipe (`| head`) is not an error.
+        // A reader that closed the pipe (`| head`) is not an error; any other is told at the end (text/output.rs).
         if written.and_then(|()| out.flush()).is_err() {
             return Ok(Exit::Ok);
         }

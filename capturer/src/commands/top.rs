@@ -68,7 +68,7 @@ fn show(client: AgentClient, arguments: &TopArgs) -> anyhow::Result<()> {
     } else {
         words::page(&view, size, is_cut)
     };
-    // A reader that closed the pipe (`| head`) is not an error.
+    // Standard output remembers its errors (text/output.rs).
     let _ = Screen::default().draw(&text, terminal);
     Ok(())
 }

@@ -9,6 +9,7 @@ pub(crate) mod escape;
 pub(crate) mod ids;
 pub(crate) mod label_values;
 pub(crate) mod level;
+pub(crate) mod output;
 pub(crate) mod over;
 pub(crate) mod path_text;
 pub(crate) mod percent;

@@ -4,6 +4,8 @@
 use std::fmt::Write as _;
 use std::io::{self, Write};
 
+use crate::text::output::stdout;
+
 /// Columns of a name.
 pub const NAME_COLUMNS: usize = 32;
 
@@ -95,7 +97,7 @@ impl Screen {
     /// # Errors
     /// When the output is closed.
     pub fn draw(&mut self, text: &str, terminal: bool) -> io::Result<()> {
-        let mut out = io::stdout();
+        let mut out = stdout();
         if terminal && self.lines_drawn > 0 {
             write!(out, "\x1b[{}A\x1b[J", self.lines_drawn)?;
         }

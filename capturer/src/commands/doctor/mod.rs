@@ -27,7 +27,7 @@ pub fn run(arguments: &DoctorArgs, out: &mut dyn Write) -> Exit {
         let colours = is_terminal && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
         show::table(&lines, exit, if is_terminal { columns } else { 0 }, colours)
     };
-    // A reader that closed the pipe (`| head`) is not an error.
+    // Standard output remembers its errors (text/output.rs).
     let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
     exit
 }
