@@ -21,13 +21,20 @@ pub(crate) fn with_ids(text: &str, shown: impl Fn(&str) -> &str) -> String {
 const DIGITS_SHOWN: usize = 12;
 
 /// A sentence of the agent, shortened: IDs in twelve digits, as `docker ps` shows them, and paths of the Engine's API
-/// without their queries.
+/// without their queries. An ID in the path of a file stays whole: nothing is at a path that was shortened.
 pub(crate) fn briefly(text: &str) -> String {
-    let words = text.split(' ').map(|word| match word.split_once('?') {
-        Some((path, _)) if path.starts_with('/') => path,
-        _ => word,
+    let mut is_asked = false;
+    let words = text.split(' ').map(|word| {
+        let (path, query) = word.split_once('?').map_or((word, None), |(path, query)| (path, Some(query)));
+        let is_of_api = word.starts_with('/') && (is_asked || query.is_some());
+        is_asked = matches!(word, "GET" | "POST");
+        match (is_of_api, word.contains('/')) {
+            (true, _) => with_ids(path, |id| &id[..DIGITS_SHOWN]),
+            (false, true) => word.to_owned(),
+            (false, false) => with_ids(word, |id| &id[..DIGITS_SHOWN]),
+        }
     });
-    with_ids(&words.collect::<Vec<_>>().join(" "), |id| &id[..DIGITS_SHOWN])
+    words.collect::<Vec<_>>().join(" ")
 }
 
 #[cfg(test)]
@@ -47,6 +54,20 @@ mod tests {
             &format!("descriptor 7 of stream:container:{id}, "),
             "descriptor 7 of stream:container:fa0000000000, ",
         );
+        check(
+            &format!("no answer to GET /containers/{id}/json"),
+            "no answer to GET /containers/fa0000000000/json",
+        );
+        // The page said of such a path "Make it".
+        for path in
+            [format!("/var/lib/docker/containers/{id}/{id}-json.log:"), format!("file:/my logs/{id}/x;")]
+        {
+            let text = format!("1 source can't be read: {path} no such directory; container {id}");
+            check(
+                &text,
+                &format!("1 source can't be read: {path} no such directory; container fa0000000000"),
+            );
+        }
         check("why? 0123456789abcdef über /a/b", "why? 0123456789abcdef über /a/b");
         check("", "");
     }

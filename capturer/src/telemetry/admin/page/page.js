@@ -47,9 +47,14 @@ function middle(text) {
   return text.slice(0, Math.ceil(half)) + "…" + text.slice(text.length - Math.floor(half));
 }
 
-// IDs in twelve digits, as docker ps shows them, and paths of the Engine's API without what was asked for.
+// As text/ids.rs has it: IDs in twelve digits, as docker ps shows them, and paths of the Engine's API without what was asked
+// for. In the path of a file an ID stays whole: nothing is at a path that was shortened.
 function briefly(text) {
-  return text.replace(/[0-9a-f]{64}/g, (id) => id.slice(0, 12)).replace(/(GET \/[^\s?]*)\?\S*/g, "$1");
+  const short = (part) => part.replace(/[0-9a-f]{64}/g, (id) => id.slice(0, 12));
+  return text.replace(/(?:GET )?[^ ]+/g, (part) => {
+    if (part.startsWith("GET /")) return short(part.split("?")[0]);
+    return part.includes("/") ? part : short(part);
+  });
 }
 
 // As text/shown.rs has it: capturer top shows the same.
