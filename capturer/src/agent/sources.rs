@@ -446,7 +446,8 @@ impl Loop<'_> {
         self.add_unwatched(patterns.unwatched, &mut faults);
         self.files_said.tell(now.mono_ms, &faults);
         match (faults.state(), faults.health()) {
-            (HealthState::Well, Some(note)) => self.process.status.set_note("files", note),
+            // The log has a line for the end of each, too.
+            (HealthState::Well, Some(note)) => drop(self.process.status.put_note("files", note)),
             (state, message) => {
                 // The log has a line for each of them.
                 let message = message.unwrap_or_else(|| FILES_WELL.to_owned());

@@ -301,10 +301,15 @@ impl Status {
 
     /// Sets a note: nothing is wrong, but the message should be read.
     pub fn set_note(&self, component: &str, message: impl Into<String>) {
-        let health = Health { note: true, ..Health::new(true, message) };
-        for over in self.insert(component, &[], health) {
+        for over in self.put_note(component, message) {
             tracing::info!(component, "{over}");
         }
+    }
+
+    /// The same without a line of the log, as [`Status::put`].
+    #[must_use]
+    pub fn put_note(&self, component: &str, message: impl Into<String>) -> Vec<String> {
+        self.insert(component, &[], Health { note: true, ..Health::new(true, message) })
     }
 
     /// The same as [`Status::set_faults`] without a line of the log: answers the lines that say which faults have ended.
