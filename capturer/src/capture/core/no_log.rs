@@ -175,6 +175,29 @@ fn sentence(all: &[(String, String)]) -> String {
     format!("{}{more}", clauses.join("; "))
 }
 
+/// Why a container can't be read whose log dockerd can't read: its words say what became of the log.
+fn unreadable_for_dockerd(words: &str) -> (UnreadableReason, String) {
+    if words.contains("no such file or directory") {
+        let why = format!(
+            "its log file was removed: dockerd, which is asked for it, answers {words}; what the container prints now is lost; restart \
+             it, which makes a new file, and free space with log-opts (max-size), not by removing files"
+        );
+        return (UnreadableReason::Missing, why);
+    }
+    if words.contains("too many open files") {
+        let why = format!(
+            "dockerd can't open its log, because it has as many files open as it may: {words}; raise its limit (LimitNOFILE in \
+             docker.service)"
+        );
+        return (UnreadableReason::Other, why);
+    }
+    let why = format!(
+        "dockerd can't read its log, nor the newest line alone: {words}; the log is damaged, as a full disk, a power cut or \
+         a killed dockerd leaves it; recreate the container, which makes a new log"
+    );
+    (UnreadableReason::Other, why)
+}
+
 fn containers(count: usize) -> String {
     if count == 1 { "1 running container is".to_owned() } else { format!("{count} running containers are") }
 }
@@ -260,11 +283,7 @@ impl Capture {
             return self.no_log(now, stream);
         };
         if matches!(&stream.kind, Kind::Api(api) if api.is_damaged()) {
-            let why = format!(
-                "dockerd can't read its log, nor the newest line alone: {words}; the log is damaged, as a full disk, a power cut or \
-                 a killed dockerd leaves it; recreate the container, which makes a new log"
-            );
-            return Some((UnreadableReason::Other, why));
+            return Some(unreadable_for_dockerd(words));
         }
         let why = format!(
             "reading its log over the API failed each of the last times: {words}; docker logs should show the same; look at \
@@ -462,6 +481,36 @@ mod tests {
             assert_eq!(told.as_ref().map(|(chosen, _)| *chosen), chosen, "{driver}");
             // Where the Engine could read it, the cure is to let it.
             assert!(chosen != Some(false) || told.is_some_and(|(_, why)| why.contains("to auto")));
+        }
+    }
+
+    /// A removed log was called a damaged one, with a cure that throws the container away.
+    #[test]
+    fn what_became_of_a_log_is_told_by_the_words_of_dockerd() {
+        for (words, reason, what, cure) in [
+            (
+                "dockerd: open /var/lib/docker/containers/x/x-json.log: no such file or directory",
+                UnreadableReason::Missing,
+                "its log file was removed",
+                "restart it, which makes a new file",
+            ),
+            (
+                "open /x: too many open files",
+                UnreadableReason::Other,
+                "as many files open as it may",
+                "LimitNOFILE",
+            ),
+            (
+                "invalid character 'x' looking for beginning of value",
+                UnreadableReason::Other,
+                "the log is damaged",
+                "recreate the container",
+            ),
+        ] {
+            let (told, why) = unreadable_for_dockerd(words);
+            assert_eq!(told, reason, "{why}");
+            assert!(why.contains(what) && why.contains(cure) && why.contains(words), "{why}");
+            assert_eq!(why.contains("damaged"), what.contains("damaged"), "{why}");
         }
     }
 
