@@ -38,10 +38,11 @@ use crate::shell::privilege;
 use crate::shell::ring;
 use crate::telemetry::admin;
 use crate::telemetry::admin::server::AdminHandle;
+use crate::telemetry::fault::Fault;
 use crate::telemetry::losses::Losses;
 use crate::telemetry::metrics::{Metrics, ReloadResult};
 use crate::telemetry::reload_requests::{ReloadOutcome, ReloadTicket};
-use crate::telemetry::status::Status;
+use crate::telemetry::status::{HealthState, Status};
 use crate::witness::Witness;
 use crate::witness::probe::rights;
 use crate::witness::{probe, profile};
@@ -304,7 +305,7 @@ impl Process {
                     names.join(", ")
                 );
                 tracing::error!("{message}");
-                self.status.set_health(CONFIG, false, message);
+                self.status.set_faults(CONFIG, HealthState::Bad, &[Fault::ReloadWaits], message);
             }
             self.status.beat_capture();
             let message = tokio::time::timeout(LOOK_EVERY, self.inbox.recv()).await;
@@ -343,7 +344,8 @@ impl Process {
                 let run = self.open(Arc::clone(&old)).with_context(|| {
                     format!("{text}; and the previous config could not be started again either")
                 })?;
-                self.status.set_warning(CONFIG, text.clone());
+                let kind = [Fault::ConfigNotStarted];
+                self.status.set_faults(CONFIG, HealthState::Warning, &kind, text.clone());
                 (run, old, ReloadResult::Failed, ReloadOutcome::Failed(text))
             }
         };

@@ -137,15 +137,15 @@ impl Loop<'_> {
 
     /// Sets a component's state. A warning is a fault that neither loses nor delays a line.
     fn tell(&mut self, now: Now, component: &'static str, state: HealthState, message: String) {
-        self.tell_kind(now, component, (state, Fault::Usual), message);
+        self.tell_kinds(now, component, (state, &[Fault::Usual]), message);
     }
 
     /// The same of a component that can have several faults.
-    fn tell_kind(
+    fn tell_kinds(
         &mut self,
         now: Now,
         component: &'static str,
-        (state, kind): (HealthState, Fault),
+        (state, kinds): (HealthState, &[Fault]),
         message: String,
     ) {
         let fault = (state != HealthState::Well).then_some(message.as_str());
@@ -155,7 +155,7 @@ impl Loop<'_> {
             FaultChange::Begins if state == HealthState::Warning => tracing::warn!(component, "{message}"),
             FaultChange::Begins => tracing::error!(component, "{message}"),
         }
-        self.process.status.set_faults(component, state, &[kind], message);
+        self.process.status.set_faults(component, state, kinds, message);
     }
 
     /// As `tell`, for a note; `None` = there is no note any more.
@@ -221,7 +221,9 @@ impl Loop<'_> {
         let unread = self.capture.unread_containers(now);
         let unmatched = self.capture.unmatched_names(now);
         let well = super::turn::captured(self.process.metrics.containers_monitored.get() as u64);
-        let (mut faults, mut notes, mut warnings) = (Vec::new(), Vec::new(), Vec::new());
+        let disk = self.look_at_docker_disk(now).map(|text| (Fault::DockerDiskFull, text));
+        let (mut kinds, faults): (Vec<Fault>, Vec<String>) = disk.into_iter().chain(unread.wrong()).unzip();
+        let (mut notes, mut warnings) = (Vec::new(), Vec::new());
         let hint = regex_hint(&self.settings.container_monitor.select);
         match unmatched {
             None => {}
@@ -235,10 +237,7 @@ impl Loop<'_> {
                 notes.push(format!("no container matches {names}{hint}"));
             }
         }
-        let is_disk_full = self.look_at_docker_disk(now, &mut faults);
-        faults.extend(
-            [unread.faults, unread.ended, unread.replaced].into_iter().filter(|text| !text.is_empty()),
-        );
+        kinds.extend((!warnings.is_empty()).then_some(Fault::NoContainerMatches));
         notes.extend(Some(unread.notes).filter(|text| !text.is_empty()));
         notes.extend(self.skipped_by_docker(&unread.local));
         notes.extend(self.skipped_without_files());
@@ -264,12 +263,7 @@ impl Loop<'_> {
                 format!("{}; {well}", all.collect::<Vec<_>>().join("; "))
             }
         };
-        let kind = match state {
-            HealthState::Warning => Fault::NoContainerMatches,
-            _ if is_disk_full => Fault::DockerDiskFull,
-            _ => Fault::Usual,
-        };
-        self.tell_kind(now, "containers", (state, kind), message);
+        self.tell_kinds(now, "containers", (state, &kinds), message);
         unread.counts
     }
 
@@ -282,28 +276,26 @@ impl Loop<'_> {
     }
 
     /// The same of json-files that the agent can't read, so that it has only the follow.
-    /// Says if Docker can't write its logs any more, and returns whether that is so.
-    fn look_at_docker_disk(&mut self, now: Now, faults: &mut Vec<String>) -> bool {
+    /// Why Docker can't write its logs any more, if that is so.
+    fn look_at_docker_disk(&mut self, now: Now) -> Option<String> {
         if now.mono_ms >= self.docker_disk.look_at_ms {
             self.docker_disk.look_at_ms = now.mono_ms + DISK_MS;
             if let Some(directory) = self.capture.docker_logs_directory() {
                 self.shell.look_for_room(directory);
             }
         }
-        let was_full = self.docker_disk.was_full;
         let full = self.shell.full_docker_disk();
-        self.docker_disk.was_full = full.is_some();
-        if let Some((directory, free)) = full {
-            faults.push(format!(
-                "Docker's disk is full ({free} at {directory}): what containers print now does not reach their logs and is \
-                 lost, and nobody can count it. Free some room: df -h {directory} shows it, docker system df what Docker \
-                 takes, docker image prune removes unused images; max-size and max-file bound the logs"
-            ));
-        }
-        if self.docker_disk.was_full && !was_full {
+        let was_full = std::mem::replace(&mut self.docker_disk.was_full, full.is_some());
+        let (directory, free) = full?;
+        let text = format!(
+            "Docker's disk is full ({free} at {directory}): what containers print now does not reach their logs and is \
+             lost, and nobody can count it. Free some room (df -h {directory} shows it, docker system df what Docker \
+             takes, docker image prune removes unused images), and bound the logs with max-size and max-file"
+        );
+        if !was_full {
             self.capture.note_docker_disk_full(now);
         }
-        self.docker_disk.was_full
+        Some(text)
     }
 
     fn skipped_without_files(&self) -> Option<String> {

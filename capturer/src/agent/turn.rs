@@ -30,6 +30,7 @@ use crate::settings::{ReadFrom, Settings};
 use crate::shell::ring;
 use crate::shell::{Rest, Shell};
 use crate::telemetry::docker_words;
+use crate::telemetry::fault::Fault;
 use crate::telemetry::reload_requests::ReloadTicket;
 use crate::telemetry::status::HealthState;
 use crate::text::counted::{counted, which};
@@ -358,15 +359,17 @@ impl Loop<'_> {
         let saving = match self.capture.checkpoint_trouble() {
             None => {
                 let saves = self.process.metrics.checkpoint_saves_total.get();
-                (true, format!("{saves} saved in this run; no save is failing"))
+                (HealthState::Well, Fault::Usual, format!("{saves} saved in this run; no save is failing"))
             }
             Some(error) => {
-                (false, format!("{error}; new containers wait, and a crash now would repeat records"))
+                let text = format!("{error}; new containers wait, and a crash now would repeat records");
+                (HealthState::Bad, Fault::Usual, text)
             }
         };
         // If the directory is gone, that is the cause of its other faults.
-        let saving = self.process.data_dir.trouble().map_or(saving, |trouble| (false, trouble));
-        self.process.status.set_health("checkpoint", saving.0, saving.1);
+        let gone = self.process.data_dir.trouble().map(|(fault, text)| (HealthState::Bad, fault, text));
+        let (state, fault, text) = gone.unwrap_or(saving);
+        self.process.status.set_faults("checkpoint", state, &[fault], text);
         if let Some(trouble) = self.capture.docker_trouble() {
             let socket = self.settings.container_monitor.socket_path.display();
             let message = match &trouble {

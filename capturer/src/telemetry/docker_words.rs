@@ -19,7 +19,8 @@ pub fn fault(fault: EngineFault) -> Fault {
         EngineFault::Denied => Fault::DockerDenied,
         EngineFault::Away => Fault::DockerAway,
         EngineFault::EventsRefused => Fault::EventsRefused,
-        EngineFault::Silent { .. } | EngineFault::NotYet | EngineFault::Other => Fault::Usual,
+        EngineFault::Other => Fault::DockerFails,
+        EngineFault::Silent { .. } | EngineFault::NotYet => Fault::Usual,
     }
 }
 

@@ -26,6 +26,18 @@ pub enum Fault {
     DockerAway,
     /// Docker's events may not be asked for.
     EventsRefused,
+    /// Docker is asked in vain, or some of its answers can't be used.
+    DockerFails,
+    /// What an ended container printed last can't be read.
+    LastLinesUnread,
+    /// The log to which Docker writes has no name any more; it is read as long as the agent runs.
+    LogReplaced,
+    /// Somebody removed data_dir, and the agent made it again.
+    DataDirRemoved,
+    /// The new config is good, and the agent could not start with it.
+    ConfigNotStarted,
+    /// A reload can't go on before the previous run has ended.
+    ReloadWaits,
     /// No container has a name that the config names.
     NoContainerMatches,
     /// dockerd has no room to write its logs.
@@ -86,7 +98,7 @@ impl Fault {
                 0,
                 "; no line was refused for two minutes, or all of them were replayed (capturer dead-letters list shows what is kept)",
             ),
-            Fault::SpoolRemoved => after(SHOWN_MS, ""),
+            Fault::SpoolRemoved | Fault::DataDirRemoved => after(SHOWN_MS, ""),
             _ => after(0, ""),
         }
     }
@@ -103,6 +115,12 @@ impl Fault {
             Fault::DockerDenied => "No permission to use Docker",
             Fault::DockerAway => "Docker is not running here",
             Fault::EventsRefused => "Docker's events are refused",
+            Fault::DockerFails => "Requests to Docker fail",
+            Fault::LastLinesUnread => "Last lines of ended containers cannot be read",
+            Fault::LogReplaced => "A container's log was removed or replaced",
+            Fault::DataDirRemoved => "Somebody removed data_dir",
+            Fault::ConfigNotStarted => "The new config could not be started",
+            Fault::ReloadWaits => "A reload waits for the previous run",
             Fault::NoContainerMatches => "No container matches a pattern",
             Fault::DockerDiskFull => "Docker's disk is full: lines are being lost",
             Fault::DirectoryUnlistable => "A directory cannot be listed",

@@ -308,6 +308,12 @@ mod tests {
             Fault::SpoolLost,
             Fault::Refused,
             Fault::LoginUnreadable,
+            Fault::DockerFails,
+            Fault::LastLinesUnread,
+            Fault::LogReplaced,
+            Fault::DataDirRemoved,
+            Fault::ConfigNotStarted,
+            Fault::ReloadWaits,
         ]
         .into_iter()
         .chain(of_pushes)

@@ -12,6 +12,7 @@ use crate::model::cursor::Cursor;
 use crate::model::docker::{self, Inspect};
 use crate::model::record::{StreamId, StreamKey};
 use crate::settings::ReadFrom;
+use crate::telemetry::fault::Fault;
 use crate::telemetry::metrics::{LossReason, UnreadableReason};
 use crate::telemetry::status::StreamRow;
 
@@ -149,6 +150,21 @@ pub struct UnreadContainers {
     pub count: usize,
     /// How many nobody chose, by reason.
     pub counts: BTreeMap<UnreadableReason, usize>,
+}
+
+impl UnreadContainers {
+    /// What is wrong, each sentence with the kind that has its title.
+    pub fn wrong(&self) -> Vec<(Fault, String)> {
+        let all = [
+            (Fault::Usual, &self.faults),
+            (Fault::LastLinesUnread, &self.ended),
+            (Fault::LogReplaced, &self.replaced),
+        ];
+        all.into_iter()
+            .filter(|(_, text)| !text.is_empty())
+            .map(|(kind, text)| (kind, text.clone()))
+            .collect()
+    }
 }
 
 /// `a, b and 3 others: why; c: why; and 3 others`.
@@ -512,6 +528,32 @@ mod tests {
             assert!(why.contains(what) && why.contains(cure) && why.contains(words), "{why}");
             assert_eq!(why.contains("damaged"), what.contains("damaged"), "{why}");
         }
+    }
+
+    /// A log that was removed, and is read, stood below "Containers are not captured".
+    #[test]
+    fn a_title_is_true_of_its_sentence() {
+        let title = |kind: Fault, text: &str| crate::telemetry::health_text::title("containers", kind, text);
+        let said = |text: &str| text.to_owned();
+        let replaced = "Docker writes to a log that was removed or replaced (a: /x); what is printed is read";
+        let unread = UnreadContainers { replaced: said(replaced), ..UnreadContainers::default() };
+        let titles = |unread: &UnreadContainers| -> Vec<String> {
+            unread.wrong().iter().map(|(kind, text)| title(*kind, text)).collect()
+        };
+        assert_eq!(titles(&unread), ["A container's log was removed or replaced"]);
+        let all = UnreadContainers {
+            faults: said("1 running container is not captured: b: why"),
+            ended: said("what 1 container that has ended printed last can't be read: c: why"),
+            ..unread
+        };
+        assert_eq!(
+            titles(&all),
+            [
+                "Containers are not captured",
+                "Last lines of ended containers cannot be read",
+                "A container's log was removed or replaced"
+            ]
+        );
     }
 
     #[test]

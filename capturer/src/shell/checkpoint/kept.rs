@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 use super::store::{self, DirLock, StoreError};
 use crate::ledger::Owner;
 use crate::ledger::claims::{Claimed, Claims};
+use crate::telemetry::fault::Fault;
 use crate::telemetry::losses::SHOWN_MS;
 
 /// How long health reports that the directory was removed: as long as it reports a loss.
@@ -36,6 +37,7 @@ struct Held {
 }
 
 struct Trouble {
+    fault: Fault,
     text: String,
     /// Until when it is reported; `None` = for as long as it lasts.
     until: Option<Instant>,
@@ -56,11 +58,11 @@ impl DataDir {
         })
     }
 
-    /// The present fault, for health.
-    pub fn trouble(&self) -> Option<String> {
+    /// The present fault, for health: its kind, and a sentence.
+    pub fn trouble(&self) -> Option<(Fault, String)> {
         let mut trouble = lock(&self.trouble);
         trouble.take_if(|trouble| trouble.until.is_some_and(|until| until <= Instant::now()));
-        trouble.as_ref().map(|trouble| trouble.text.clone())
+        trouble.as_ref().map(|trouble| (trouble.fault, trouble.text.clone()))
     }
 
     /// Opens the files of the last save, so that they can be copied back.
@@ -91,8 +93,9 @@ impl DataDir {
             store::put_back(&self.path, held.files.iter().map(|(name, file)| (*name, &**file)))
         });
         held.is_incomplete = back.is_err();
-        let (text, until) = match &back {
+        let (fault, text, until) = match &back {
             Ok(()) => (
+                Fault::DataDirRemoved,
                 format!(
                     "somebody removed {} or the lock in it while the agent ran; the agent recreated it with the last \
                      checkpoint; leave it alone while the agent runs",
@@ -103,6 +106,7 @@ impl DataDir {
             Err(error) => {
                 let cause = std::error::Error::source(error).map(|cause| format!(": {cause}"));
                 (
+                    Fault::Usual,
                     format!(
                         "somebody removed {} or the lock in it while the agent ran, and it can't be recreated: {error}{}; \
                          no position is saved, and a restart would repeat lines: stop the other agent, or repair the \
@@ -118,7 +122,7 @@ impl DataDir {
         if trouble.as_ref().is_none_or(|before| before.text != text) || until.is_some() {
             tracing::error!("{text}");
         }
-        *trouble = Some(Trouble { text, until });
+        *trouble = Some(Trouble { fault, text, until });
         back
     }
 }
@@ -156,7 +160,11 @@ mod tests {
         assert_eq!(dir.trouble(), None);
         std::fs::remove_dir_all(&path).unwrap();
         dir.look().unwrap();
-        assert!(dir.trouble().unwrap().contains("somebody removed"));
+        let (fault, text) = dir.trouble().unwrap();
+        assert!(
+            fault == Fault::DataDirRemoved && text.contains("somebody removed"),
+            "positions are saved: {text}"
+        );
         assert_eq!(store::peek(&path).unwrap(), saved);
         assert!(matches!(DirLock::acquire(&path), Err(StoreError::Locked { .. })));
         // The lock alone.
@@ -174,9 +182,9 @@ mod tests {
         std::fs::remove_dir_all(&path).unwrap();
         let other = DirLock::acquire(&path).unwrap();
         assert!(matches!(dir.look(), Err(StoreError::Locked { .. })));
-        assert!(dir.trouble().unwrap().contains("is in use by process"));
+        assert!(dir.trouble().unwrap().1.contains("is in use by process"));
         drop(other);
         dir.look().unwrap();
-        assert!(dir.trouble().unwrap().contains("recreated it"));
+        assert!(dir.trouble().unwrap().1.contains("recreated it"));
     }
 }
