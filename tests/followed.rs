@@ -83,6 +83,32 @@ fn await_health(agent: &Agent, ok: bool, words: &[&str]) -> Result<()> {
     })
 }
 
+/// While a pattern has matched nothing yet, the log told the end of another fault twice.
+#[test]
+fn the_end_of_a_fault_is_said_once() -> Result<()> {
+    let mut host = Host::new(&["a.log", "none-*.log"], "")?;
+    host.write("a.log")?;
+    let path = host.path("a.log");
+    let allow = |mode: u32| fs::set_permissions(&path, fs::Permissions::from_mode(mode));
+    allow(0o600)?;
+    let agent = host.home.start_without_rights(&host.config)?;
+    await_health(&agent, false, &["no permission"])?;
+    allow(0o644)?;
+    host.all_came()?;
+    await_health(&agent, true, &["matches no file yet"])?;
+    let ends = || Ok(agent.log_text()?.lines().filter(|line| line.contains("over after ")).count());
+    wait_until("the end in the log", DEADLINE, || {
+        let ends: Result<usize> = ends();
+        ensure!(ends? > 0, "not yet");
+        anyhow::Ok(())
+    })?;
+    // The loop answers after what it was at.
+    agent.streams()?;
+    let ends: Result<usize> = ends();
+    ensure!(ends? == 1, "{}", agent.log_text()?);
+    agent.stop()
+}
+
 /// Like capistrano and many others: a link to a directory is changed to the next release.
 #[test]
 fn a_link_that_is_changed_is_followed_and_the_file_before_is_read_to_its_end() -> Result<()> {
