@@ -19,6 +19,8 @@ pub struct Facts {
     pub release: String,
     /// Why io_uring does not work, with cause and cure; `None` = a ring was made and used.
     pub ring: Option<(String, String)>,
+    /// The ring was refused because the limit of locked memory is too small.
+    pub lacks_locked_memory: bool,
     /// Whether the kernel describes its types (BTF).
     pub has_btf: bool,
     /// `none`, `integrity`, `confidentiality`; `None` = the kernel does not say.
@@ -98,6 +100,8 @@ pub struct Wanted {
     pub followed: Option<Access>,
     /// Whether the admin server is open to others, and what to do.
     pub exposure: Option<String>,
+    /// Where Loki is, as it may be shown.
+    pub loki: Option<String>,
     /// Docker, unless the config turns it off.
     pub docker: Option<DockerFact>,
 }
@@ -137,6 +141,10 @@ pub enum DirectoryState {
         place: PathBuf,
         /// Whether the directory can be made there.
         writable: bool,
+        /// Space that this user may fill, in the place.
+        free_bytes: u64,
+        /// The kind of the place's file system, if it may hang.
+        may_hang: Option<&'static str>,
     },
     /// The directory, with a file of an earlier run that can't be written.
     Holds {

@@ -29,7 +29,7 @@ use crate::commands::tried_dir::{Unfit, unfit};
 use crate::limits;
 use crate::model::docker;
 use crate::model::docker::{EngineFault, EventFacts, Inspect, ListRowWithFacts};
-use crate::settings::{ContainerMonitor, ReadFrom, Settings};
+use crate::settings::{ContainerMonitor, ReadFrom, Settings, shown_url};
 use crate::shell::checkpoint::store::unwritable;
 use crate::shell::files::listing;
 use crate::shell::{privilege, ring};
@@ -49,12 +49,15 @@ pub fn gather(arguments: &ConfigArgs) -> Facts {
         Err(error) if error.permission_denied => (ConfigFact::Denied(error.to_string()), None),
         Err(error) => (ConfigFact::Bad(error.to_string()), None),
     };
-    let ring = ring::check().err().map(|refused| (refused.cause().to_owned(), refused.cure().to_owned()));
+    let refused = ring::check().err();
+    let lacks_locked_memory = refused.as_ref().is_some_and(ring::RingUnavailable::lacks_locked_memory);
+    let ring = refused.map(|refused| (refused.cause().to_owned(), refused.cure().to_owned()));
     let sets = rustix::thread::capabilities(None);
     Facts {
         config,
         release: rustix::system::uname().release().to_string_lossy().into_owned(),
         ring,
+        lacks_locked_memory,
         has_btf: Path::new("/sys/kernel/btf/vmlinux").exists(),
         lockdown: read("/sys/kernel/security/lockdown").and_then(|text| lockdown(&text)),
         capabilities: sets.map_or(CapabilitySet::empty(), |sets| sets.effective),
@@ -172,6 +175,7 @@ fn wanted(settings: &Settings) -> Wanted {
         }),
         followed: (!settings.file_monitor.files.is_empty()).then(|| listing::access(settings)),
         socket: settings.admin.socket.as_deref().and_then(socket_trouble),
+        loki: settings.sinks.loki.as_ref().map(|sink| shown_url(&sink.url)),
         exposure: settings.admin.exposure().or_else(|| settings.admin.exposed_profile()),
         docker: container.enabled.then(|| docker_fact(container)),
     }
@@ -206,13 +210,19 @@ fn directory(path: &Path) -> DirectoryState {
             Ok(metadata) if !metadata.is_dir() => return DirectoryState::Other,
             Ok(_) if place == path => return there(path),
             Ok(_) => {
-                let writable = privilege::is_writable(path);
-                return DirectoryState::Missing { place: place.to_owned(), writable };
+                let (writable, (free_bytes, may_hang)) = (privilege::is_writable(path), disk_of(place));
+                return DirectoryState::Missing { place: place.to_owned(), writable, free_bytes, may_hang };
             }
             Err(error) if error.kind() == ErrorKind::NotADirectory => return DirectoryState::Other,
             // A directory that can't be entered can't be written in either.
             Err(error) if error.kind() == ErrorKind::PermissionDenied => {
-                return DirectoryState::Missing { place: place.to_owned(), writable: false };
+                let (free_bytes, may_hang) = disk_of(place);
+                return DirectoryState::Missing {
+                    place: place.to_owned(),
+                    writable: false,
+                    free_bytes,
+                    may_hang,
+                };
             }
             Err(_) => {}
         }
@@ -238,9 +248,15 @@ fn tried(state: DirectoryState, path: &Path, is_data_dir: bool) -> DirectoryStat
 }
 
 fn there(path: &Path) -> DirectoryState {
+    let (free_bytes, may_hang) = disk_of(path);
+    DirectoryState::There { writable: privilege::is_writable(path), free_bytes, may_hang }
+}
+
+/// How much is free there, and the kind of its file system if it may hang.
+fn disk_of(path: &Path) -> (u64, Option<&'static str>) {
     let free_bytes = rustix::fs::statvfs(path).map_or(u64::MAX, |stat| stat.f_bavail * stat.f_frsize);
     let kind = rustix::fs::statfs(path).map_or(0, |stat| stat.f_type as u64 & 0xffff_ffff);
-    DirectoryState::There { writable: privilege::is_writable(path), free_bytes, may_hang: may_hang(kind) }
+    (free_bytes, may_hang(kind))
 }
 
 /// File systems whose answers come from elsewhere, by the magic numbers of include/uapi/linux/magic.h.
@@ -401,16 +417,18 @@ mod tests {
         let home = tempfile::tempdir().unwrap();
         let home = home.path();
         assert!(matches!(directory(home), DirectoryState::There { writable: true, .. }));
-        let missing = DirectoryState::Missing { place: home.to_owned(), writable: true };
-        assert_eq!(directory(&home.join("a/b")), missing);
+        let place_of = |path: &Path| match directory(path) {
+            DirectoryState::Missing { place, writable, free_bytes, .. } if free_bytes < u64::MAX => {
+                Some((place, writable))
+            }
+            _ => None,
+        };
+        assert_eq!(place_of(&home.join("a/b")), Some((home.to_owned(), true)));
         std::fs::write(home.join("file"), "").unwrap();
         assert_eq!(directory(&home.join("file")), DirectoryState::Other);
         assert_eq!(directory(&home.join("file/a")), DirectoryState::Other);
-        let here = DirectoryState::Missing {
-            place: PathBuf::from("."),
-            writable: privilege::is_writable(Path::new(".")),
-        };
-        assert_eq!(directory(Path::new("not-there-yet/a")), here);
+        let here = (PathBuf::from("."), privilege::is_writable(Path::new(".")));
+        assert_eq!(place_of(Path::new("not-there-yet/a")), Some(here));
     }
 
     #[test]

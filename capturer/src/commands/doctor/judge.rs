@@ -55,6 +55,7 @@ pub fn judge(facts: &Facts) -> Vec<CheckLine> {
     let mut lines = vec![config(&facts.config), kernel(&facts.release), ring(facts.ring.as_ref())];
     if let Some(wanted) = &facts.wanted {
         lines.extend(wanted.directories.iter().map(directory));
+        lines.extend(wanted.loki.as_deref().map(loki));
         lines.extend(admin(wanted));
         lines.extend(wanted.followed.as_ref().map(|followed| file_monitor(followed, facts.container)));
         if let Some(found) = &wanted.docker {
@@ -169,32 +170,45 @@ fn directory(fact: &DirectoryFact) -> CheckLine {
             let (why, cure) = unfit.told(key);
             fail(check, Exit::Unavailable, format!("{path}: {why}"), cure)
         }
-        DirectoryState::Missing { place, writable: false } => {
+        DirectoryState::Missing { place, writable: false, .. } => {
             denied(place.display().to_string(), format!("Make {path} and give it"))
         }
         DirectoryState::There { writable: false, .. } => denied("it".to_owned(), format!("Give {path}")),
-        DirectoryState::Missing { place, .. } => {
-            ok(check, format!("{path} will be created in {}", place.display()))
-        }
-        DirectoryState::There { may_hang: Some(kind), .. } => warn(
+        DirectoryState::Missing { may_hang: Some(kind), .. }
+        | DirectoryState::There { may_hang: Some(kind), .. } => warn(
             check,
             format!("{path} is on {kind}, which may hang; writes then hang too"),
             format!("Name a directory on a local file system with {key}."),
         ),
-        DirectoryState::There { free_bytes, .. } => {
+        DirectoryState::Missing { free_bytes, .. } | DirectoryState::There { free_bytes, .. } => {
             let free = size(*free_bytes);
+            let place = match &fact.state {
+                DirectoryState::Missing { place, .. } => Some(place.display()),
+                _ => None,
+            };
             if *free_bytes < FREE_BYTES_MIN {
                 return warn(
                     check,
-                    format!("{path}: {free} free"),
+                    match place {
+                        Some(place) => format!("{path} will be created in {place}: {free} free"),
+                        None => format!("{path}: {free} free"),
+                    },
                     format!(
                         "Make room, or name another directory with {key}; when it is full, reading waits."
                     ),
                 );
             }
-            ok(check, format!("{path}: writable, {free} free"))
+            match place {
+                Some(place) => ok(check, format!("{path} will be created in {place}: {free} free")),
+                None => ok(check, format!("{path}: writable, {free} free")),
+            }
         }
     }
+}
+
+/// Whether it takes lines is for the command that may wait for it.
+fn loki(url: &str) -> CheckLine {
+    ok("loki", format!("{url}: not asked here; capturer check --online asks whether it takes lines"))
 }
 
 fn admin(wanted: &Wanted) -> Option<CheckLine> {
@@ -592,10 +606,27 @@ fn files(limits: &LimitsFact, wanted: Option<&Wanted>, container: Option<Contain
     ok("files", message)
 }
 
-/// Newer kernels count neither the ring nor the maps.
+/// What the kernel did with the ring says more than its release. Before 5.12 the witness's maps are charged, too.
 fn locked_memory(facts: &Facts) -> CheckLine {
     let free = CapabilitySet::IPC_LOCK | CapabilitySet::SYS_RESOURCE;
     let shown = facts.limits.locked_bytes.map_or_else(|| "no limit".to_owned(), size);
+    let cure = if facts.container.is_some() {
+        "Raise the limit: start the container with --ulimit memlock=-1."
+    } else {
+        "Raise the limit: LimitMEMLOCK=infinity in the unit, or ulimit -l unlimited."
+    };
+    if facts.lacks_locked_memory {
+        let message = format!(
+            "{shown} of locked memory; this kernel charges the ring to it and refused it (io_uring above)"
+        );
+        return warn("locked_memory", message, cure);
+    }
+    if facts.ring.is_some() {
+        return ok(
+            "locked_memory",
+            format!("{shown} of locked memory; not tried, because no ring can be made"),
+        );
+    }
     let enough = facts.limits.locked_bytes.is_none_or(|bytes| bytes >= LOCKED_BYTES_MIN);
     if enough || facts.capabilities.contains(free) || !older_than(&facts.release, [5, 12]) {
         return ok("locked_memory", format!("{shown} of locked memory is enough"));
@@ -603,11 +634,7 @@ fn locked_memory(facts: &Facts) -> CheckLine {
     warn(
         "locked_memory",
         format!("{shown} of locked memory; this kernel charges the ring and the witness's maps to it"),
-        if facts.container.is_some() {
-            "Raise the limit: start the container with --ulimit memlock=-1."
-        } else {
-            "Raise the limit: LimitMEMLOCK=infinity in the unit, or ulimit -l unlimited."
-        },
+        cure,
     )
 }
 

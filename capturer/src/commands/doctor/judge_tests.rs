@@ -7,12 +7,13 @@ use crate::commands::doctor::facts::UnreadFact;
 use crate::commands::tried_dir::Unfit;
 
 /// Every check, in the order of the lines. Scripts may depend on these names.
-const CHECKS: [&str; 17] = [
+const CHECKS: [&str; 18] = [
     "config",
     "kernel",
     "io_uring",
     "data_dir",
     "local_file",
+    "loki",
     "admin",
     "file_monitor",
     "docker",
@@ -35,6 +36,7 @@ fn well() -> Facts {
         config: ConfigFact::Good("c.yaml".to_owned()),
         release: "6.12.95+deb12-cloud-amd64".to_owned(),
         ring: None,
+        lacks_locked_memory: false,
         has_btf: true,
         lockdown: Some("none".to_owned()),
         capabilities: CapabilitySet::DAC_READ_SEARCH | CapabilitySet::BPF | CapabilitySet::PERFMON,
@@ -63,6 +65,7 @@ fn well() -> Facts {
             socket: None,
             followed: Some(Access { files: 3, looked_at: 3, ..Access::default() }),
             exposure: None,
+            loki: Some("http://loki:3100".to_owned()),
             docker: Some(DockerFact {
                 socket: "/docker.sock".into(),
                 read_from: ReadFrom::Auto,
@@ -163,9 +166,24 @@ fn directories_that_can_not_be_written_in() {
         &[("local_file", UNAVAILABLE, "not a directory", "local_file.directory")],
     );
     check(at(0, there(false, 1 << 40, None)), &[("data_dir", NO_PERMISSION, "/data", "chown")]);
-    let missing = |writable| DirectoryState::Missing { place: "/up".into(), writable };
+    let on_disk = |writable, free_bytes, may_hang| DirectoryState::Missing {
+        place: "/up".into(),
+        writable,
+        free_bytes,
+        may_hang,
+    };
+    let missing = |writable| on_disk(writable, 5 << 30, None);
     check(at(0, missing(false)), &[("data_dir", NO_PERMISSION, "in /up", "Make /data")]);
     check(at(0, missing(true)), &[]);
+    // Of a directory that is still to be made, its disk was not looked at.
+    check(
+        at(1, on_disk(true, 0, None)),
+        &[("local_file", CheckStatus::Warn, "/out will be created in /up: 0 bytes free", "Make room")],
+    );
+    check(
+        at(1, on_disk(true, 5 << 30, Some("NFS"))),
+        &[("local_file", CheckStatus::Warn, "/out is on NFS", "local file system")],
+    );
     let unfit = DirectoryState::Unfit;
     check(at(0, unfit(Unfit::Full)), &[("data_dir", UNAVAILABLE, "no 64 KiB free", "copy with data_dir")]);
     check(
@@ -499,6 +517,25 @@ fn limits_that_are_too_low() {
     };
     check(old, &[("locked_memory", CheckStatus::Warn, "64.0 KiB", "LimitMEMLOCK")]);
     check(|facts| facts.limits.locked_bytes = Some(64 << 10), &[]);
+    // A kernel of this century refused the ring, and the limit was called enough.
+    let why = "io_uring_setup failed: the locked-memory limit is too small for the ring";
+    check(
+        |facts| {
+            facts.release = "6.18.44".to_owned();
+            facts.limits.locked_bytes = Some(64 << 10);
+            facts.ring = Some((why.to_owned(), "Raise it".to_owned()));
+            facts.lacks_locked_memory = true;
+        },
+        &[
+            ("io_uring", CheckStatus::Fail(Exit::Unavailable), why, "Raise it"),
+            (
+                "locked_memory",
+                CheckStatus::Warn,
+                "64.0 KiB of locked memory; this kernel charges the ring",
+                "LimitMEMLOCK",
+            ),
+        ],
+    );
     let full = ("inotify", CheckStatus::Warn, "128 of 128", "max_user_instances");
     check(|facts| facts.limits.inotify_instances = Some((128, 128)), &[full]);
     let full = ("inotify", CheckStatus::Warn, "of 1000 watches", "max_user_watches");
@@ -526,7 +563,7 @@ fn limits_that_are_too_low() {
 fn the_first_that_fails_says_how_run_would_end() {
     let mut facts = well();
     facts.wanted.as_mut().unwrap().directories[0].state =
-        DirectoryState::Missing { place: "/".into(), writable: false };
+        DirectoryState::Missing { place: "/".into(), writable: false, free_bytes: 0, may_hang: None };
     assert_eq!(exit(&judge(&facts)), Exit::NoPermission);
     facts.ring = Some(("no".to_owned(), "yes".to_owned()));
     assert_eq!(exit(&judge(&facts)), Exit::Unavailable);

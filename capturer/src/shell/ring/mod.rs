@@ -20,7 +20,7 @@ use std::rc::Rc;
 
 pub use file_read::file_read;
 pub use outcome::ReadOutcome;
-pub use startup::{check, start};
+pub use startup::{RingUnavailable, check, start};
 pub use timed_read::{timed_read, timed_receive, timed_send};
 
 thread_local! {

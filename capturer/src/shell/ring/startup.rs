@@ -13,9 +13,18 @@ use crate::limits::RING_ENTRIES;
 pub struct RingUnavailable {
     cause: String,
     cure: &'static str,
+    errno: Option<i32>,
 }
 
+/// ENOMEM: the locked memory of this user would be more than its limit.
+const NO_MEMORY: i32 = 12;
+
 impl RingUnavailable {
+    /// Whether the limit of locked memory is too small for it.
+    pub fn lacks_locked_memory(&self) -> bool {
+        self.errno == Some(NO_MEMORY)
+    }
+
     /// What was tried, and the likely cause.
     pub fn cause(&self) -> &str {
         &self.cause
@@ -77,12 +86,13 @@ fn try_one(ring: &mut IoUring) -> Result<(), RingUnavailable> {
         Err(error) => Err(RingUnavailable {
             cause: format!("io_uring_enter failed ({error}), most likely by a seccomp profile"),
             cure: UNCONFINED,
+            errno: None,
         }),
     }
 }
 
 fn too_old(what: &str) -> RingUnavailable {
-    RingUnavailable { cause: what.to_owned(), cure: "capturer needs Linux 5.10 or newer." }
+    RingUnavailable { cause: what.to_owned(), cure: "capturer needs Linux 5.10 or newer.", errno: None }
 }
 
 /// `kernel.io_uring_disabled` (Linux 6.6 and newer): 0 all, 1 only a group and the privileged, 2 nobody.
@@ -107,7 +117,7 @@ fn refused(error: &io::Error, sysctl: Option<&str>) -> RingUnavailable {
             ),
             "capturer needs Linux 5.10 or newer with CONFIG_IO_URING; in a container use --security-opt seccomp=unconfined.",
         ),
-        (Some(12), _) => (
+        (Some(NO_MEMORY), _) => (
             format!("io_uring_setup failed ({error}): the locked-memory limit is too small for the ring"),
             "Raise it: ulimit -l unlimited, or LimitMEMLOCK=infinity in the systemd unit.",
         ),
@@ -119,7 +129,7 @@ fn refused(error: &io::Error, sysctl: Option<&str>) -> RingUnavailable {
             (format!("io_uring_setup failed ({error})"), "capturer needs Linux 5.10 or newer with io_uring.")
         }
     };
-    RingUnavailable { cause, cure }
+    RingUnavailable { cause, cure, errno: error.raw_os_error() }
 }
 
 #[cfg(test)]
@@ -141,6 +151,8 @@ mod tests {
             let text = refused(&io::Error::from_raw_os_error(errno), sysctl).to_string();
             assert!(text.contains(expected), "errno {errno}: {text}");
             assert!(text.starts_with("io_uring is not available: io_uring_setup failed"), "{text}");
+            let is_of_memory = refused(&io::Error::from_raw_os_error(errno), sysctl).lacks_locked_memory();
+            assert_eq!(is_of_memory, text.contains("locked-memory"), "{text}");
         }
     }
 
