@@ -24,11 +24,11 @@ use crate::model::record::{
     Batch, BufferKind, ContainerMeta, MessageForm, Record, Source, StdType, StreamId, StreamKey,
 };
 use crate::pipeline::Pipelines;
-use crate::settings::pipeline::{for_container, for_path};
+use crate::settings::pipeline::{for_name, for_path};
 use crate::settings::{Pipeline, Settings};
 use crate::sink::ndjson::{SourcePrefix, encode};
 use crate::telemetry::metrics::Metrics;
-use crate::text::counted::counted;
+use crate::text::counted::{counted, which};
 
 /// How much of standard input or of the file is tried.
 const INPUT_BYTES_MAX: u64 = 16 * 1024 * 1024;
@@ -42,7 +42,10 @@ pub fn run(arguments: &TryArgs, out: &mut dyn Write, err: &mut dyn Write) -> Exi
         Ok((settings, _)) => settings,
         Err(error) => return cli::refuse(&error, err),
     };
-    let tried = choose(arguments, &settings).and_then(|pipeline| {
+    let tried = choose(arguments, &settings).and_then(|(pipeline, doubt)| {
+        if let Some(doubt) = doubt {
+            let _ = writeln!(err, "note: {doubt}");
+        }
         let text = input(arguments)?;
         let now_ns = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_nanos() as i64);
         Trial::new(&pipeline, arguments, &settings, now_ns).show(&text, out)
@@ -56,27 +59,47 @@ pub fn run(arguments: &TryArgs, out: &mut dyn Write, err: &mut dyn Write) -> Exi
     }
 }
 
-fn choose(arguments: &TryArgs, settings: &Settings) -> anyhow::Result<Arc<Pipeline>> {
+/// The pipeline, and why it may be another than the agent would choose.
+fn choose(arguments: &TryArgs, settings: &Settings) -> anyhow::Result<(Arc<Pipeline>, Option<String>)> {
     let pipelines = &settings.pipelines;
     let names = || pipelines.iter().map(|pipeline| pipeline.name.as_str()).collect::<Vec<_>>().join(", ");
     anyhow::ensure!(!pipelines.is_empty(), "the config has no pipelines, so lines go on as they are");
     if let Some(name) = &arguments.pipeline {
         let found = pipelines.iter().find(|pipeline| pipeline.name == *name);
         return found
-            .cloned()
+            .map(|found| (Arc::clone(found), None))
             .with_context(|| format!("no pipeline is called {name}; there are {}", names()));
     }
     if let Some(path) = &arguments.path {
-        return for_path(pipelines, path).with_context(|| format!("no pipeline takes the file {path}"));
+        let found = for_path(pipelines, path).map(|found| (found, None));
+        return found.with_context(|| format!("no pipeline takes the file {path}"));
     }
     if let Some(name) = &arguments.container {
-        let found = for_container(pipelines, name, "", |_| None);
-        return found.with_context(|| {
-            format!("no pipeline takes a container of this name alone (images and labels are not known here): {name}")
+        let (may_take, found) = for_name(pipelines, name);
+        let may_take: Vec<&str> = may_take.iter().map(|pipeline| pipeline.name.as_str()).collect();
+        let Some(found) = found else {
+            let by_others = if may_take.is_empty() {
+                String::new()
+            } else {
+                format!("; if its image or labels match, choose with --pipeline: {}", may_take.join(", "))
+            };
+            anyhow::bail!(
+                "no pipeline takes a container of this name alone (images and labels are not known here): {name}{by_others}"
+            );
+        };
+        let doubt = (!may_take.is_empty()).then(|| {
+            format!(
+                "pipeline {} is chosen by the name {name} alone; {} {} first if the container's image or labels match, which are \
+                 not known here: choose with --pipeline",
+                found.name,
+                may_take.join(", "),
+                which(may_take.len() as u64, "comes", "come")
+            )
         });
+        return Ok((found, doubt));
     }
     match pipelines.as_slice() {
-        [only] => Ok(Arc::clone(only)),
+        [only] => Ok((Arc::clone(only), None)),
         _ => anyhow::bail!("there are several pipelines: choose one with --pipeline: {}", names()),
     }
 }
@@ -417,7 +440,7 @@ mod tests {
     fn shown(config: &str, arguments: &TryArgs, input: &[u8]) -> String {
         let outside = Outside { variable: &|_| None, file: &|_| Err("none".to_owned()) };
         let settings = parse("c.yaml", config, &[], &outside).unwrap_or_else(|error| panic!("{error}"));
-        let chosen = choose(arguments, &settings).unwrap();
+        let (chosen, _) = choose(arguments, &settings).unwrap();
         let mut out = Vec::new();
         match Trial::new(&chosen, arguments, &settings, 0).show(input, &mut out) {
             Ok(()) => String::from_utf8(out).unwrap(),
@@ -431,6 +454,28 @@ mod tests {
             let at = rest.find(part).unwrap_or_else(|| panic!("{part:?} is not in what is left of\n{shown}"));
             rest = &rest[at + part.len()..];
         }
+    }
+
+    /// The agent knows labels and images, and took another pipeline than the one that was tried.
+    #[test]
+    fn a_pipeline_that_may_come_first_is_named() {
+        let pipelines = "pipelines:
+  - {name: paths, match: {paths: [/a]}, steps: []}
+  - {name: by-label, match: {labels: {app: shop}}, steps: []}
+  - {name: others, match: {names: [db], images: [mysql]}, steps: []}
+  - {name: by-image, match: {names: ['web*'], images: ['nginx:*']}, steps: []}
+  - {name: web, match: {names: [web]}, steps: []}
+  - {name: later, match: {labels: {a: b}}, steps: []}
+";
+        let outside = Outside { variable: &|_| None, file: &|_| Err("none".to_owned()) };
+        let settings = parse("c.yaml", pipelines, &[], &outside).unwrap_or_else(|error| panic!("{error}"));
+        let of = |name: &str| choose(&TryArgs { container: Some(name.to_owned()), ..arguments() }, &settings);
+        let (chosen, doubt) = of("web").unwrap();
+        let doubt = doubt.unwrap();
+        assert_eq!(chosen.name, "web");
+        assert!(doubt.contains("; by-label, by-image come first if"), "{doubt}");
+        let none = of("x").unwrap_err().to_string();
+        assert!(none.ends_with("choose with --pipeline: by-label, later"), "{none}");
     }
 
     #[test]

@@ -65,6 +65,12 @@ impl Match {
             && self.labels.iter().all(|(key, glob)| label(key).is_some_and(|value| glob.matches(value)))
     }
 
+    /// Whether a container with this name can match, depending on its image and its labels.
+    fn may_take(&self, name: &str) -> bool {
+        let of_name = self.names.is_empty() || self.names.iter().any(|glob| glob.matches(name));
+        of_name && !(self.images.is_empty() && self.labels.is_empty())
+    }
+
     /// A followed path matches one of the paths. A pipeline that only names containers takes no paths.
     pub fn path(&self, path: &str) -> bool {
         if self.paths.is_empty() {
@@ -134,6 +140,15 @@ pub fn for_container<'a>(
     label: impl Fn(&str) -> Option<&'a str>,
 ) -> Option<Arc<Pipeline>> {
     pipelines.iter().find(|pipeline| pipeline.matches.container(name, image, &label)).cloned()
+}
+
+/// The pipelines that a container with this name reaches, if images and labels are not known: those that may take it by
+/// these, each of which comes first if it does, and the first that takes it by its name alone.
+pub fn for_name(pipelines: &[Arc<Pipeline>], name: &str) -> (Vec<Arc<Pipeline>>, Option<Arc<Pipeline>>) {
+    let by_name = pipelines.iter().position(|pipeline| pipeline.matches.container(name, "", |_| None));
+    let before = &pipelines[..by_name.unwrap_or(pipelines.len())];
+    let may_take = before.iter().filter(|pipeline| pipeline.matches.may_take(name)).cloned();
+    (may_take.collect(), by_name.map(|at| Arc::clone(&pipelines[at])))
 }
 
 /// The first pipeline that takes a followed path's lines.
