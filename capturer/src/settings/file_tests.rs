@@ -41,6 +41,9 @@ fn check_set(text: &str, arguments: &[&str], expected: &str) {
     assert_eq!(error.to_string(), expected, "\n{text}");
 }
 
+/// What the message adds where the whole file is no section.
+const AT_THE_TOP: &str = "; its keys are data_dir, shutdown_timeout, privileges, admin, log, limits, …";
+
 #[test]
 fn empty_configs_are_the_defaults() {
     for text in
@@ -178,8 +181,24 @@ fn wrong_values() {
         "log: {level: 7}",
         "c.yaml:1:14: log.level: expected one of error, warn, info, debug, trace, found \"7\"",
     );
-    check("log: debug", "c.yaml:1:6: log: expected a section with keys, found \"debug\"");
-    check("- a", "c.yaml:1:1: expected a section with keys, found a list");
+    check(
+        "log: debug",
+        "c.yaml:1:6: log: expected a section with keys, found \"debug\"; its keys are level, format",
+    );
+    check(
+        "container_monitor: false",
+        "c.yaml:1:20: container_monitor: expected a section with keys, found \"false\"; write container_monitor: {enabled: false}",
+    );
+    check(
+        "pipelines: [{name: x, steps: [{redact: [{pattern: a, with: b}]}]}]",
+        "c.yaml:1:40: pipelines[0].steps[0].redact: expected a section with keys, found a list; write its keys without - or []: \
+         presets, patterns",
+    );
+    check(
+        "file_monitor: {files: {paths: [/a]}}",
+        "c.yaml:1:23: file_monitor.files: expected a list of sections, found a section with keys; write - before its first key",
+    );
+    check("- a", &format!("c.yaml:1:1: expected a section with keys, found a list{AT_THE_TOP}"));
     check(
         "data_dir: /d\nsinks:\n  local_file:\n    directory: /d/",
         "c.yaml:4:16: sinks.local_file.directory: this is where the agent keeps positions and spool (data_dir)",
@@ -187,7 +206,7 @@ fn wrong_values() {
     check("data_dir: ''", "c.yaml:1:11: data_dir: expected a path, found \"\"");
     check(
         "container_monitor: {include_names: web}",
-        "c.yaml:1:36: container_monitor.include_names: expected a list of values, found \"web\"",
+        "c.yaml:1:36: container_monitor.include_names: expected a list of values, found \"web\"; write [\"web\"]",
     );
     check(
         "container_monitor: {include_names: [ok, 'a[']}",
@@ -199,8 +218,8 @@ fn wrong_values() {
         "c.yaml:1:45: container_monitor.exclude_labels[\"com.x\"]: expected text, found a list",
     );
     check(
-        "container_monitor: {exclude_labels: [a]}",
-        "c.yaml:1:37: container_monitor.exclude_labels: expected keys with values, found a list",
+        "container_monitor: {exclude_labels: ['app=web']}",
+        "c.yaml:1:37: container_monitor.exclude_labels: expected keys with values, found a list; write {app: \"VALUE\"}",
     );
 }
 
@@ -224,6 +243,10 @@ fn addresses_and_paths() {
         "file_monitor: {files: [{paths: [log/*.log]}]}",
         "c.yaml:1:33: file_monitor.files[0].paths[0]: expected an absolute path or pattern, such as /var/log/*.log, \
          found \"log/*.log\"",
+    );
+    check(
+        "file_monitor: {files: [{path: [/a]}]}",
+        "c.yaml:1:25: file_monitor.files[0].path: unknown key; did you mean paths?",
     );
     check(
         "file_monitor: {files: [{format: raw}]}",
@@ -343,7 +366,7 @@ fn substituted_values_are_never_shown() {
     );
     check(
         "data_dir: ${NOPE}",
-        "c.yaml:1:11: data_dir: the environment variable NOPE is not set (or not UTF-8)",
+        "c.yaml:1:11: data_dir: the environment variable NOPE is not set (or not UTF-8); if no variable is meant, write $${NOPE}",
     );
     check("data_dir: ${file:/nope}", "c.yaml:1:11: data_dir: ${file:/nope}: No such file");
     let parsers = ["data_dir", "shutdown_timeout", "admin.listen", "log.level", "limits.line_bytes_max"];
@@ -364,6 +387,11 @@ fn overrides() {
     assert_eq!(settings.container_monitor.max_concurrent, 3);
     assert_eq!((settings.log.level, settings.log.format), (LogLevel::Warn, LogFormat::Json));
     check_set("", &["log.levle=info"], "--set log.levle: unknown key; did you mean level?");
+    check_set(
+        "log: {level: info}",
+        &["log.level="],
+        "--set log.level: expected one of error, warn, info, debug, trace, found nothing",
+    );
     check_set("", &["log={levle: info}"], "--set log: log.levle: unknown key; did you mean level?");
     check_set(
         "",
@@ -385,7 +413,11 @@ fn overrides() {
         &["file_monitor.files.0.format=raw"],
         "--set file_monitor.files.0.format: file_monitor.files is a list; set it as a whole",
     );
-    check_set("- a", &["log.level=info"], "c.yaml:1:1: expected a section with keys, found a list");
+    check_set(
+        "- a",
+        &["log.level=info"],
+        &format!("c.yaml:1:1: expected a section with keys, found a list{AT_THE_TOP}"),
+    );
 }
 
 /// Nobody should have to fix one mistake and start again for the next.

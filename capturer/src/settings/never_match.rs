@@ -19,12 +19,60 @@ pub(super) fn warnings(settings: &Settings) -> Vec<String> {
     let select = &settings.container_monitor.select;
     warnings.extend(odd_labels("include_labels", &select.include_labels));
     warnings.extend(odd_labels("exclude_labels", &select.exclude_labels));
+    warnings.extend(in_both_lists(settings));
     warnings.extend(settings.admin.hosts.iter().filter_map(|host| odd_host(host)));
     warnings.extend(unknown_label(settings));
     warnings.extend(doubled_bearer(settings));
     warnings.extend(home(settings));
     warnings.extend(missing_groups(settings));
     warnings.extend(settings.pipelines.iter().filter_map(|pipeline| no_path(settings, pipeline)));
+    warnings
+}
+
+/// What is excluded is not captured, whatever includes it.
+fn in_both_lists(settings: &Settings) -> Vec<String> {
+    let select = &settings.container_monitor.select;
+    let globs = |globs: &[glob::Pattern]| globs.iter().map(|glob| glob.as_str().to_owned()).collect();
+    let labels = |labels: &BTreeMap<String, glob::Pattern>| {
+        labels.iter().map(|(label, glob)| format!("{label}: {}", glob.as_str())).collect()
+    };
+    let paths = |paths: &[PathPattern]| paths.iter().map(|path| path.as_str().to_owned()).collect();
+    let lists: [(_, _, _, Vec<String>, Vec<String>); 3] = [
+        (
+            "container_monitor",
+            "include_names",
+            "exclude_names",
+            globs(&select.include_names),
+            globs(&select.exclude_names),
+        ),
+        (
+            "container_monitor",
+            "include_images",
+            "exclude_images",
+            globs(&select.include_images),
+            globs(&select.exclude_images),
+        ),
+        (
+            "container_monitor",
+            "include_labels",
+            "exclude_labels",
+            labels(&select.include_labels),
+            labels(&select.exclude_labels),
+        ),
+    ];
+    let of_files = settings.file_monitor.files.iter();
+    let of_files = of_files
+        .map(|set| ("file_monitor.files", "paths", "exclude", paths(&set.paths), paths(&set.exclude)));
+    let mut warnings = Vec::new();
+    for (section, includes, excludes, included, excluded) in lists.into_iter().chain(of_files) {
+        let both = included.iter().find(|pattern| excluded.contains(pattern));
+        warnings.extend(both.map(|pattern| {
+            format!(
+                "{section}: \"{pattern}\" is in {includes} and in {excludes}, so nothing that it matches is captured: remove it \
+                 from one of them"
+            )
+        }));
+    }
     warnings
 }
 
@@ -229,6 +277,10 @@ mod tests {
             (monitor("exclude_images: ['bb:1', 'bb*', 'host:5000/bb:2', 'bb@sha256:0']"), ""),
             (monitor("exclude_labels: {'env=prod': '*'}"), "write the label and its value as env:"),
             (monitor("exclude_labels: {env: prod}"), ""),
+            (monitor("include_names: [a, web], exclude_names: [web]"), "\"web\" is in include_names and in exclude_names"),
+            (monitor("include_labels: {a: b}, exclude_labels: {a: b}"), "\"a: b\" is in include_labels"),
+            (monitor("include_labels: {a: b}, exclude_labels: {a: c}"), ""),
+            ("file_monitor: {files: [{paths: [/a/*.log], exclude: [/a/*.log]}]}".to_owned(), "is in paths and in exclude"),
             (
                 "pipelines: [{name: p, match: {images: [bb]}, steps: [{strip_ansi: {}}]}]".to_owned(),
                 "pipeline p: match.images: \"bb\"",

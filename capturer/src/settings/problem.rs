@@ -125,12 +125,16 @@ pub(super) fn shown(name: &str) -> String {
 
 /// `; did you mean …?` with the nearest known word if one is near enough, otherwise nothing.
 pub(super) fn did_you_mean<'a>(word: &str, known: impl Iterator<Item = &'a str>) -> String {
+    nearest(word, known).map(|candidate| format!("; did you mean {candidate}?")).unwrap_or_default()
+}
+
+/// The nearest known word, if one is near enough.
+pub(super) fn nearest<'a>(word: &str, known: impl Iterator<Item = &'a str>) -> Option<&'a str> {
     let lower = word.to_lowercase();
     known
         .map(|candidate| (strsim::damerau_levenshtein(&lower, candidate), candidate))
         // A third of the letters may differ: `intervall`, `max_concurent`, `directroy`, but not `foo` for `format`.
         .filter(|(distance, candidate)| distance * 3 <= candidate.chars().count())
         .min()
-        .map(|(_, candidate)| format!("; did you mean {candidate}?"))
-        .unwrap_or_default()
+        .map(|(_, candidate)| candidate)
 }

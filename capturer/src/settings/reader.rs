@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
-use super::problem::{ConfigPlace, Problem, did_you_mean, quoted, shown};
+use super::problem::{ConfigPlace, Problem, did_you_mean, nearest, quoted, shown};
 use super::substitute::{Outside, substitute};
 use super::units::{self, Mismatch};
 use super::yaml::{Key, Node, Value};
@@ -28,6 +28,9 @@ const OTHER_AGENTS: [(&str, &str); 13] = [
     ("Fluent Bit", "pipeline"),
     ("Fluent Bit", "parsers"),
 ];
+
+/// A message names so many keys of a section.
+const KEYS_NAMED_MAX: usize = 6;
 
 /// What one pass over the tree has found.
 pub(super) struct Reader<'a> {
@@ -81,7 +84,18 @@ impl<'a> Reader<'a> {
 
     /// All problems, at the end of the pass.
     pub(super) fn into_problems(self) -> Vec<Problem> {
-        for unknown in self.unknown.take() {
+        let unknown = self.unknown.take();
+        // A key that is missing because it is misspelt is one mistake.
+        let places = self.places.borrow();
+        self.problems.borrow_mut().retain(|problem| {
+            let is_meant = |unknown: &Unknown| {
+                let near = nearest(&unknown.name, unknown.siblings.iter().copied());
+                near.is_some_and(|near| problem.key == join(&unknown.section, near))
+            };
+            places.contains_key(&problem.key) || !unknown.iter().any(is_meant)
+        });
+        drop(places);
+        for unknown in unknown {
             let path = join(&unknown.section, &shown(&unknown.name));
             self.problem_at(unknown.place.clone(), &path, self.explain(&unknown));
         }
@@ -141,19 +155,20 @@ impl<'a> Reader<'a> {
         known_path: String,
         read: impl FnOnce(&mut Section),
     ) {
-        let entries: &[(Key, Node)] = match node.map(|node| &node.value) {
-            Some(Value::Map(entries)) => entries,
-            None | Some(Value::Null) => &[],
-            Some(_) => {
-                let node = node.expect("matched above");
-                let message = format!("expected a section with keys, found {}", node.describe());
-                self.problem_at(node.place.clone(), &path, message);
-                &[]
-            }
+        let (entries, odd): (&[(Key, Node)], _) = match node.map(|node| &node.value) {
+            Some(Value::Map(entries)) => (entries, None),
+            None | Some(Value::Null) => (&[], None),
+            Some(_) => (&[], node),
         };
-        let given = node.is_some();
-        let mut section = Section { reader: self, path, known_path, entries, given, known: Vec::new() };
+        let (given, is_odd) = (node.is_some(), odd.is_some());
+        let mut section =
+            Section { reader: self, path, known_path, entries, given, is_odd, known: Vec::new() };
         read(&mut section);
+        if let Some(node) = odd {
+            let message =
+                format!("expected a section with keys, found {}{}", node.describe(), section.instead(node));
+            self.problem_at(node.place.clone(), &section.path, message);
+        }
         section.finish();
     }
 
@@ -206,6 +221,8 @@ pub(super) struct Section<'a> {
     entries: &'a [(Key, Node)],
     /// The section is in the config, even if empty.
     given: bool,
+    /// Something other than a section is in its place, which is reported.
+    is_odd: bool,
     known: Vec<&'static str>,
 }
 
@@ -333,7 +350,8 @@ impl<'a> Section<'a> {
                 }
             }
             _ => {
-                let message = format!("expected keys with values, found {}", node.describe());
+                let message =
+                    format!("expected keys with values, found {}{}", node.describe(), as_keys(node));
                 self.reader.problem_at(node.place.clone(), &path, message);
             }
         }
@@ -358,6 +376,10 @@ impl<'a> Section<'a> {
     /// Reports a problem with a key of this section. If the key is missing, or the problem is with the section itself
     /// (`""`), the place is that of the section's first key.
     pub(super) fn problem(&self, name: &str, message: impl Into<String>) {
+        // What is missing in it follows from that.
+        if self.is_odd {
+            return;
+        }
         let path = if name.is_empty() { self.path.clone() } else { join(&self.path, name) };
         let given = self.reader.places.borrow().contains_key(&path);
         if given {
@@ -373,7 +395,12 @@ impl<'a> Section<'a> {
             Value::List(items) => items,
             Value::Null => &[],
             _ => {
-                let message = format!("expected a list of {of}, found {}", node.describe());
+                let instead = match (&node.value, of) {
+                    (Value::Scalar(text), "values") => format!("; write [{}]", quoted(text)),
+                    (Value::Map(_), "sections") => "; write - before its first key".to_owned(),
+                    _ => format!("; write - before each of its {of}"),
+                };
+                let message = format!("expected a list of {of}, found {}{instead}", node.describe());
                 self.reader.problem_at(node.place.clone(), path, message);
                 &[]
             }
@@ -388,6 +415,24 @@ impl<'a> Section<'a> {
         Some(node)
     }
 
+    /// What to write where this section should be and something else is.
+    fn instead(&self, node: &Node) -> String {
+        let keys = self.known.iter().take(KEYS_NAMED_MAX).copied().collect::<Vec<_>>().join(", ");
+        let more = if self.known.len() > KEYS_NAMED_MAX { ", …" } else { "" };
+        let name = self.path.rsplit('.').next().unwrap_or_default();
+        match &node.value {
+            Value::Scalar(text)
+                if matches!(text.as_str(), "true" | "false") && self.known.contains(&"enabled") =>
+            {
+                format!("; write {name}: {{enabled: {text}}}")
+            }
+            Value::List(_) if !self.path.is_empty() => {
+                format!("; write its keys without - or []: {keys}{more}")
+            }
+            _ => format!("; its keys are {keys}{more}"),
+        }
+    }
+
     fn finish(self) {
         for (key, _) in self.entries.iter().filter(|(key, _)| !self.known.contains(&key.name.as_str())) {
             self.reader.unknown.borrow_mut().push(Unknown {
@@ -397,6 +442,22 @@ impl<'a> Section<'a> {
                 siblings: self.known.clone(),
             });
         }
+    }
+}
+
+/// What to write where keys with values should be: `[a=b]` is meant as `{a: "b"}`. Values may be secret.
+fn as_keys(node: &Node) -> String {
+    let first = match &node.value {
+        Value::List(items) => items.first().map(|item| &item.value),
+        value => Some(value),
+    };
+    match first {
+        Some(Value::Scalar(text)) => {
+            let key = text.split_once(['=', ':']).map(|(key, _)| key).filter(|key| !key.is_empty());
+            format!("; write {{{}: \"VALUE\"}}", key.map_or_else(|| "KEY".to_owned(), shown))
+        }
+        Some(Value::Map(_)) => "; write its keys without -".to_owned(),
+        _ => "; write {KEY: \"VALUE\"}".to_owned(),
     }
 }
 

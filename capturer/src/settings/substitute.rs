@@ -73,7 +73,11 @@ fn resolve(name: &str, outside: &Outside) -> Result<String, String> {
         return Err(format!("\"${{{}}}\" is not a variable; {form}", crate::text::terminal::shown(name)));
     }
     (outside.variable)(name)
-        .ok_or_else(|| format!("the environment variable {name} is not set (or not UTF-8)"))
+        .ok_or_else(|| {
+            format!(
+                "the environment variable {name} is not set (or not UTF-8); if no variable is meant, write $${{{name}}}"
+            )
+        })
 }
 
 fn read_short(path: &Path) -> Result<String, String> {
@@ -125,7 +129,12 @@ mod tests {
 
     #[test]
     fn errors() {
-        check("${NONE}", Err("the environment variable NONE is not set (or not UTF-8)"));
+        check(
+            "${NONE}",
+            Err(
+                "the environment variable NONE is not set (or not UTF-8); if no variable is meant, write $${NONE}",
+            ),
+        );
         check("${HOST", Err("\"${\" has no closing \"}\"; write $$ for a dollar sign"));
         let form = "write ${NAME} or ${file:/path}, and $$ for a dollar sign";
         check("${}", Err(&format!("\"${{}}\" is not a variable; {form}")));

@@ -132,7 +132,9 @@ impl<'t> Builder<'t> {
     }
 
     fn document(&mut self) -> Result<Node, Problem> {
-        let mut root = Node { place: ConfigPlace::Nowhere, value: Value::Null };
+        // An empty text has no event of its own.
+        let place = self.set.map_or(ConfigPlace::Nowhere, |key| ConfigPlace::Set(Arc::clone(key)));
+        let mut root = Node { place, value: Value::Null };
         let mut documents = 0;
         loop {
             let (event, span) = self.next()?;
