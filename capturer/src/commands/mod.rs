@@ -4,6 +4,7 @@
 pub(crate) mod agent_client;
 pub(crate) mod ask;
 pub(crate) mod cli;
+mod colours;
 pub(crate) mod dead_letters;
 pub(crate) mod doctor;
 mod http;

@@ -16,7 +16,6 @@ use crate::model::docker::{EventFacts, ListRowWithFacts};
 use crate::model::record::StreamKey;
 use crate::settings::ContainerMonitor;
 use crate::shell::checkpoint::store;
-use crate::shell::checkpoint::store::StoreError;
 use crate::text::terminal;
 
 /// Prefix of a container's key.
@@ -28,7 +27,14 @@ pub fn show(arguments: &PositionsArgs, out: &mut dyn Write, err: &mut dyn Write)
         Ok((settings, _)) => settings,
         Err(error) => return cli::refuse(&error, err),
     };
-    let checkpoint = match look(&settings.data_dir) {
+    if is_missing(&settings.data_dir) {
+        return cli::fail(&anyhow::anyhow!(
+            "no positions in {}: there is no such directory, so no agent has run with this data_dir; -c names the config of one that \
+             has",
+            settings.data_dir.display()
+        ));
+    }
+    let checkpoint = match store::peek(&settings.data_dir) {
         Ok(checkpoint) => checkpoint,
         Err(error) => return cli::fail(&anyhow::Error::from(error)),
     };
@@ -44,11 +50,8 @@ pub fn show(arguments: &PositionsArgs, out: &mut dyn Write, err: &mut dyn Write)
 }
 
 /// A missing directory has no positions, and looking must not make it.
-fn look(data_dir: &Path) -> Result<Checkpoint, StoreError> {
-    if matches!(std::fs::symlink_metadata(data_dir), Err(error) if error.kind() == ErrorKind::NotFound) {
-        return Ok(Checkpoint::default());
-    }
-    store::peek(data_dir)
+fn is_missing(data_dir: &Path) -> bool {
+    matches!(std::fs::symlink_metadata(data_dir), Err(error) if error.kind() == ErrorKind::NotFound)
 }
 
 /// Names of containers by ID, if the Engine has them. The checkpoint has none, because they change.

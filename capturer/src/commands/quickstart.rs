@@ -19,6 +19,7 @@ use crate::agent::{Agent, Stopper, signals};
 use crate::commands::ask;
 use crate::commands::cli;
 use crate::commands::cli::{Exit, QuickstartArgs};
+use crate::commands::colours;
 use crate::model::docker;
 use crate::settings::{FileFormat, FileSet, LogLevel, PathPattern, Settings};
 use crate::shell::{descriptors, privilege};
@@ -217,7 +218,7 @@ impl Screen {
 
 fn draw(status: &Status, stopper: &Stopper, seconds: Option<u64>, stop: &AtomicBool) {
     let until = seconds.map(|seconds| Instant::now() + Duration::from_secs(seconds));
-    let terminal = io::stdout().is_terminal();
+    let terminal = io::stdout().is_terminal() && !colours::is_dumb();
     let mut before: BTreeMap<u32, u64> = BTreeMap::new();
     let mut screen = terminal::Screen::default();
     loop {

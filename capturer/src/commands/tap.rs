@@ -9,10 +9,11 @@ use serde_json::Value;
 use crate::commands::agent_client::AgentClient;
 use crate::commands::cli;
 use crate::commands::cli::{Exit, TapArgs};
+use crate::commands::colours;
 use crate::commands::http::{self, Patience};
 use crate::limits::RECORD_BYTES_MAX;
 use crate::sink;
-use crate::telemetry::taps;
+use crate::telemetry::taps::{self, ID_CHARS_MIN};
 use crate::text::output;
 use crate::text::percent::quote;
 use crate::text::terminal;
@@ -35,10 +36,36 @@ pub fn run(arguments: &TapArgs, err: &mut dyn Write) -> Exit {
     if let Err(error) = end_on_interrupt() {
         return cli::fail(&error);
     }
+    if let Some(name) = arguments.container.as_deref().filter(|name| is_absent(&client, name)) {
+        let name = terminal::shown(name);
+        let _ = writeln!(
+            err,
+            "no container or file that is captured now is called {name}; waiting until there is one (capturer top lists them)"
+        );
+    }
     match watch(&client, arguments) {
         Ok(exit) => exit,
         Err(error) => cli::fail(&error),
     }
+}
+
+/// Whether the agent says that it captures nothing of this name. What else goes wrong is told by the view itself.
+fn is_absent(client: &AgentClient, name: &str) -> bool {
+    let body = client.get("/api/v1/streams").map(|(_, body)| body).unwrap_or_default();
+    let answer: Value = serde_json::from_slice(&body).unwrap_or_default();
+    answer["streams"].as_array().is_some_and(|rows| !rows.iter().any(|row| is_of(row, name)))
+}
+
+/// Whether a row is of the source that the agent would choose by this name (sink/tap.rs).
+fn is_of(row: &Value, name: &str) -> bool {
+    let text = |key: &str| row[key].as_str().unwrap_or_default();
+    if text("state") == "not captured" {
+        return false;
+    }
+    let (called, id) = (text("name"), text("container_id"));
+    called == name
+        || (called.starts_with('/') && called.rsplit('/').next() == Some(name))
+        || (name.len() >= ID_CHARS_MIN && id.starts_with(name))
 }
 
 fn watch(client: &AgentClient, arguments: &TapArgs) -> anyhow::Result<Exit> {
@@ -57,7 +84,7 @@ fn watch(client: &AgentClient, arguments: &TapArgs) -> anyhow::Result<Exit> {
     // A container may be quiet for days.
     answer.get_mut().set_patience(Patience::Endless);
     let mut out = output::stdout();
-    let coloured = io::stdout().is_terminal();
+    let coloured = colours::are_wanted(io::stdout().is_terminal());
     let mut line = Vec::new();
     loop {
         line.clear();
@@ -125,6 +152,23 @@ fn end_on_interrupt() -> anyhow::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// `--container nosuch` waited without a word.
+    #[test]
+    fn a_name_that_nothing_has_is_known() {
+        let rows: Vec<Value> = serde_json::from_str(
+            r#"[{"name":"web","container_id":"0123456789abcdef"},{"name":"/var/log/a.log","container_id":""},
+                {"name":"none","container_id":"fedcba9876543210","state":"not captured"}]"#,
+        )
+        .unwrap();
+        let is_there = |name: &str| rows.iter().any(|row| is_of(row, name));
+        for name in ["web", "0123456789", "/var/log/a.log", "a.log"] {
+            assert!(is_there(name), "{name}");
+        }
+        for name in ["we", "01", "log", "nosuch", "none", "fedcba", ""] {
+            assert!(!is_there(name), "{name}");
+        }
+    }
 
     #[test]
     fn lines_are_shown_as_the_pretty_format_does() {

@@ -25,6 +25,7 @@ use serde_json::{Map, Value};
 use crate::commands::agent_client::{AgentClient, NO_ANSWER};
 use crate::commands::cli;
 use crate::commands::cli::{Exit, TopArgs};
+use crate::commands::colours;
 use crate::telemetry::health_text::HealthText;
 use crate::text::age::age_text;
 use crate::text::counted::counted;
@@ -53,7 +54,8 @@ pub fn run(arguments: &TopArgs, err: &mut dyn io::Write) -> Exit {
 
 fn show(client: AgentClient, arguments: &TopArgs) -> anyhow::Result<()> {
     let before = Look::take(&client)?;
-    if io::stdout().is_terminal() && io::stdin().is_terminal() && !arguments.once && !arguments.json {
+    let is_drawn = io::stdout().is_terminal() && io::stdin().is_terminal() && !colours::is_dumb();
+    if is_drawn && !arguments.once && !arguments.json {
         return interact(&client, before);
     }
     std::thread::sleep(LOOK_EVERY);
@@ -77,7 +79,8 @@ fn show(client: AgentClient, arguments: &TopArgs) -> anyhow::Result<()> {
 fn interact(client: &AgentClient, mut before: Look) -> anyhow::Result<()> {
     let mut terminal = ratatui::try_init().context("the terminal can't be drawn on; try --once")?;
     let mut view = View::of(client, &before, &before);
-    let (mut chosen, mut looked_at) = (Chosen::default(), Instant::now());
+    let plain = !colours::are_wanted(true);
+    let (mut chosen, mut looked_at) = (Chosen { plain, ..Chosen::default() }, Instant::now());
     let outcome = loop {
         if let Err(error) = terminal.draw(|frame| screen::draw(frame, &view, &mut chosen)) {
             break Err(error.into());

@@ -4,13 +4,10 @@
 use crate::decode::json_line::unescape;
 use crate::limits::TAP_PIECE_BYTES_MAX;
 use crate::model::record::{Batch, MessageForm, Record, Source};
-use crate::telemetry::taps::{Filter, Taps, Watcher};
+use crate::telemetry::taps::{Filter, ID_CHARS_MIN, Taps, Watcher};
 
 use super::Counts;
 use super::ndjson::{self, SourcePrefix};
-
-/// Shorter prefixes of an ID match too many containers.
-const ID_CHARS_MIN: usize = 4;
 
 /// Offers the batch to everybody who watches.
 pub(super) fn show(taps: &Taps, batch: &Batch) {

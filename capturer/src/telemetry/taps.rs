@@ -16,6 +16,9 @@ use crate::limits::{TAP_PATTERN_BYTES_MAX, TAP_PIECES_MAX, TAPS_MAX};
 /// Memory that a compiled pattern may take.
 const PATTERN_SIZE_MAX: usize = 1 << 20;
 
+/// Shorter prefixes of an ID match too many containers.
+pub const ID_CHARS_MIN: usize = 4;
+
 /// What a watcher wants to see; everything if nothing is set.
 #[derive(Clone, Debug, Default)]
 pub struct Filter {

@@ -13,6 +13,7 @@ mod show;
 use std::io::{IsTerminal as _, Write};
 
 use crate::commands::cli::{DoctorArgs, Exit};
+use crate::commands::colours;
 
 /// Looks, prints a line for each check, and returns how `run` would end.
 pub fn run(arguments: &DoctorArgs, out: &mut dyn Write) -> Exit {
@@ -24,8 +25,8 @@ pub fn run(arguments: &DoctorArgs, out: &mut dyn Write) -> Exit {
         let terminal = std::io::stdout();
         let is_terminal = terminal.is_terminal();
         let columns = rustix::termios::tcgetwinsize(&terminal).map_or(0, |size| size.ws_col.into());
-        let colours = is_terminal && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
-        show::table(&lines, exit, if is_terminal { columns } else { 0 }, colours)
+        let columns = if is_terminal { columns } else { 0 };
+        show::table(&lines, exit, columns, colours::are_wanted(is_terminal))
     };
     // Standard output remembers its errors (text/output.rs).
     let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());

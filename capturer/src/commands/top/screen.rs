@@ -27,6 +27,8 @@ pub(super) struct Chosen {
     pub detail: bool,
     /// How many lines its details are scrolled.
     pub scroll: u16,
+    /// Without colours; what is bold stays so.
+    pub plain: bool,
 }
 
 /// A key that means something here.
@@ -125,14 +127,22 @@ pub(super) fn draw(frame: &mut Frame, view: &View, chosen: &mut Chosen) {
     .areas(area);
     frame.render_widget(Paragraph::new(trouble), top);
     frame.render_widget(Paragraph::new(figures), figures_at);
-    match sources.get(chosen.row).filter(|_| chosen.detail) {
-        Some(source) => draw_details(frame, middle, source, chosen.scroll),
+    let below = match sources.get(chosen.row).filter(|_| chosen.detail) {
+        Some(source) => {
+            draw_details(frame, middle, source, chosen.scroll);
+            0
+        }
         None => draw_table(frame, middle, &sources, (chosen.row, view.silent.is_some())),
-    }
+    };
     frame.render_widget(
-        Paragraph::new(foot(chosen)).style(Style::new().add_modifier(Modifier::REVERSED)),
+        Paragraph::new(foot(chosen, below, wide)).style(Style::new().add_modifier(Modifier::REVERSED)),
         bottom,
     );
+    if chosen.plain {
+        for cell in &mut frame.buffer_mut().content {
+            (cell.fg, cell.bg) = (Color::Reset, Color::Reset);
+        }
+    }
 }
 
 /// The style of a line of the head.
@@ -147,8 +157,8 @@ fn style_of(tone: Tone) -> Style {
     }
 }
 
-/// Number columns are as wide as their numbers; name and state share the rest.
-fn draw_table(frame: &mut Frame, area: Rect, sources: &[Source], (row, is_old): (usize, bool)) {
+/// Number columns are as wide as their numbers; name and state share the rest. Returns how many rows are below.
+fn draw_table(frame: &mut Frame, area: Rect, sources: &[Source], (row, is_old): (usize, bool)) -> usize {
     let (name_width, what_width) = words::widths(usize::from(area.width));
     let rows = sources.iter().map(|source| {
         let style = match source.attention {
@@ -171,6 +181,8 @@ fn draw_table(frame: &mut Frame, area: Rect, sources: &[Source], (row, is_old): 
         .row_highlight_style(Style::new().add_modifier(Modifier::REVERSED));
     let mut state = TableState::new().with_selected(Some(row));
     frame.render_stateful_widget(table, area, &mut state);
+    let (head, above) = (1, state.offset());
+    sources.len().saturating_sub(above + usize::from(area.height).saturating_sub(head))
 }
 
 fn draw_details(frame: &mut Frame, area: Rect, source: &Source, scroll: u16) {
@@ -184,20 +196,38 @@ fn draw_details(frame: &mut Frame, area: Rect, source: &Source, scroll: u16) {
     frame.render_widget(Paragraph::new(lines).wrap(Wrap { trim: false }).scroll((scroll, 0)), area);
 }
 
-fn foot(chosen: &Chosen) -> String {
+/// What is not shown, and the keys. A part that has no room is left out whole.
+fn foot(chosen: &Chosen, below: usize, columns: usize) -> String {
     if chosen.typing {
         return format!(" filter: {}_   Enter: keep, Esc: clear", chosen.filter);
     }
     if chosen.detail {
-        return " Enter, Esc: back   ↑ ↓: scroll   q: leave".to_owned();
+        return parts(&["Enter, Esc: back", "q: leave", "↑ ↓: scroll"], &[0, 2, 1], columns);
     }
     // A user who forgets the filter looks for sources that are hidden, so the filter is cut last.
-    let filter = if chosen.filter.is_empty() {
-        String::new()
-    } else {
-        format!(" only: {} (Esc: clear)  ", chosen.filter)
+    let filter = match chosen.filter.as_str() {
+        "" => String::new(),
+        filter => format!("only: {filter} (Esc: clear)"),
     };
-    format!("{filter} Enter: details   s: sort ({})   /: filter   q: leave", chosen.order.as_str())
+    let below = if below > 0 { format!("↓ {below} more") } else { String::new() };
+    let sort = format!("s: sort ({})", chosen.order.as_str());
+    let by_weight = [&filter, &below, "Enter: details", "q: leave", &sort, "/: filter"];
+    parts(&by_weight, &[0, 1, 2, 4, 5, 3], columns)
+}
+
+/// As many of these parts as have room, the first ones first, in this order of places.
+fn parts(by_weight: &[&str], places: &[usize], columns: usize) -> String {
+    let (mut used, mut has_room) = (0, vec![false; by_weight.len()]);
+    for (at, part) in by_weight.iter().enumerate().filter(|(_, part)| !part.is_empty()) {
+        let gap = if used == 0 { 1 } else { 3 };
+        let width = gap + part.chars().count();
+        // The first is shown even if it is cut.
+        if used == 0 || used + width <= columns {
+            (used, has_room[at]) = (used + width, true);
+        }
+    }
+    let shown: Vec<&str> = places.iter().filter(|at| has_room[**at]).map(|at| by_weight[*at]).collect();
+    format!(" {}", shown.join("   "))
 }
 
 #[cfg(test)]
@@ -352,6 +382,33 @@ pub(super) mod tests {
         assert!(line(23).starts_with(" only: web (Esc: clear)"), "{}", line(23));
         let row = (0..24).find(|y| line(*y).starts_with("web-with")).unwrap();
         assert!(buffer[(0, row)].modifier.contains(Modifier::DIM));
+    }
+
+    /// At 40 columns the foot ended in "/: fil", and nothing said that there were more rows.
+    #[test]
+    fn the_foot_has_whole_words_and_counts_the_rows_below() {
+        let chosen = Chosen::default();
+        let at = |columns: usize| foot(&chosen, 12, columns);
+        assert_eq!(at(100), " ↓ 12 more   Enter: details   s: sort (trouble first)   /: filter   q: leave");
+        assert_eq!(at(60), " ↓ 12 more   Enter: details   /: filter   q: leave");
+        assert_eq!(at(40), " ↓ 12 more   Enter: details   q: leave");
+        assert_eq!(at(12), " ↓ 12 more");
+        let small = screen(80, 10, &mut Chosen::default());
+        assert!(small.last().unwrap().starts_with(" ↓ 1 more   Enter"), "{small:#?}");
+        let all = screen(80, 24, &mut Chosen::default());
+        assert!(!all.last().unwrap().contains('↓'), "{all:#?}");
+    }
+
+    #[test]
+    fn without_colours_nothing_is_coloured() {
+        let colours = |plain: bool| {
+            let mut terminal = Terminal::new(TestBackend::new(80, 24)).unwrap();
+            let mut chosen = Chosen { plain, ..Chosen::default() };
+            terminal.draw(|frame| draw(frame, &view(), &mut chosen)).unwrap();
+            let cells = &terminal.backend().buffer().content;
+            cells.iter().any(|cell| cell.fg != Color::Reset || cell.bg != Color::Reset)
+        };
+        assert!(colours(false) && !colours(true));
     }
 
     #[test]
