@@ -209,7 +209,7 @@ fn error_logs() {
     for (line, expected) in table {
         assert_eq!(fields(nginx, line).as_deref(), expected, "{line}");
     }
-    let table: [(&str, Option<&str>); 9] = [
+    let table: [(&str, Option<&str>); 11] = [
         (
             "[Sun Nov 22 00:52:48.435123 2026] [core:error] [pid 4711:tid 139] [client 203.0.113.9:52144] AH00126: Invalid URI in request GET /%%",
             Some(
