@@ -195,22 +195,14 @@ fn an_answer_that_can_not_be_written_is_74() -> Result<()> {
     fs::create_dir(home.path().join("data"))?;
     let config = write_config(&home, &follows_files(&home))?;
     let config = config.to_str().context("not UTF-8")?;
-    let commands: &[&[&str]] = &[
-        &["--help"],
-        &["--version"],
-        &["help", "tap"],
-        &["completion", "bash"],
-        &["check", "-c", config],
-        &["positions", "-c", config],
-        &["positions", "--json", "-c", config],
-        &["dead-letters", "list", "-c", config],
-        &["dead-letters", "purge", "-c", config],
-    ];
-    for words in commands {
+    let commands = "--help;--version;help tap;completion bash;check -c C;positions -c C;positions --json -c C;\
+                    dead-letters list -c C;dead-letters purge -c C";
+    for words in commands.split(';') {
         let write_to = |out: Stdio| -> Result<(Option<i32>, String)> {
             let err = home.path().join("err");
             let mut command = Command::new(program());
-            command.args(*words).stdin(Stdio::null()).stdout(out).stderr(File::create(&err)?);
+            let words = words.split(' ').map(|word| if word == "C" { config } else { word });
+            command.args(words).stdin(Stdio::null()).stdout(out).stderr(File::create(&err)?);
             let mut child = Killed(command.spawn()?);
             drop(command);
             Ok((child.ended()?.code(), fs::read_to_string(err)?))
