@@ -201,7 +201,8 @@ fn wrong_values() {
     check("- a", &format!("c.yaml:1:1: expected a section with keys, found a list{AT_THE_TOP}"));
     check(
         "data_dir: /d\nsinks:\n  local_file:\n    directory: /d/",
-        "c.yaml:4:16: sinks.local_file.directory: this is where the agent keeps positions and spool (data_dir)",
+        "c.yaml:4:16: sinks.local_file.directory: this is where the agent keeps positions and spool (data_dir), and an output \
+         that has the name of such a file would be replaced by it: name another directory",
     );
     check("data_dir: ''", "c.yaml:1:11: data_dir: expected a path, found \"\"");
     check(
