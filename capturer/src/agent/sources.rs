@@ -9,7 +9,7 @@ use crate::capture::core::look::{Named, UnreadableSource};
 use crate::capture::discover::Unmatched;
 use crate::capture::io::Event;
 use crate::model::clock::Now;
-use crate::model::docker::{EngineFault, skips_local};
+use crate::model::docker::EngineFault;
 use crate::settings::{Select, advice, shown_url};
 use crate::shell::Rest;
 use crate::shell::descriptors;
@@ -269,9 +269,8 @@ impl Loop<'_> {
 
     /// Containers whose lines Docker's own follow skips, which nothing in its answers shows.
     fn skipped_by_docker(&self, local: &[String]) -> Option<String> {
-        let version = self.shell.docker_version().filter(|version| skips_local(version))?;
         let (are, names) = (counted(local.len() as u64, "container"), named(local.iter().cloned()));
-        let told = advice::skipped_by_docker(&are, &version, &names);
+        let told = advice::skipped_by_docker(&are, &names);
         (!local.is_empty()).then(|| format!("{told}. {}", advice::SKIPPED_BY_DOCKER.trim_end_matches('.')))
     }
 
@@ -299,10 +298,9 @@ impl Loop<'_> {
     }
 
     fn skipped_without_files(&self) -> Option<String> {
-        let version = self.shell.docker_version().filter(|version| skips_local(version))?;
         let names = self.capture.followed_without_files();
         let are = counted(names.len() as u64, "container");
-        let told = advice::skipped_without_files(&are, &version, &named(names.iter().cloned()));
+        let told = advice::skipped_without_files(&are, &named(names.iter().cloned()));
         (!names.is_empty())
             .then(|| format!("{told}. {}", advice::SKIPPED_WITHOUT_FILES.trim_end_matches('.')))
     }

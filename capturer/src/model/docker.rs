@@ -75,13 +75,6 @@ pub fn inspect(id: &str) -> String {
     format!("/containers/{id}/json")
 }
 
-/// Whether this version of Docker skips lines of a log of the driver `local` that rotates while it is followed. Docker
-/// 23.0 follows these logs differently (moby pull request 43294). 20.10 skipped many lines of a log that rotated every
-/// few seconds, 28.5 none.
-pub fn skips_local(version: &str) -> bool {
-    version.split('.').next().and_then(|major| major.parse::<u32>().ok()).is_some_and(|major| major < 23)
-}
-
 /// A row of [`LIST`].
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "PascalCase")]
@@ -219,6 +212,9 @@ pub struct HostConfig {
     /// How its log is kept.
     #[serde(default)]
     pub log_config: LogConfig,
+    /// The Engine removes it, and its log, when it ends.
+    #[serde(default)]
+    pub auto_remove: bool,
 }
 
 /// The part `HostConfig.LogConfig` of an inspection.
@@ -238,6 +234,41 @@ impl LogConfig {
     pub fn may_drop(&self) -> bool {
         self.options.as_ref().is_some_and(|options| options.mode == "non-blocking")
     }
+
+    /// How many bytes a file of its log holds before the Engine rotates it; `None` = it keeps no files, or never rotates them. A
+    /// follow that falls behind by a file skips that file, in 20.10 as in 28.5.
+    pub fn rotates_at(&self) -> Option<u64> {
+        let option = |of: fn(&LogOptions) -> &String| {
+            self.options.as_ref().map(of).and_then(|size| parse_size(size.as_str()))
+        };
+        match self.driver.as_str() {
+            "json-file" => option(|options| &options.max_size),
+            "local" => Some(option(|options| &options.max_size).unwrap_or(LOCAL_FILE_BYTES)),
+            "journald" | "none" => None,
+            // The Engine keeps a copy of what these send away.
+            _ => Some(option(|options| &options.cache_max_size).unwrap_or(LOCAL_FILE_BYTES)),
+        }
+    }
+}
+
+/// `max-size` of the driver `local`, unless set.
+const LOCAL_FILE_BYTES: u64 = 20 * 1024 * 1024;
+
+/// A size as Docker writes it: `20m`, `64k`, `1.5g`, `1000`, `10mb`. `None` = no bound, or no size.
+fn parse_size(text: &str) -> Option<u64> {
+    let text = text.trim();
+    let digits = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
+    let (number, unit) = text.split_at(digits);
+    let power = match unit.trim().chars().next().map(|c| c.to_ascii_lowercase()) {
+        None | Some('b') => 0,
+        Some('k') => 1,
+        Some('m') => 2,
+        Some('g') => 3,
+        Some('t') => 4,
+        Some(_) => return None,
+    };
+    let bytes = number.parse::<f64>().ok()? * 1024f64.powi(power);
+    Some(bytes as u64).filter(|bytes| *bytes > 0)
 }
 
 /// Options of a logging driver.
@@ -246,6 +277,12 @@ pub struct LogOptions {
     /// `blocking`, the default, or `non-blocking`.
     #[serde(default)]
     pub mode: String,
+    /// Size at which a file of the log is rotated.
+    #[serde(default, rename = "max-size")]
+    pub max_size: String,
+    /// The same of the copy that the Engine keeps for a driver that can't be read.
+    #[serde(default, rename = "cache-max-size")]
+    pub cache_max_size: String,
 }
 
 /// One event of the Engine's stream of events.
@@ -328,4 +365,32 @@ pub fn refusal(status: u16, body: &[u8]) -> String {
         .map_or_else(|_| String::from_utf8_lossy(body).into_owned(), |message| message.message);
     let text: String = text.trim().chars().take(300).collect();
     format!("the Engine answered {status}: {text}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_size_at_which_a_log_rotates() {
+        let mib = 1024 * 1024;
+        for (config, bytes) in [
+            (r#"{"Type":"json-file"}"#, None),
+            (r#"{"Type":"json-file","Config":{}}"#, None),
+            (r#"{"Type":"json-file","Config":{"max-size":"-1"}}"#, None),
+            (r#"{"Type":"json-file","Config":{"max-size":"10m","max-file":"3"}}"#, Some(10 * mib)),
+            (r#"{"Type":"json-file","Config":{"max-size":"64k"}}"#, Some(64 * 1024)),
+            (r#"{"Type":"json-file","Config":{"max-size":"1.5MB"}}"#, Some(3 * mib / 2)),
+            (r#"{"Type":"json-file","Config":{"max-size":"1000"}}"#, Some(1000)),
+            (r#"{"Type":"local"}"#, Some(20 * mib)),
+            (r#"{"Type":"local","Config":{"max-size":"1m"}}"#, Some(mib)),
+            (r#"{"Type":"journald"}"#, None),
+            (r#"{"Type":"none"}"#, None),
+            (r#"{"Type":"syslog"}"#, Some(20 * mib)),
+            (r#"{"Type":"gelf","Config":{"cache-max-size":"2m"}}"#, Some(2 * mib)),
+        ] {
+            let config_read: LogConfig = serde_json::from_str(config).unwrap();
+            assert_eq!(config_read.rotates_at(), bytes, "{config}");
+        }
+    }
 }

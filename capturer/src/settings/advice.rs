@@ -48,24 +48,24 @@ pub const SILENT_DOCKERD: &str = "check dockerd with timeout 5 docker info and j
                                   still does not answer (that stops all containers unless live-restore is on)";
 
 /// What Docker does to these containers' logs, for `doctor` and for health.
-pub fn skipped_by_docker(containers: &str, version: &str, names: &str) -> String {
+pub fn skipped_by_docker(containers: &str, names: &str) -> String {
     format!(
-        "{containers} with the driver local: Docker {version} skips lines when such a log rotates within seconds, and \
-         nothing shows which lines: {names}"
+        "{containers} with the driver local: a follow over Docker's API that falls behind by more than a log file skips what was \
+         rotated meanwhile, and nothing shows which lines: {names}"
     )
 }
 
 /// The same of containers whose files the agent can't read.
-pub fn skipped_without_files(containers: &str, version: &str, names: &str) -> String {
+pub fn skipped_without_files(containers: &str, names: &str) -> String {
     format!(
-        "{containers} with a json-file that the agent does not read itself: Docker {version} skips lines when such a log rotates \
-         while it is followed, and sends others again, and nothing shows which lines: {names}"
+        "{containers} with a json-file that rotates and that the agent does not read itself: a follow over Docker's API that falls \
+         behind by more than a log file skips what was rotated meanwhile, and nothing shows which lines: {names}"
     )
 }
 
 /// What to do about them.
 pub const SKIPPED_WITHOUT_FILES: &str = "Give the agent the right to read Docker's containers directory (CAP_DAC_READ_SEARCH) with container_monitor.read_from: auto, \
-     update Docker to 23.0 or later, or raise their max-size.";
+     or raise their max-size.";
 
 /// What Docker does to the lines of these containers, for `doctor` and for health.
 pub fn dropped_by_docker(containers: &str, names: &str) -> String {
@@ -80,8 +80,7 @@ pub const DROPPED_BY_DOCKER: &str =
     "Recreate them with mode=blocking, Docker's default, or with a larger max-buffer-size (1m unless set).";
 
 /// What to do about containers whose lines Docker skips.
-pub const SKIPPED_BY_DOCKER: &str =
-    "Update Docker to 23.0 or later, recreate them with --log-driver json-file, or raise their max-size.";
+pub const SKIPPED_BY_DOCKER: &str = "Recreate them with --log-driver json-file, which the agent reads from its files, or raise their max-size.";
 
 /// Other agents put the time of a line into its output's name.
 fn times_in_a_name(settings: &Settings) -> Option<String> {

@@ -324,12 +324,6 @@ impl Shell {
         self.files.walks()
     }
 
-    /// The version of the Docker Engine that answered last.
-    pub fn docker_version(&self) -> Option<String> {
-        let engine = self.engine.borrow();
-        engine.strip_prefix("Docker/")?.split_whitespace().next().map(str::to_owned)
-    }
-
     /// Has the disk looked at that has this directory of Docker's logs.
     pub fn look_for_room(&self, directory: Arc<str>) {
         self.files.ask(files::Request::LookForRoom { directory });

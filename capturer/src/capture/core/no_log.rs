@@ -30,6 +30,8 @@ const CAUSES_MAX: usize = 5;
 pub(super) struct NoLogs {
     /// Logging drivers other than json-file.
     drivers: BTreeMap<StreamKey, String>,
+    /// Containers with a json-file that is never rotated.
+    never_rotate: BTreeSet<StreamKey>,
     /// Containers whose lines dockerd drops when they come too fast.
     may_drop: BTreeSet<StreamKey>,
     /// Containers without a stream.
@@ -83,6 +85,11 @@ impl NoLogs {
         } else {
             self.drivers.insert(key.clone(), driver.to_owned());
         }
+        if driver == "json-file" && inspect.host_config.log_config.rotates_at().is_none() {
+            self.never_rotate.insert(key.clone());
+        } else {
+            self.never_rotate.remove(&key);
+        }
         if inspect.host_config.log_config.may_drop() {
             self.may_drop.insert(key.clone());
         } else {
@@ -104,6 +111,7 @@ impl NoLogs {
     /// The container is gone, or left out.
     pub(super) fn forget(&mut self, key: &StreamKey) {
         self.drivers.remove(key);
+        self.never_rotate.remove(key);
         self.may_drop.remove(key);
         self.by_key.remove(key);
     }
@@ -389,8 +397,8 @@ impl Capture {
         told
     }
 
-    /// Names of running containers with a json-file that the agent has only over the API, where nothing shows what the Engine
-    /// skips.
+    /// Names of running containers with a json-file that rotates and that the agent has only over the API, where nothing shows
+    /// what the Engine skips.
     pub fn followed_without_files(&self) -> Vec<String> {
         let has_only_api = |stream: &Stream| match &stream.kind {
             Kind::Api(api) => !api.has_readable_files(),
@@ -399,7 +407,10 @@ impl Capture {
         let is_one =
             |stream: &&Stream| stream.is_running() && stream.source.outlet.index == 0 && has_only_api(stream);
         let containers = self.streams.values().map(Box::as_ref).filter(is_one);
-        let is_json_file = |stream: &&Stream| !self.no_logs.drivers.contains_key(&stream.source.key);
+        let is_json_file = |stream: &&Stream| {
+            let key = &stream.source.key;
+            !self.no_logs.drivers.contains_key(key) && !self.no_logs.never_rotate.contains(key)
+        };
         let name = |stream: &Stream| stream.source.container.as_ref().map(|container| container.name.clone());
         containers.filter(is_json_file).filter_map(name).collect()
     }

@@ -13,7 +13,6 @@ use super::facts::{
     Refusal, RunningFact, Unread, Wanted, WitnessFact,
 };
 use crate::commands::cli::Exit;
-use crate::model::docker::skips_local;
 use crate::settings::{ReadFrom, advice};
 use crate::shell::files::listing::Access;
 use crate::shell::{descriptors, privilege};
@@ -62,7 +61,7 @@ pub fn judge(facts: &Facts) -> Vec<CheckLine> {
             lines.push(docker(found, facts.container));
             if let Ok(engine) = &found.answer {
                 lines.push(logs(found.read_from, engine, facts.container));
-                lines.extend(engine.running.as_ref().map(|running| containers(running, &engine.version)));
+                lines.extend(engine.running.as_ref().map(containers));
             }
         }
     }
@@ -401,7 +400,7 @@ fn looks_into(pattern: &str, directory: &str) -> bool {
 }
 
 /// Running containers that can't be fully read, by name.
-fn containers(fact: &RunningFact, engine: &str) -> CheckLine {
+fn containers(fact: &RunningFact) -> CheckLine {
     if fact.count == 0 && fact.others > 0 {
         let those = which(fact.others as u64, "the one container that runs", "the containers that run");
         return warn(
@@ -428,9 +427,9 @@ fn containers(fact: &RunningFact, engine: &str) -> CheckLine {
         faults.push(format!("{} can't be read: {each}", fact.unread.len()));
         cures.extend(fact.unread.iter().map(|unread| unread.why.cure()));
     }
-    if !fact.local.is_empty() && skips_local(engine) {
+    if !fact.local.is_empty() {
         let (are, names) = (counted(fact.local.len() as u64, "container"), named(fact.local.iter().cloned()));
-        faults.push(advice::skipped_by_docker(&are, engine, &names));
+        faults.push(advice::skipped_by_docker(&are, &names));
         cures.insert(advice::SKIPPED_BY_DOCKER);
     }
     if !fact.may_drop.is_empty() {
