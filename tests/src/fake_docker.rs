@@ -360,7 +360,7 @@ pub fn inspection(id: &str, name: &str, tty: bool) -> Value {
         "LogPath": "",
         "State": {"Running": true, "FinishedAt": "0001-01-01T00:00:00Z"},
         "Config": {"Tty": tty, "Image": "fake:1", "Labels": {}},
-        "HostConfig": {"LogConfig": {"Type": "local"}},
+        "HostConfig": {"LogConfig": {"Type": "journald"}},
     })
 }
 

@@ -51,7 +51,7 @@ pub const SILENT_DOCKERD: &str = "check dockerd with timeout 5 docker info and j
 pub fn skipped_by_docker(containers: &str, names: &str) -> String {
     format!(
         "{containers} with the driver local: a follow over Docker's API that falls behind by more than a log file skips what was \
-         rotated meanwhile, and nothing shows which lines: {names}"
+         rotated meanwhile; it is read again where lines come late, as far as Docker still has it: {names}"
     )
 }
 
@@ -59,7 +59,8 @@ pub fn skipped_by_docker(containers: &str, names: &str) -> String {
 pub fn skipped_without_files(containers: &str, names: &str) -> String {
     format!(
         "{containers} with a json-file that rotates and that the agent does not read itself: a follow over Docker's API that falls \
-         behind by more than a log file skips what was rotated meanwhile, and nothing shows which lines: {names}"
+         behind by more than a log file skips what was rotated meanwhile; it is read again where lines come late, as far as Docker \
+         still has it: {names}"
     )
 }
 

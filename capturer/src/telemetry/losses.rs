@@ -295,6 +295,11 @@ fn doubt(reason: LossReason) -> (&'static str, &'static str) {
         LossReason::DockerDiskFull => {
             ("what containers printed while Docker's disk was full, which never reached a log,", KEEP_ROOM)
         }
+        LossReason::EngineSkippedRotation => (
+            "what Docker's follow skipped of a rotated log just before its container was removed",
+            "read from the files (container_monitor.read_from: auto, with the right to read them), or keep more of the log \
+             (max-size)",
+        ),
         LossReason::ContainerGoneUnread => (
             "what was printed after the last read",
             "remove containers no sooner than a second after they end, and only while the agent runs",

@@ -260,6 +260,7 @@ impl Capture {
             ApiSource::new(id, inspect.id.clone(), inspect.config.tty, running, api_cursor, line_bytes_max);
         let strips_cr = inspect.config.tty && !monitor.tty.keep_cr;
         api = api.with_pipeline(source.pipeline.as_ref()).strip_cr(strips_cr);
+        api = api.with_rotation(inspect.host_config.log_config.rotates_at());
         if let Some(place) = log_place(inspect) {
             api = api.with_files(place);
         }

@@ -268,7 +268,8 @@ impl Capture {
     }
 
     /// A container's stream has ended. If nothing came, and its log was never opened or not since the container ran, what it
-    /// printed is lost.
+    /// printed is lost. If the Engine refused what is asked for at the end, because the container was removed, its last lines may
+    /// be.
     pub(super) fn note_never_opened(&mut self, now: Now, stream: &Stream) {
         let was_opened = self.opened.remove(&stream.source.id);
         let was_left =
@@ -277,10 +278,17 @@ impl Capture {
         let is_container = stream.source.container.is_some() && stream.has_run();
         // Its files may have said already what is lost, and how many bytes.
         let is_said = stream.has_lines() || stream.has_lost();
-        if was_opened || was_left || !is_container || !is_new || is_said {
+        let is_cut_off = matches!(&stream.kind, Kind::Api(api) if api.is_cut_off());
+        if was_left || !is_container {
             return;
         }
-        self.metrics.lost(LossReason::ContainerGoneUnread, 0);
+        if !was_opened && is_new && !is_said {
+            self.metrics.lost(LossReason::ContainerGoneUnread, 0);
+        } else if is_cut_off {
+            self.metrics.possibly_lost(LossReason::ContainerGoneUnread);
+        } else {
+            return;
+        }
         let (source, sinks) = (name_of(&stream.source), self.sinks_of(&stream.source));
         self.note_losses(now, &source, &sinks, false);
     }

@@ -14,6 +14,7 @@
 //! A bare `since` makes dockerd scan the whole log (3.3 s of CPU for 143 MB), so the answer is cut to the newest lines
 //! (`tail`). It must begin with a line that was delivered, judging by its channel; if it does not, the tail is widened.
 
+mod behind;
 mod damage;
 mod lines;
 mod order;
@@ -127,6 +128,10 @@ pub struct ApiSource {
     by_order: bool,
     /// What can be had of a log with a record that dockerd can't read.
     damage: damage::Damage,
+    /// Whether a follow has skipped what was rotated.
+    behind: behind::Behind,
+    /// The last answer ended behind the container's exit: nothing more can come.
+    is_whole: bool,
     /// Since when, and how many, lines have been counted to tell whether the container is quiet; `None` = not yet.
     activity: Option<(u64, u64)>,
 }
@@ -191,6 +196,8 @@ impl ApiSource {
             catch_ups: 0,
             by_order: false,
             damage: damage::Damage::default(),
+            behind: behind::Behind::new(None, false),
+            is_whole: false,
             activity: None,
         }
     }
@@ -289,6 +296,7 @@ impl ApiSource {
         let polled = self.answer.polled && !follow;
         self.answer =
             FollowAnswer { follow, polled, exited_at_ns: self.exited_at_ns, ..FollowAnswer::default() };
+        self.note_asked(follow, cx);
         cx.act(Action::OpenConn { conn, stream: Some(self.stream), path: self.path(follow) });
     }
 
@@ -371,6 +379,7 @@ impl ApiSource {
             Ok((200, _)) => {
                 self.phase = Phase::Reading { conn, in_flight: false };
                 self.answer.opened_at_ms = cx.now.mono_ms;
+                self.note_begun();
                 self.plan_rotation(cx);
                 told.push(SourceEvent::Opened);
             }
@@ -507,6 +516,7 @@ impl ApiSource {
     /// Continues from this position.
     pub fn go_on_from(&mut self, cursor: ApiCursor) {
         self.cursor = cursor;
+        self.behind = behind::Behind::new(self.behind.file_bytes(), false);
         if let Some(guard) = &mut self.guard {
             *guard = RotationGuard::new(self.stream, guard.place.clone(), cursor);
         }
@@ -524,6 +534,7 @@ impl ApiSource {
         let mut source = source.with_pipeline(pipeline).strip_cr(self.strips_cr());
         source.exited_at_ns = self.exited_at_ns;
         source.rotations = self.rotations;
+        source.behind = behind::Behind::new(self.behind.file_bytes(), false);
         source
     }
 
@@ -647,6 +658,11 @@ impl ApiSource {
             self.begin_anew(cx);
             return self.catch_up(cx);
         }
+        if self.follow_again(cx) {
+            return;
+        }
+        // dockerd ends a follow when the container does.
+        self.is_whole |= self.answer.follow;
         // An exit that became known meanwhile may have left lines that the answer did not have.
         let known = self.answer.exited_at_ns == self.exited_at_ns;
         let caught_up = !self.answer.follow && self.answer.new_lines == 0 && known;
@@ -654,6 +670,7 @@ impl ApiSource {
             if self.answer.polled && self.running && !self.gone {
                 return self.close(Then::Yield, cx);
             }
+            self.is_whole |= caught_up && !self.running;
             self.close(Then::Rest, cx);
             let cause =
                 if self.running { "the Engine ended the stream" } else { "the container does not run" };
@@ -673,8 +690,17 @@ impl ApiSource {
 
     /// The container started or stopped.
     pub fn set_running(&mut self, running: bool, exited_at_ns: Option<i64>) {
+        // It runs again, or has run again since.
+        let ran_again =
+            exited_at_ns.is_some() && self.exited_at_ns.is_some_and(|at| Some(at) != exited_at_ns);
+        self.is_whole &= self.running || !(running || ran_again);
         self.running = running;
         self.exited_at_ns = exited_at_ns.or(self.exited_at_ns);
+    }
+
+    /// Its container was removed, and what it printed last may not have been read.
+    pub fn is_cut_off(&self) -> bool {
+        self.gone && !self.is_whole
     }
 
     /// The container was removed: what the connection still brings is taken, then the stream is over.
@@ -709,6 +735,7 @@ impl ApiSource {
     fn drain(&mut self, cx: &mut Context<'_>, told: &mut Vec<SourceEvent>) {
         // Nobody can read them again.
         self.end_all_groups(cx, told);
+        self.leave_doubt(cx);
         told.push(SourceEvent::Drained);
     }
 

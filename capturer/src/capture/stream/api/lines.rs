@@ -28,6 +28,7 @@ impl ApiSource {
         let mut lines = Lines::default();
         let mut at = 0;
         let mut verdict = None;
+        self.behind.came(buffer.len(), cx.now.unix_ns);
         while verdict.is_none() && at < buffer.len() {
             let (step, took) = self.next_piece(&buffer[at..], at_end);
             match step {
@@ -76,6 +77,7 @@ impl ApiSource {
             },
             Some(Shortfall::Error(text)) => self.on_damage(text, cx, told),
             Some(Shortfall::Gap) => self.go_to_files(cx, told),
+            Some(Shortfall::Behind) => self.ask_for_skipped(cx),
             Some(Shortfall::GiveUp(text)) => {
                 self.close(Then::Rest, cx);
                 told.push(SourceEvent::Failed(StreamError::ApiError, text.into()));
@@ -224,6 +226,9 @@ impl ApiSource {
                     if is_all { self.declare_damaged(time_ns, cx) } else { self.declare_gap(time_ns, cx) }
                 }
             }
+            if self.behind.is_behind(time_ns) && self.asks_for_skipped(time_ns, cx) {
+                return Some(Shortfall::Behind);
+            }
             if self.assembler.close(piece.std_type, lines) {
                 // The line before was left open at an exit, and is complete now.
                 self.complete(channel);
@@ -313,6 +318,7 @@ impl ApiSource {
 
     fn move_behind(&mut self, channel: usize, key: Key) {
         self.answer.new_lines += 1;
+        self.behind.delivered(key.time_ns);
         self.damage.is_over();
         self.by_order = false;
         if let Some((_, lines)) = &mut self.activity {
@@ -366,6 +372,8 @@ enum Shortfall {
     Widen,
     /// The answer does not reach back, but the files may.
     Gap,
+    /// Lines may have been skipped before this one.
+    Behind,
     /// The daemon's own error.
     Error(String),
     GiveUp(String),

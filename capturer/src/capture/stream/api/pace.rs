@@ -187,6 +187,7 @@ impl ApiSource {
         cx.pool.rotated(cx.now.mono_ms + rotation.pause_between_rotations.as_millis() as u64);
         self.answer.rotate_at_ms = None;
         self.rotations += 1;
+        self.behind.relax();
         told.push(SourceEvent::Rotating);
         if self.waits_in_vain() {
             // A rotation comes before a read can time out.

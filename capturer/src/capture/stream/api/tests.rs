@@ -3,6 +3,7 @@
 use super::*;
 use crate::capture::core::bench::Bench;
 use crate::limits::PIECE_BYTES;
+use crate::model::clock::Now;
 use crate::model::cursor::ChannelMark;
 
 const LINE_BYTES_MAX: usize = 64 * 1024;
@@ -477,4 +478,122 @@ fn a_rotation_that_was_put_off_comes_with_the_lines() {
     source.on_timer(Purpose::Rotate, &mut bench.cx(), &mut told);
     assert!(matches!(source.phase, Phase::Closing(_, Then::Rotate)), "{:?}", source.phase);
     assert!(told.iter().any(|told| matches!(told, SourceEvent::Rotating)));
+}
+
+/// Lines of one channel with these times, in milliseconds after second 1,000.
+fn lines_at(times_ms: &[i64]) -> Vec<u8> {
+    let line = |ms: &i64| {
+        let time = timestamp::format(1_000_000_000_000 + ms * 1_000_000);
+        stdcopy::encode(1, format!("{time} line at {ms}\n").as_bytes())
+    };
+    times_ms.iter().flat_map(line).collect()
+}
+
+fn times_of(told: &[SourceEvent]) -> Vec<i64> {
+    let mut times = Vec::new();
+    for told in told {
+        let SourceEvent::Lines { lines, read, .. } = told else { continue };
+        for record in &lines.records {
+            let start = record.time_start as usize;
+            let time_ns = timestamp::parse(&read[start..start + usize::from(record.time_len)]);
+            times.push((time_ns.expect("a time") - 1_000_000_000_000) / 1_000_000);
+        }
+    }
+    times
+}
+
+/// dockerd skips what was rotated while its follow was behind: 655,362 of 1,000,000 lines, and nobody said it.
+#[test]
+fn what_a_follow_behind_skipped_is_read_again() {
+    let mut bench = Bench::new(1);
+    let mut source = source(1);
+    source.behind = behind::Behind::new(Some(20 << 20), false);
+    let conn = follow(&mut source, &mut bench);
+    let mut told = Vec::new();
+    let at = |bench: &mut Bench, ms: u64| {
+        bench.now = Now { mono_ms: 1_000_000 + ms, unix_ns: 1_000_000_000_000 + ms as i64 * 1_000_000 };
+        bench.actions();
+    };
+    at(&mut bench, 20);
+    source.on_read(conn, BodyOutcome::Bytes, lines_at(&[10, 11]), &mut bench.cx(), &mut told);
+    source.read_on(&mut bench.cx(), &mut told);
+    at(&mut bench, 800);
+    source.on_read(conn, BodyOutcome::Bytes, lines_at(&[12, 13, 700, 701]), &mut bench.cx(), &mut told);
+    assert_eq!(times_of(&told), [10, 11, 12, 13], "what lies behind the jump is not taken");
+    assert!(matches!(source.phase, Phase::Closing(_, Then::CatchUp)), "{:?}", source.phase);
+
+    // A snapshot has the skipped lines. It takes long and has many, so another follows.
+    let many: Vec<i64> = (13..=1_500).collect();
+    for (took_ms, lines, tail, then) in
+        [(1_500, many, "256000", Then::CatchUp), (50, vec![1_500, 1_550], "16000", Then::Open)]
+    {
+        bench.actions();
+        source.on_closed(source.conn().unwrap(), &mut bench.cx(), &mut told);
+        let (conn, path) = asked(&mut bench);
+        assert!(path.contains("follow=0") && path.ends_with(&format!("tail={tail}")), "{path}");
+        source.on_opened(conn, Ok((200, Vec::new())), &mut bench.cx(), &mut told);
+        source.read_on(&mut bench.cx(), &mut told);
+        let now_ms = bench.now.mono_ms - 1_000_000;
+        at(&mut bench, now_ms + took_ms);
+        source.on_read(conn, BodyOutcome::End, lines_at(&lines), &mut bench.cx(), &mut told);
+        assert!(matches!(source.phase, Phase::Closing(_, next) if next == then), "{:?}", source.phase);
+    }
+    let expected: Vec<i64> = (10..=1_500).chain([1_550]).collect();
+    assert_eq!(times_of(&told), expected);
+    bench.actions();
+    source.on_closed(source.conn().unwrap(), &mut bench.cx(), &mut told);
+    let (_, path) = asked(&mut bench);
+    assert!(path.contains("follow=1"), "{path}");
+    assert!(!told.iter().any(|told| matches!(told, SourceEvent::Ended { .. } | SourceEvent::Failed(..))));
+}
+
+/// dockerd removes a container while its last lines are asked for. Nothing said that they were not read.
+#[test]
+fn a_container_removed_before_its_last_answer_ended_is_cut_off() {
+    type Way = (&'static str, bool, fn(&mut ApiSource, &mut Bench));
+    let refuse = |source: &mut ApiSource, bench: &mut Bench| {
+        if let Some(conn) = source.conn() {
+            bench.actions();
+            close(source, conn, bench);
+            if source.conn().is_some() {
+                let (conn, _) = asked(bench);
+                source.on_opened(conn, Ok((409, b"{}".to_vec())), &mut bench.cx(), &mut Vec::new());
+            }
+        }
+        source.gone(&mut bench.cx(), &mut Vec::new());
+    };
+    let ways: [Way; 4] = [
+        ("the follow ended", false, |source, bench| {
+            let conn = follow(source, bench);
+            source.on_read(conn, BodyOutcome::End, printed(3), &mut bench.cx(), &mut Vec::new());
+        }),
+        ("the follow broke", true, |source, bench| {
+            let conn = follow(source, bench);
+            source.on_read(conn, BodyOutcome::Bytes, printed(3), &mut bench.cx(), &mut Vec::new());
+            source.read_on(&mut bench.cx(), &mut Vec::new());
+            let broken = BodyOutcome::Broken("reset".to_owned());
+            source.on_read(conn, broken, Vec::new(), &mut bench.cx(), &mut Vec::new());
+        }),
+        ("it was not known to run, and printed on", true, |source, bench| {
+            source.set_running(false, None);
+            source.open(&mut bench.cx(), &mut Vec::new());
+            let (conn, _) = asked(bench);
+            source.on_opened(conn, Ok((200, Vec::new())), &mut bench.cx(), &mut Vec::new());
+            source.read_on(&mut bench.cx(), &mut Vec::new());
+            source.on_read(conn, BodyOutcome::End, printed(3), &mut bench.cx(), &mut Vec::new());
+        }),
+        ("it runs again", true, |source, bench| {
+            let conn = follow(source, bench);
+            source.on_read(conn, BodyOutcome::End, printed(3), &mut bench.cx(), &mut Vec::new());
+            source.set_running(false, Some(EXIT_NS));
+            source.set_running(true, Some(EXIT_NS));
+        }),
+    ];
+    for (what, is_cut_off, go) in ways {
+        let mut bench = Bench::new(1);
+        let mut source = source(1);
+        go(&mut source, &mut bench);
+        refuse(&mut source, &mut bench);
+        assert_eq!(source.is_cut_off(), is_cut_off, "{what}");
+    }
 }
