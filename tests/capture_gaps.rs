@@ -24,6 +24,8 @@ both_engines! {
     without_the_files_the_loss_is_declared => without_files;
     read_from_changes_between_runs => read_from_changes;
     a_log_that_is_emptied_while_it_is_read_by_api => emptied;
+    what_a_follow_behind_skips_of_a_local_log => skipped_local;
+    a_burst_of_a_local_log => burst_local;
 }
 
 one_engine! { V20_10:
@@ -159,6 +161,57 @@ fn three_missed_rotations(version: EngineVersion) -> Result<()> {
     go_on(&engine, "slow", "/end");
     all_of(&home, &agent, "slow", 6_501)?;
     ensure!(mode(&agent, "slow")? == "file", "it is read from its files after that");
+    ensure!(losses(&agent)?.is_empty(), "{}", losses(&agent)?);
+    agent.stop()
+}
+
+/// A follow that waits while files are rotated goes on with the newest one. Of the driver `local` there are no files to read.
+fn skipped_local(version: EngineVersion) -> Result<()> {
+    let engine = Engine::start(version)?;
+    let home = Home::new()?;
+    let agent = home.start(&config(&home, &engine, Reading { rotation: "1h", ..Reading::API }))?;
+    let script = "seq 1 100 | sed 's/^/line of some length /'; until [ -e /go ]; do sleep 0.05; done; \
+        seq 101 100000 | sed 's/^/line of some length /'; until [ -e /end ]; do sleep 0.05; done; echo end 100001";
+    let options = [("max-size", "256k"), ("max-file", "100")];
+    engine.run(&spec("local", &options, script).log_driver("local"))?;
+    wait_until("the first lines", PATIENCE, || home.count_of("local") == 100)?;
+    wait_until("the stream to wait for more", PATIENCE, || {
+        let rows = agent.streams()?;
+        ensure!(rows.first().and_then(|row| row["read_timeouts"].as_u64()) >= Some(1), "{rows:?}");
+        Ok(())
+    })?;
+    agent.signal(rustix::process::Signal::STOP);
+    go_on(&engine, "local", "/go");
+    wait_until("the container to have printed", PATIENCE, || {
+        let logs = engine.logs("local")?;
+        ensure!(logs.stdout.ends_with(b" 100000\n"), "not yet");
+        Ok(())
+    })?;
+    agent.signal(rustix::process::Signal::CONT);
+    go_on(&engine, "local", "/end");
+    all_of(&home, &agent, "local", 100_001)?;
+    ensure!(losses(&agent)?.is_empty(), "{}", losses(&agent)?);
+    agent.stop()
+}
+
+/// The Engine keeps all of it, and its follow skips most of it.
+fn burst_local(version: EngineVersion) -> Result<()> {
+    const LINES: u64 = 200_000;
+    let engine = Engine::start(version)?;
+    let home = Home::new()?;
+    let agent = home.start(&config(&home, &engine, Reading { rotation: "1h", ..Reading::API }))?;
+    let script = format!(
+        "seq 1 {LINES} | sed 's/^/a line of the burst with some more text in it, as lines have /'; sleep 1000"
+    );
+    let options = [("max-size", "1m"), ("max-file", "50")];
+    engine.run(&spec("burst", &options, &script).log_driver("local"))?;
+    wait_until("each line", PATIENCE, || {
+        let got = numbers(&home, "burst")?.len() as u64;
+        ensure!(got >= LINES, "{got} of {LINES} lines; {}", losses(&agent)?);
+        Ok(())
+    })?;
+    let got = numbers(&home, "burst")?;
+    ensure!(got.iter().copied().eq(1..=LINES), "{} lines, not each once and in order", got.len());
     ensure!(losses(&agent)?.is_empty(), "{}", losses(&agent)?);
     agent.stop()
 }

@@ -8,10 +8,11 @@ use super::{LossReason, Metrics};
 
 impl LossReason {
     /// Reasons for which a loss may be only possible.
-    pub(super) const POSSIBLE: [LossReason; 7] = [
+    pub(super) const POSSIBLE: [LossReason; 8] = [
         LossReason::FileGoneUnread,
         LossReason::FileUnreadable,
         LossReason::FileTruncated,
+        LossReason::EngineSkippedRotation,
         LossReason::FileNeverOpened,
         LossReason::DockerDiskFull,
         LossReason::ContainerGoneUnread,
