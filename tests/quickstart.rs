@@ -254,6 +254,8 @@ fn the_second_command_exists() -> Result<()> {
 fn every_command_marked_as_runnable_runs() -> Result<()> {
     let clone = FreshClone::take()?;
     let text = clone.readme()?.block("sh run")?;
+    // As after the first run.
+    fs::create_dir_all(clone.dir.join("captured/.capturer"))?;
     for line in text.lines() {
         clone.run(line, &[], PATIENCE)?;
     }
