@@ -666,11 +666,13 @@ impl ApiSource {
         // An exit that became known meanwhile may have left lines that the answer did not have.
         let known = self.answer.exited_at_ns == self.exited_at_ns;
         let caught_up = !self.answer.follow && self.answer.new_lines == 0 && known;
+        // Asked for behind the exit, it has all.
+        let is_behind_exit = known && self.exited_at_ns.is_some() && !self.running;
+        self.is_whole |= !self.answer.follow && (is_behind_exit || caught_up && !self.running);
         if caught_up || self.catch_ups >= CATCH_UPS_MAX {
             if self.answer.polled && self.running && !self.gone {
                 return self.close(Then::Yield, cx);
             }
-            self.is_whole |= caught_up && !self.running;
             self.close(Then::Rest, cx);
             let cause =
                 if self.running { "the Engine ended the stream" } else { "the container does not run" };

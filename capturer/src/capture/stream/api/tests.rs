@@ -562,7 +562,15 @@ fn a_container_removed_before_its_last_answer_ended_is_cut_off() {
         }
         source.gone(&mut bench.cx(), &mut Vec::new());
     };
-    let ways: [Way; 4] = [
+    let ways: [Way; 5] = [
+        ("an answer behind its exit ended", false, |source, bench| {
+            source.set_running(false, Some(EXIT_NS));
+            source.open(&mut bench.cx(), &mut Vec::new());
+            let (conn, _) = asked(bench);
+            source.on_opened(conn, Ok((200, Vec::new())), &mut bench.cx(), &mut Vec::new());
+            source.read_on(&mut bench.cx(), &mut Vec::new());
+            source.on_read(conn, BodyOutcome::End, printed(3), &mut bench.cx(), &mut Vec::new());
+        }),
         ("the follow ended", false, |source, bench| {
             let conn = follow(source, bench);
             source.on_read(conn, BodyOutcome::End, printed(3), &mut bench.cx(), &mut Vec::new());
