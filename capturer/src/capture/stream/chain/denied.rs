@@ -6,7 +6,7 @@
 //! trouble.
 
 use super::link::{file_of, grew};
-use super::{Chain, Changes, Gone, Handle, Link, Memory, Start};
+use super::{Chain, Changes, Gone, Handle, Link, Memory, Start, Undelivered};
 use crate::capture::io::{DeniedFile, FileError, FoundFile};
 use crate::limits::DENIED_MAX;
 use crate::model::cursor::{DeniedPlace, FileCursor, FileId, FilePlace, HeadPrint, TailPrint};
@@ -85,10 +85,12 @@ impl Chain {
     }
 
     /// What the next listing shows and nobody could look into. Those being read stay in hand, for their descriptors still
-    /// work. Those that wait to be opened would hold up all behind them.
-    pub fn set_denied(&mut self, listed: Vec<DeniedFile>) {
+    /// work. Those that wait to be opened would hold up all behind them. `open` are the lines that are not delivered. Returns
+    /// whether they will be read again, with the first file.
+    pub fn set_denied(&mut self, listed: Vec<DeniedFile>, open: &[Undelivered; 2]) -> bool {
+        let mut are_read_again = false;
         if listed.is_empty() && self.doubts.denied.listed.is_empty() {
-            return;
+            return are_read_again;
         }
         for DeniedFile { found, .. } in &listed {
             let is_it = |link: &Link| link.found.id == found.id && !link.candidate;
@@ -100,23 +102,39 @@ impl Chain {
             }
             let waits = |link: &Link| is_it(link) && link.handle == Handle::None;
             if let Some(at) = self.links.iter().position(waits) {
-                self.set_link_aside(at);
+                are_read_again |= self.set_link_aside(at, open);
             }
         }
         self.doubts.denied.listed = listed;
+        are_read_again
     }
 
-    fn set_link_aside(&mut self, at: usize) {
+    fn set_link_aside(&mut self, at: usize, open: &[Undelivered; 2]) -> bool {
+        let mut are_read_again = false;
         if at == 0 {
             let position = self.position();
             let skip = self.delivered_to.map(|to| if to == 0 { 0 } else { to.saturating_sub(position) });
-            let front = self.take_front().map(|front| FilePlace { skip, ..front.place() });
+            let begun = self.where_open_lines_begin(open);
+            let front = self.take_front().map(|front| {
+                let begun = begun.filter(|begun| begun.file == front.found.id);
+                are_read_again = begun.is_some();
+                begun.unwrap_or(FilePlace { skip, ..front.place() })
+            });
             front.into_iter().for_each(|place| self.known.put(place));
             self.delivered_to = [0; 2];
         } else if let Some(link) = self.links.remove(at) {
             self.known.put(link.place());
             self.done.push(link.place());
         }
+        are_read_again
+    }
+
+    /// Where lines begin that were read and not delivered, if all of them did in the file that is read.
+    fn where_open_lines_begin(&self, open: &[Undelivered; 2]) -> Option<FilePlace> {
+        let (at, stretch) = self.stretches.iter().enumerate().last()?;
+        let mut starts = open.iter().flat_map(|open| &open.starts).peekable();
+        starts.peek()?;
+        starts.all(|start| *start >= stretch.start).then(|| self.place_in(at, open))
     }
 
     /// It is there, but can't be read.

@@ -35,7 +35,7 @@ fn denied(mut found: FoundFile) -> DeniedFile {
 }
 
 fn list(chain: &mut Chain, found: &[FoundFile], refused: &[FoundFile]) -> Changes {
-    chain.set_denied(refused.iter().cloned().map(denied).collect());
+    chain.set_denied(refused.iter().cloned().map(denied).collect(), &Default::default());
     chain.on_listing(found.to_vec(), true, &|_| None)
 }
 
@@ -146,6 +146,24 @@ fn what_one_channel_has_already_is_passed_over() {
     chain.unpark(0);
     let position = chain.position();
     assert_eq!((links(&chain)[0], chain.delivered_to), ((1, 40), [position + 20, position]));
+}
+
+/// Its beginning was glued to a line of the next file.
+#[test]
+fn a_line_that_is_open_is_read_again_with_its_file() {
+    let (old, new) = (file(0, 1, 100), file(0, 2, 50));
+    for (began, expected) in [(Some(60), 60), (None, 80), (Some(30), 80)] {
+        let mut chain = Chain::new(read(&old, 40));
+        list(&mut chain, from_ref(&old), &[]);
+        // Read on, as far as that, where a line may be open.
+        let beginning = chain.position() - 40;
+        chain.links[0].offset = 80;
+        let starts = began.into_iter().map(|began| beginning + began).collect();
+        let open = [Undelivered { starts, in_line: began.is_some() }, Undelivered::default()];
+        let is_read_again = chain.set_denied(vec![denied(file(1, 1, 100))], &open);
+        chain.on_listing(vec![new.clone()], true, &|_| None);
+        assert_eq!((is_read_again, waiting(&chain)), (expected == 60, vec![("l.1", expected)]), "{began:?}");
+    }
 }
 
 /// Each of them holds what is asked for, or not.

@@ -117,7 +117,7 @@ impl Chain {
     }
 
     /// Where to go on if that file is there and none before it.
-    fn place_in(&self, at: usize, open: &[Undelivered; 2]) -> FilePlace {
+    pub(super) fn place_in(&self, at: usize, open: &[Undelivered; 2]) -> FilePlace {
         let position = self.position_to_save();
         let Stretch { start, base, file, head, tail, .. } = self.stretches[at];
         let end = self.stretches.get(at + 1).map_or(position, |next| next.start);

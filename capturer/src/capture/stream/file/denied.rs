@@ -16,7 +16,10 @@ impl FileSource {
     /// that one's.
     pub fn set_denied(&mut self, mut denied: Vec<DeniedFile>, cx: &Context<'_>) {
         denied.retain(|denied| !self.is_read_elsewhere(denied.found.id, cx));
-        self.chain.set_denied(denied);
+        let open = self.undelivered();
+        if self.chain.set_denied(denied, &open) {
+            self.assembler.reset();
+        }
     }
 
     /// The position has such files, so it is told when they change, once outputs are there; and when a loss was declared,

@@ -323,6 +323,14 @@ impl FileSource {
         }
     }
 
+    /// The lines of each channel that were read and not delivered.
+    pub(super) fn undelivered(&self) -> [Undelivered; 2] {
+        StdType::ALL.map(|std_type| {
+            let (starts, in_line) = self.assembler.undelivered(std_type);
+            Undelivered { starts, in_line }
+        })
+    }
+
     pub(super) fn tell(
         &mut self,
         lines: Lines,
@@ -330,11 +338,7 @@ impl FileSource {
         source_bytes: u64,
         told: &mut Vec<SourceEvent>,
     ) {
-        let open = StdType::ALL.map(|std_type| {
-            let (starts, in_line) = self.assembler.undelivered(std_type);
-            Undelivered { starts, in_line }
-        });
-        let mut end = self.chain.cursor(&open);
+        let mut end = self.chain.cursor(&self.undelivered());
         self.note_path(&mut end);
         if let (Cursor::File(end), FileFormat::Docker) = (&mut end, self.format) {
             delivered::note(&mut self.lines, &lines, &read);
