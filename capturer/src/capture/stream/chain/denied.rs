@@ -131,10 +131,11 @@ impl Chain {
 
     /// Where lines begin that were read and not delivered, if all of them did in the file that is read.
     fn where_open_lines_begin(&self, open: &[Undelivered; 2]) -> Option<FilePlace> {
-        let (at, stretch) = self.stretches.iter().enumerate().last()?;
+        let at = self.stretches.len().checked_sub(1)?;
+        let begun = self.stretches[at].start;
         let mut starts = open.iter().flat_map(|open| &open.starts).peekable();
         starts.peek()?;
-        starts.all(|start| *start >= stretch.start).then(|| self.place_in(at, open))
+        starts.all(|start| *start >= begun).then(|| self.place_in(at, open))
     }
 
     /// It is there, but can't be read.
