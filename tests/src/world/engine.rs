@@ -1,6 +1,6 @@
 //! A simulated Docker Engine: list, inspect, events and logs, with the habits that were seen in real ones: `since` is
 //! inclusive and looks at each message, `tail` counts messages and is applied first, ends come cleanly with lines
-//! missing, lines come again around rotations, a follow that is late skips what was rotated, a daemon dies, freezes, refuses.
+//! missing, lines come again around rotations, a daemon dies, freezes, refuses.
 //!
 //! Not simulated: lines sent again from before the answer's beginning, within a line that is still open, within lines of
 //! equal time, or of the newest time alone. Nothing in the answer tells those from new ones. Neither a rotation nor

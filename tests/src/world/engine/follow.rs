@@ -11,9 +11,6 @@ use super::super::{Happening, World};
 use super::{Conn, ConnState, Entry, Health, Printed};
 use crate::checker::LineId;
 
-/// A follow that is less late skips nothing.
-const SKIPS_BEHIND_NS: i64 = 3_000_000_000;
-
 impl World {
     pub(super) fn followers(&self, number: usize) -> Vec<(u64, i64)> {
         let conns = self.run.iter().flat_map(|run| run.conns.values());
@@ -40,27 +37,10 @@ impl World {
         for (conn, since) in followers {
             if self.strikes(self.faults.early_ends) {
                 self.end_early(*conn);
-            } else if self.is_late(*conn) && self.strikes(self.faults.skips) {
-                self.skip(*conn);
             } else if self.strikes(self.faults.resends) {
                 self.send_again(*conn, number, *since);
             }
         }
-    }
-
-    /// What it is to send next was printed long ago, and a whole file since.
-    fn is_late(&self, conn: u64) -> bool {
-        let conn = self.run.as_ref().and_then(|run| run.conns.get(&conn));
-        let Some(frames) = conn.map(|conn| &conn.frames) else { return false };
-        // Nothing else of a frame looks like a time in its first bytes.
-        let time_of = |frame: &Bytes| {
-            let text =
-                frame.get(8..).filter(|_| frame.first().is_some_and(|byte| *byte < 3)).unwrap_or(frame);
-            let end = text.iter().position(|byte| *byte == b' ')?;
-            timestamp::parse(&text[..end])
-        };
-        let (first, last) = (frames.front().and_then(time_of), frames.back().and_then(time_of));
-        first.zip(last).is_some_and(|(first, last)| last - first >= SKIPS_BEHIND_NS)
     }
 
     /// What was not sent yet is skipped, and nothing shows it.
