@@ -2,6 +2,7 @@
 //! component says which sources are affected, why, and what to do.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use super::faults::{Faults, Kind};
 use super::turn::{LOOK_MS, Loop};
@@ -189,11 +190,8 @@ impl Loop<'_> {
 
     /// `short`: descriptors are short, so files may wait for one.
     fn tell_streams(&mut self, now: Now, short: bool) {
-        let Named { mut count, text } = self.capture.stuck(now, short);
-        if self.shell.full_docker_disk().is_some() {
-            // They wait for the rest of a record, which dockerd can't write. Component containers says so.
-            count = 0;
-        }
+        let is_docker_full = self.shell.full_docker_disk().is_some();
+        let Named { count, text } = self.capture.stuck(now, short, is_docker_full);
         self.process.metrics.streams_stuck.set(count as i64);
         let message = match count {
             0 => {
@@ -274,12 +272,13 @@ impl Loop<'_> {
         (!local.is_empty()).then(|| format!("{told}. {}", advice::SKIPPED_BY_DOCKER.trim_end_matches('.')))
     }
 
-    /// The same of json-files that the agent can't read, so that it has only the follow.
     /// Why Docker can't write its logs any more, if that is so.
     fn look_at_docker_disk(&mut self, now: Now) -> Option<String> {
         if now.mono_ms >= self.docker_disk.look_at_ms {
             self.docker_disk.look_at_ms = now.mono_ms + DISK_MS;
-            if let Some(directory) = self.capture.docker_logs_directory() {
+            // Whoever frees room may remove every container that is read.
+            let full = self.shell.full_docker_disk().map(|(directory, _)| Arc::clone(directory));
+            if let Some(directory) = self.capture.docker_logs_directory().or(full) {
                 self.shell.look_for_room(directory);
             }
         }
@@ -297,6 +296,7 @@ impl Loop<'_> {
         Some(text)
     }
 
+    /// As [`Loop::skipped_by_docker`], of json-files that the agent can't read, so that it has only the follow.
     fn skipped_without_files(&self) -> Option<String> {
         let names = self.capture.followed_without_files();
         let are = counted(names.len() as u64, "container");

@@ -476,8 +476,9 @@ impl Capture {
     }
 
     /// Streams that have something to read, may read, and read nothing. `short`: files wait for a descriptor, which is said
-    /// elsewhere, so nothing is expected of those that are not open.
-    pub fn stuck(&mut self, now: Now, short: bool) -> Named {
+    /// elsewhere, so nothing is expected of those that are not open. `docker_full`: neither of containers, whose logs may end
+    /// within a record that dockerd has no room for.
+    pub fn stuck(&mut self, now: Now, short: bool, docker_full: bool) -> Named {
         let mut named = Named::default();
         // A quiet stream has nothing to read, so it can't be stuck. Its time starts when it gets something.
         self.progress.by_stream.retain(|id, _| self.sums.is_busy(*id));
@@ -485,9 +486,13 @@ impl Capture {
             let Some(stream) = self.streams.get(id) else { continue };
             let Kind::File(source) = &stream.kind else { continue };
             let waits_to_open = short && !source.has_open_file();
+            let waits_for_docker = docker_full && stream.source.container.is_some();
             let outlet = &self.outlets[usize::from(stream.source.outlet.index)];
             let waits_for_sinks = stream.waits_for_sinks() || !outlet.credit.has_room(super::READ_BYTES);
-            let may_read = !waits_for_sinks && !waits_to_open && !self.unreadable.by_stream.contains_key(id);
+            let may_read = !waits_for_sinks
+                && !waits_to_open
+                && !waits_for_docker
+                && !self.unreadable.by_stream.contains_key(id);
             let behind = stream.unread_bytes().0;
             let stuck_ms = self.progress.stuck_ms(*id, behind, may_read, now.mono_ms);
             if stuck_ms >= STUCK_AFTER_MS {
