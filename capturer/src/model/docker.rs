@@ -212,9 +212,6 @@ pub struct HostConfig {
     /// How its log is kept.
     #[serde(default)]
     pub log_config: LogConfig,
-    /// The Engine removes it, and its log, when it ends.
-    #[serde(default)]
-    pub auto_remove: bool,
 }
 
 /// The part `HostConfig.LogConfig` of an inspection.

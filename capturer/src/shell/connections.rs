@@ -28,15 +28,12 @@ impl Shell {
         let cancel = Rc::<Cancel>::default();
         let claims = self.claims.clone();
         self.requests.insert(request, Rc::clone(&cancel));
-        let (large, engine) = (Rc::clone(&self.large_answers), Rc::clone(&self.engine));
+        let large = Rc::clone(&self.large_answers);
         self.run(async move {
             let answer = async {
                 let (status, mut connection) =
                     Connection::get(&socket_path, &path, timeout, &cancel, (&claims, Owner::Discovery))
                         .await?;
-                if let Some(server) = connection.server() {
-                    server.clone_into(&mut engine.borrow_mut());
-                }
                 let body = connection.whole_body(ANSWER_BYTES_MAX, &large).await;
                 connection.close().await;
                 Ok((status, body?))

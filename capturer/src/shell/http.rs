@@ -64,9 +64,6 @@ impl Cancel {
     }
 }
 
-/// Most characters of the Engine's name that are kept.
-const SERVER_CHARS_MAX: usize = 100;
-
 /// One connection with one answer.
 pub struct Connection {
     driver: Option<http1::Connection<RingSocket, Empty<Bytes>>>,
@@ -74,8 +71,6 @@ pub struct Connection {
     shared: Rc<Shared>,
     path: String,
     broken: Option<String>,
-    /// The Engine's name for itself, from the answer's head.
-    server: Option<String>,
     /// Kept so that hyper does not end the connection after the first request.
     _sender: http1::SendRequest<Empty<Bytes>>,
 }
@@ -147,14 +142,11 @@ impl Connection {
             shared,
             path: path.to_owned(),
             broken: None,
-            server: None,
             _sender: sender,
         };
         match answer {
             Some(Ok(answer)) => {
                 let status = answer.status().as_u16();
-                let server = answer.headers().get(hyper::header::SERVER).and_then(|name| name.to_str().ok());
-                connection.server = server.map(|name| name.chars().take(SERVER_CHARS_MAX).collect());
                 connection.body = Some(answer.into_body());
                 Ok((status, connection))
             }
@@ -168,11 +160,6 @@ impl Connection {
                 Err(RequestError::NoAnswer { path: path.to_owned(), timeout_s })
             }
         }
-    }
-
-    /// The Engine's name for itself: `Docker/28.5.2 (linux)`.
-    pub fn server(&self) -> Option<&str> {
-        self.server.as_deref()
     }
 
     /// Appends what arrives to `buffer`, up to about `gather` bytes if more is there at once.

@@ -15,7 +15,6 @@ pub(crate) mod watches;
 mod watching;
 mod winding_up;
 
-use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::os::fd::{AsFd, AsRawFd as _, OwnedFd, RawFd};
 use std::path::{Path, PathBuf};
@@ -64,8 +63,6 @@ pub struct Shell {
     connections: BTreeMap<ConnId, Slot>,
     requests: BTreeMap<RequestId, Rc<Cancel>>,
     large_answers: Rc<Semaphore>,
-    /// The Engine's last name for itself; empty = it has not answered.
-    engine: Rc<RefCell<String>>,
     open_files: BTreeMap<FileNo, Opened>,
     watches: Watches,
     /// The directory of Docker's logs and how much is free, if nothing can be written there.
@@ -136,7 +133,6 @@ impl Shell {
             connections: BTreeMap::new(),
             requests: BTreeMap::new(),
             large_answers: Rc::new(Semaphore::new(ANSWERS_LARGE_MAX)),
-            engine: Rc::default(),
             open_files: BTreeMap::new(),
             watches: Watches::default(),
             docker_disk: None,
